@@ -1,0 +1,67 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+)
+
+// NodeID names one daemon. It survives a change of address and dies with its
+// data directory.
+type NodeID string
+
+// NewNodeID makes an id that nobody else has: "n-" and 16 hex digits.
+func NewNodeID() NodeID { return NodeID("n-" + random(8)) }
+
+// NewClusterID makes a cluster's id: "c-" and 16 hex digits.
+func NewClusterID() string { return "c-" + random(8) }
+
+// NewTreeID makes a tree's id: "t-" and 16 hex digits.
+func NewTreeID() string { return "t-" + random(8) }
+
+// NewStoreID makes a blob store's id: "s-" and 32 hex digits.
+func NewStoreID() string { return "s-" + random(16) }
+
+func random(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}
+
+// Role is a member's part in Raft.
+type Role string
+
+const (
+	// Voter takes part in elections and counts for majorities.
+	Voter Role = "voter"
+	// NonVoter receives the log and waits for promotion.
+	NonVoter Role = "nonvoter"
+)
+
+// Member is one node of the cluster.
+type Member struct {
+	ID      NodeID
+	Name    string
+	Address string // host:port, a hint
+	Store   string // uuid of its blob store
+	Role    Role
+	Joined  int64  // Unix nanoseconds
+	Epoch   uint64 // of the announcement of Address; the greater wins
+}
+
+// ErrNoQuorum: no majority of voters answers; nothing can be committed now.
+var ErrNoQuorum = errors.New("no quorum: a majority of the voters is not reachable")
+
+// ErrNotMember: the node is not (or no longer) a member of this cluster.
+var ErrNotMember = errors.New("not a member of this cluster")
+
+// NotLeaderError says that a command has to go to another node.
+type NotLeaderError struct{ Leader NodeID } // "" where none is known
+
+func (e *NotLeaderError) Error() string {
+	if e.Leader == "" {
+		return "not the leader, and no leader is known"
+	}
+	return fmt.Sprintf("not the leader; %s is", e.Leader)
+}
