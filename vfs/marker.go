@@ -1,0 +1,71 @@
+package vfs
+
+import (
+	"errors"
+	"io"
+	"os"
+
+	"github.com/gatesync/gatesync/manifest"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	markerName = "marker.json"
+	maxMarker  = 64 << 10
+)
+
+// inMarkerDir runs fn with the root's .gatesync directory.
+func (r *Root) inMarkerDir(op string, fn func(dirfd int) error) error {
+	return pathError(op, manifest.MarkerDir+"/"+markerName, r.root.do(func(root int) error {
+		fd, err := openat(root, manifest.MarkerDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return parentError(err)
+		}
+		defer unix.Close(fd)
+		return fn(fd)
+	}))
+}
+
+// ReadMarker implements Marker.
+func (r *Root) ReadMarker() (content []byte, err error) {
+	err = r.inMarkerDir("read", func(dirfd int) error {
+		f, err := r.openFile(dirfd, markerName)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		content, err = io.ReadAll(io.LimitReader(f, maxMarker))
+		return err
+	})
+	return content, err
+}
+
+// WriteMarker implements Marker.
+func (r *Root) WriteMarker(content []byte) error {
+	err := r.root.do(func(fd int) error { return unix.Mkdirat(fd, manifest.MarkerDir, 0o755) })
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return pathError("mkdir", manifest.MarkerDir, err)
+	}
+	err = r.inMarkerDir("write", func(dirfd int) error {
+		tmp := markerName + "." + probeName() // several nodes may share the tree
+		fd, err := openat(dirfd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), tmp)
+		_, err = f.Write(content)
+		err = errors.Join(err, f.Sync(), f.Close())
+		if err == nil {
+			err = unix.Renameat(dirfd, tmp, dirfd, markerName)
+		}
+		if err != nil {
+			_ = unix.Unlinkat(dirfd, tmp, 0)
+			return err
+		}
+		return fsync(dirfd)
+	})
+	if err != nil {
+		return err
+	}
+	return r.SyncDir("") // the directory may be new
+}
