@@ -1,0 +1,208 @@
+package blob
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// Put stores what r holds, once, and says what it is. It is whole from then
+// on, and durable after the next Flush. ErrNoRoom (RoomError) where the disk
+// is too full; nothing is kept then.
+func (s *Store) Put(r io.Reader) (manifest.BlobRef, error) {
+	buf := s.buffer()
+	defer s.buffers.Put(buf)
+	n, err := fill(r, (*buf)[headerSize:])
+	if errors.Is(err, io.EOF) {
+		return s.putSmall((*buf)[:headerSize+n])
+	}
+	if err != nil {
+		return manifest.BlobRef{}, err
+	}
+	return s.putLarge(io.MultiReader(bytes.NewReader((*buf)[headerSize:]), r))
+}
+
+// PutBytes is Put for content in memory, which it does not keep.
+func (s *Store) PutBytes(b []byte) (manifest.BlobRef, error) {
+	if int64(len(b)) > s.opts.SmallLimit {
+		return s.putLarge(bytes.NewReader(b))
+	}
+	buf := s.buffer()
+	defer s.buffers.Put(buf)
+	n := copy((*buf)[headerSize:], b)
+	return s.putSmall((*buf)[:headerSize+n])
+}
+
+// PutKnown stores what r holds if that is ref: ErrMismatch (MismatchError)
+// otherwise, and nothing is kept. It reads r to its end, but not further than
+// a byte behind ref.Size, also where the blob is here already: the sender is
+// not left hanging.
+func (s *Store) PutKnown(ref manifest.BlobRef, r io.Reader) error {
+	if ref.Size < 0 {
+		return &MismatchError{Want: ref}
+	}
+	r = io.LimitReader(r, ref.Size+1)
+	if ref.Size > s.opts.SmallLimit {
+		return s.putKnownLarge(ref, r)
+	}
+	buf := s.buffer()
+	defer s.buffers.Put(buf)
+	n, err := fill(r, (*buf)[headerSize:])
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	content := (*buf)[headerSize : headerSize+n]
+	if have := (manifest.BlobRef{Digest: manifest.DigestOf(content), Size: int64(n)}); have != ref {
+		return &MismatchError{Want: ref, Have: have}
+	}
+	return s.append(ref.Digest, (*buf)[:headerSize+n], false)
+}
+
+// buffer lends out room for one record and a byte more.
+func (s *Store) buffer() *[]byte { return s.buffers.Get().(*[]byte) }
+
+// putSmall appends content that stands behind room for a header.
+func (s *Store) putSmall(buf []byte) (manifest.BlobRef, error) {
+	content := buf[headerSize:]
+	ref := manifest.BlobRef{Digest: manifest.DigestOf(content), Size: int64(len(content))}
+	if err := s.append(ref.Digest, buf, false); err != nil {
+		return manifest.BlobRef{}, err
+	}
+	return ref, nil
+}
+
+func (s *Store) putLarge(r io.Reader) (manifest.BlobRef, error) {
+	path, ref, err := s.spool(r, -1)
+	if err != nil {
+		return manifest.BlobRef{}, err
+	}
+	if err := s.adopt(path, ref); err != nil {
+		return manifest.BlobRef{}, err
+	}
+	return ref, nil
+}
+
+func (s *Store) putKnownLarge(ref manifest.BlobRef, r io.Reader) error {
+	if s.Has(ref.Digest) {
+		h := manifest.NewHasher()
+		n, err := io.Copy(h, r)
+		if err != nil {
+			return err
+		}
+		if have := (manifest.BlobRef{Digest: h.Digest(), Size: n}); have != ref {
+			return &MismatchError{Want: ref, Have: have}
+		}
+		if s.Has(ref.Digest) {
+			return nil
+		}
+		return &NotFoundError{ref.Digest} // found corrupt meanwhile: send it again
+	}
+	path, have, err := s.spool(r, ref.Size)
+	if err != nil {
+		return err
+	}
+	if have != ref {
+		_ = os.Remove(path)
+		return &MismatchError{Want: ref, Have: have}
+	}
+	return s.adopt(path, ref)
+}
+
+// spool streams r into a file of its own in tmp/, and says what it was. The
+// size is announced, or -1. After an error there is no file.
+func (s *Store) spool(r io.Reader, size int64) (path string, ref manifest.BlobRef, err error) {
+	if s.isClosed() {
+		return "", ref, ErrClosed
+	}
+	if size >= 0 {
+		if err := s.room.take(size); err != nil {
+			return "", ref, err
+		}
+	}
+	f, err := os.CreateTemp(filepath.Join(s.dir, "tmp"), "put-")
+	if err != nil {
+		return "", ref, s.room.explain(err, max(size, 0))
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	h := manifest.NewHasher()
+	buf := make([]byte, 256<<10)
+	for {
+		n, rerr := fill(r, buf)
+		if n > 0 {
+			if size < 0 {
+				if err := s.room.take(int64(n)); err != nil {
+					return "", ref, err
+				}
+			}
+			_, _ = h.Write(buf[:n]) // never fails
+			if _, err := s.disk.write(f, buf[:n], ref.Size); err != nil {
+				return "", ref, s.room.explain(err, int64(n))
+			}
+			ref.Size += int64(n)
+		}
+		if errors.Is(rerr, io.EOF) {
+			ref.Digest = h.Digest()
+			return f.Name(), ref, nil
+		}
+		if rerr != nil {
+			return "", ref, rerr
+		}
+	}
+}
+
+// fill reads until b is full (nil) or r ends (io.EOF). Unlike io.ReadFull it
+// does not mix up the end of r with a source that itself was cut short.
+func fill(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	if n == len(b) {
+		return n, nil // an error of r comes again
+	}
+	return n, err
+}
+
+// adopt takes a spooled file into the store, or removes it where the blob is
+// here already.
+func (s *Store) adopt(path string, ref manifest.BlobRef) error {
+	taken, err := s.rename(path, ref)
+	if !taken {
+		_ = os.Remove(path) // else the next Open does
+	}
+	return err
+}
+
+// rename makes a spooled file a pending blob, unless the blob is here already.
+func (s *Store) rename(path string, ref manifest.BlobRef) (taken bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false, ErrClosed
+	}
+	if _, ok := s.index[ref.Digest]; ok {
+		s.touch(ref.Digest)
+		return false, nil
+	}
+	if err := os.Rename(path, s.pendingPath(ref.Digest)); err != nil {
+		return false, err
+	}
+	s.spooled++
+	s.set(ref.Digest, place{size: ref.Size, offset: s.spooled, pack: pending})
+	s.pending[ref.Digest] = struct{}{}
+	s.used += ref.Size
+	s.touch(ref.Digest)
+	return true, nil
+}
