@@ -39,7 +39,7 @@ func (v Verdict) String() string {
 // alone: what directories need of their children is the caller's.
 func Reconcile(v Views) Verdict {
 	a, d, c := v.Ancestor, v.Disk, v.Committed
-	logMoved := a.Revision != c.Revision || !a.Entry.Same(c.Entry)
+	logMoved := a.Revision != c.Revision || !a.Entry.Same(c.Entry) || len(v.Since) > 0
 	diskMoved := !d.Same(a.Entry)
 	switch {
 	case d.Same(c.Entry) && !logMoved:

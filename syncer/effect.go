@@ -212,6 +212,15 @@ const (
 // of them) and then Scanned.
 type Rescan struct{}
 
+// Joined says that everything that stood on a joiner's disk has been decided
+// upon: to be persisted, so that a restart is no joiner's. Not answered.
+type Joined struct{}
+
+// Follow says that the disk has followed every revision up to this one. To be
+// persisted after the Records before it; late is well, lost is well. Not
+// answered.
+type Follow struct{ Revision manifest.Revision }
+
 // Wake asks for a Tick not before At.
 type Wake struct{ At time.Time }
 
@@ -222,6 +231,8 @@ func (Apply) effect()    {}
 func (Record) effect()   {}
 func (Remember) effect() {}
 func (Rescan) effect()   {}
+func (Joined) effect()   {}
+func (Follow) effect()   {}
 func (Wake) effect()     {}
 
 // Op is what a step does.

@@ -1,0 +1,341 @@
+package syncer
+
+import (
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// LoopConfig is what a Loop is told once.
+type LoopConfig struct {
+	Self string // this node's id: whose commits are one's own
+	Tree string
+	// Settle is how long an absence must last, and how long deletions must be
+	// quiet, before they are offered.
+	Settle time.Duration
+	// Burst bounds how long a run of deletions may go on before it is judged.
+	Burst time.Duration
+	// Window is the sliding window of the mass-deletion guard.
+	Window    time.Duration
+	MaxDelete manifest.DeleteLimit
+	// BigFile is the size in bytes from which a file travels in a changeset of
+	// its own, so that others need not wait for it.
+	BigFile int64
+	// BatchChanges, BatchBytes and BatchContent bound a changeset: the number
+	// of changes, their bytes in the log, and the content behind them.
+	BatchChanges int
+	BatchBytes   int
+	BatchContent int64
+	// Adopt offers what a joiner's tree holds instead of holding it back.
+	Adopt bool
+	// Rank orders what is materialized together, lower first. May be nil.
+	Rank func(manifest.Path) int
+}
+
+// DefaultLoopConfig has the values that production uses.
+func DefaultLoopConfig(self, tree string) LoopConfig {
+	return LoopConfig{
+		Self: self, Tree: tree,
+		Settle: time.Second, Burst: 15 * time.Second, Window: time.Minute,
+		MaxDelete: manifest.DefaultDeleteLimit(),
+		BigFile:   4 << 20, BatchChanges: 400, BatchBytes: 48 << 10, BatchContent: 32 << 20,
+	}
+}
+
+// State is what survives a restart: what the executor loads and hands in.
+type State struct {
+	Ancestors *AncestorMap // nil: none
+	Notes     map[manifest.Path]Note
+	// Joiner: this tree has never agreed with the log; what stands on disk is
+	// unknown to the cluster.
+	Joiner bool
+	// Followed: the disk has followed every revision up to this one, as Follow
+	// last told.
+	Followed manifest.Revision
+	// SameBoot: the machine has not lost power since the ancestor was written,
+	// so the disk holds everything that was ever seen on it.
+	SameBoot bool
+}
+
+// Loop decides, for one tree, what is to be done: the three-way comparison of
+// ancestor, disk and log, path by path, and the order of the work that follows
+// from it. It is pure: Handle takes what happened and returns what to do, and
+// nothing else goes in or out. It is driven by one goroutine at a time.
+//
+// A path that is not in agreement, or may not be, has a work item; a path
+// without one is taken to be as its ancestor says, which materializing checks.
+type Loop struct {
+	cfg   LoopConfig
+	now   time.Time
+	state State
+
+	anc   *AncestorMap
+	notes map[manifest.Path]Note
+	view  manifest.View
+	floor manifest.Revision // the newest revision of any ancestor: the view must have reached it
+
+	works  *workMap
+	ready  pathSet // to be decided in this call
+	looks  pathSet // to be looked at in this call
+	timers timerHeap
+
+	scanned  bool   // the first scan since the root was found is complete
+	rootLost string // why nothing may be done, "" if all is well
+
+	queue    pathSet // settled, to be offered with the next batch
+	removals pathSet // judged deletions, to be offered likewise
+	leaving  pathSet // directories to be removed or replaced once nothing is left in them
+	toApply  pathSet // staged: blob here, step ready
+
+	batches   map[uint64][]manifest.Path // under way
+	lastBatch uint64
+	lane      uint64 // the batch of small changes that is under way, 0: none
+	applying  int    // steps of the small Apply under way
+
+	deletes deletes
+	rulings map[manifest.Path]Verb
+	wants   map[manifest.Digest][]manifest.Path // blobs asked for, and who wants them
+	asks    []manifest.BlobRef                  // to be asked for in this call
+
+	told manifest.Revision // the newest that Status named as applied
+
+	out []Effect
+}
+
+// NewLoop starts from persisted state. Its first effect is asked for with
+// Handle(now, Tick{}).
+func NewLoop(cfg LoopConfig, st State) *Loop {
+	l := &Loop{
+		cfg: cfg, state: st, anc: st.Ancestors, notes: st.Notes,
+		works: newWorkMap(), ready: pathSet{}, looks: pathSet{},
+		queue: pathSet{}, removals: pathSet{}, leaving: pathSet{}, toApply: pathSet{},
+		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
+		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(),
+	}
+	if l.anc == nil {
+		l.anc = NewAncestorMap()
+	}
+	if l.notes == nil {
+		l.notes = map[manifest.Path]Note{}
+	}
+	l.view.Manifest = manifest.New()
+	l.anc.All(func(_ manifest.Path, a Ancestor) bool {
+		l.floor = max(l.floor, a.Revision)
+		return true
+	})
+	if n, ok := l.notes[""]; ok && n.Guard == GuardRoot {
+		l.rootLost = n.Why
+	}
+	l.out = append(l.out, Rescan{})
+	return l
+}
+
+// Handle takes one event and returns what is to be done now, in order.
+func (l *Loop) Handle(now time.Time, ev Event) []Effect {
+	l.now = now
+	switch ev := ev.(type) {
+	case Hinted:
+		for _, p := range ev.Paths {
+			l.hint(p)
+		}
+	case Looked:
+		l.looked(ev)
+	case Committed:
+		l.committed(ev)
+	case Proposed:
+		l.proposed(ev)
+	case Fetched:
+		l.fetched(ev)
+	case Applied:
+		l.applied(ev)
+	case RootLost:
+		l.loseRoot(ev.Why)
+	case RootBack:
+		l.findRoot(ev.Fresh)
+	case Scanned:
+		l.scanEnded()
+	case Ruling:
+		l.rule(ev)
+	case Tick:
+	}
+	l.fireTimers()
+	l.decideReady()
+	l.maybeJoined()
+	l.flushAsks()
+	l.flushLooks()
+	l.tellFollowed()
+	if at, ok := l.timers.next(); ok {
+		l.emit(Wake{At: at})
+	}
+	out := l.out
+	l.out = nil
+	return out
+}
+
+// Ancestor returns a copy of the ancestor as it stands, in O(1).
+func (l *Loop) Ancestor() *AncestorMap { return l.anc.Clone() }
+
+// tellFollowed has it persisted how far the disk has followed, when all is
+// quiet.
+func (l *Loop) tellFollowed() {
+	if l.works.len() == 0 && l.mayAct() && l.view.Revision > l.state.Followed {
+		l.state.Followed = l.view.Revision
+		l.emit(Follow{Revision: l.view.Revision})
+	}
+}
+
+// mayAct tells whether anything may be decided: the root is ours, its first
+// scan is complete, and the log has caught up with what this disk agreed on
+// (a manifest never goes backwards).
+func (l *Loop) mayAct() bool {
+	return l.rootLost == "" && l.scanned && l.view.Tree != "" && l.view.Revision >= l.floor
+}
+
+func (l *Loop) emit(e Effect) { l.out = append(l.out, e) }
+
+// committed takes the log's news and finds the paths that it concerns.
+func (l *Loop) committed(ev Committed) {
+	first := l.view.Tree == ""
+	if !first && ev.View.Revision < l.view.Revision {
+		return // late news
+	}
+	was := l.view
+	l.view = ev.View
+	if ev.Jump || first {
+		base := was.Manifest
+		if first {
+			base = l.anc.manifest()
+		}
+		manifest.Diff(base, l.view.Manifest, func(p manifest.Path, _, is manifest.Node) {
+			rev := is.Revision
+			if is.Entry.Absent() {
+				rev = l.view.Revision
+			}
+			l.concern(p, rev)
+		})
+	}
+	live := !ev.Jump && !first
+	for _, c := range ev.Commits {
+		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree && (live || l.state.SameBoot)
+		for _, ch := range c.Changes {
+			w := l.works.get(ch.Path)
+			if w == nil && !live {
+				if c.Revision <= l.state.Followed || !l.vanished(ch.Path) {
+					continue // the comparison found that it agrees
+				}
+				// It came and went while nobody here looked: what stands there
+				// may be late, and must not bring it back.
+				w = l.works.ensure(ch.Path)
+				l.lookNow(w)
+			}
+			if w == nil {
+				w = l.works.ensure(ch.Path)
+			}
+			w.chain = append(w.chain, link{entry: ch.New, revision: c.Revision, old: ch.Old.Revision, own: own})
+			l.concern(ch.Path, c.Revision)
+		}
+	}
+	l.works.each(func(w *work) bool { // answered proposals wait for the view
+		if w.phase == awaiting && l.view.Revision >= w.awaits {
+			l.ready.add(w.path)
+		}
+		return true
+	})
+	if first || was.Revision < l.floor {
+		l.readyAll()
+	}
+}
+
+// vanished tells whether p stands neither in the ancestor nor in the log.
+func (l *Loop) vanished(p manifest.Path) bool {
+	_, agreed := l.anc.Get(p)
+	_, committed := l.view.Manifest.Get(p)
+	return !agreed && !committed
+}
+
+// concern marks a path that the log has changed.
+func (l *Loop) concern(p manifest.Path, rev manifest.Revision) {
+	w := l.works.ensure(p)
+	if w.pending == 0 {
+		w.pending = rev
+	}
+	l.ready.add(p)
+}
+
+func (l *Loop) readyAll() {
+	l.works.each(func(w *work) bool { l.ready.add(w.path); return true })
+}
+
+func (l *Loop) scanEnded() {
+	l.scanned = true
+	l.readyAll()
+}
+
+// maybeJoined ends the joiner's state once everything that stood on its disk
+// has been looked at and decided.
+func (l *Loop) maybeJoined() {
+	if !l.state.Joiner || !l.mayAct() {
+		return
+	}
+	unseen := false
+	l.works.each(func(w *work) bool {
+		unseen = (w.phase == toLook || w.phase == looking) && !w.stuck()
+		return !unseen
+	})
+	if !unseen {
+		l.state.Joiner = false
+		l.emit(Joined{})
+	}
+}
+
+// loseRoot voids everything that was seen or is under way.
+func (l *Loop) loseRoot(why string) {
+	if l.rootLost == why {
+		return
+	}
+	l.rootLost = why
+	l.scanned = false
+	l.note("", Note{Guard: GuardRoot, Why: why})
+	l.works.each(func(w *work) bool {
+		if w.phase == looking || w.phase == settled {
+			l.lookNow(w)
+		}
+		return true
+	})
+	l.deletes.clear()
+	clear(l.removals)
+}
+
+func (l *Loop) findRoot(fresh bool) {
+	if l.rootLost == "" && !fresh {
+		return
+	}
+	l.rootLost = ""
+	l.scanned = false
+	l.forget("")
+	if fresh {
+		l.state.Joiner = true
+		l.dropAncestors()
+	}
+	l.emit(Rescan{})
+}
+
+// dropAncestors makes the disk unknown: after a new marker nothing that was
+// agreed on can be taken for a deletion.
+func (l *Loop) dropAncestors() {
+	var updates []Update
+	l.anc.All(func(p manifest.Path, _ Ancestor) bool {
+		updates = append(updates, Update{Path: p})
+		return true
+	})
+	if len(updates) > 0 {
+		l.emit(Record{Updates: updates})
+	}
+	l.anc = NewAncestorMap()
+	l.floor = 0
+	l.view.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
+		w := l.works.ensure(p)
+		w.pending = n.Revision
+		return true
+	})
+}

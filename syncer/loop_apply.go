@@ -1,0 +1,228 @@
+package syncer
+
+import (
+	"slices"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// applyMost bounds the steps of one Apply.
+const applyMost = 2000
+
+// fetch asks for w's blob; the step is applied once it is here.
+func (l *Loop) fetch(w *work, ref manifest.BlobRef) {
+	w.phase = fetching
+	if _, asked := l.wants[ref.Digest]; !asked {
+		l.asks = append(l.asks, ref)
+	}
+	l.wants[ref.Digest] = append(l.wants[ref.Digest], w.path)
+}
+
+func (l *Loop) flushAsks() {
+	if len(l.asks) > 0 {
+		l.emit(Fetch{Blobs: l.asks})
+		l.asks = nil
+	}
+}
+
+func (l *Loop) fetched(ev Fetched) {
+	for _, d := range ev.Have {
+		l.arrived(d, true)
+	}
+	for _, d := range ev.Failed {
+		l.arrived(d, false)
+	}
+}
+
+func (l *Loop) arrived(d manifest.Digest, have bool) {
+	paths := l.wants[d]
+	delete(l.wants, d)
+	for _, p := range paths {
+		w := l.works.get(p)
+		if w == nil || w.phase != fetching || w.step.New.Entry.Digest != d {
+			continue
+		}
+		c, _ := l.view.Manifest.Get(p)
+		switch {
+		case !have:
+			w.why = "its content is not on any member that can be reached"
+			w.phase = waiting
+			l.decideLater(w, backoff(failDelay, failMax, w.tries))
+			w.tries++
+		case c != w.step.New: // the log has moved on meanwhile
+			w.phase = w.seenPhase()
+			l.ready.add(p)
+		default:
+			w.phase = staged
+			l.toApply.add(p)
+		}
+	}
+}
+
+// stageRemovals lets directories go that have nothing left to wait for in them.
+func (l *Loop) stageRemovals() {
+	paths := l.leaving.sorted()
+	slices.Reverse(paths)
+	for _, p := range paths {
+		w := l.works.get(p)
+		blocked := false
+		l.works.under(p, func(below *work) bool {
+			going := below.phase == staged || below.phase == applying
+			blocked = !going || below.step.Op != Remove
+			return !blocked
+		})
+		if blocked {
+			continue
+		}
+		l.leaving.drop(p)
+		if w.step.Op == PutFile {
+			l.fetch(w, w.step.New.Entry.Blob())
+			continue
+		}
+		w.phase = staged
+		l.toApply.add(p)
+	}
+}
+
+// applySteps starts what is staged: big files each for itself, all else
+// together, one such Apply at a time.
+func (l *Loop) applySteps() {
+	if len(l.toApply) == 0 {
+		return
+	}
+	var small []Step
+	for _, p := range l.toApply.sorted() {
+		w := l.works.get(p)
+		if w.step.Op == PutFile && w.step.New.Entry.Size >= l.cfg.BigFile {
+			if l.onDisk(p.Dir()) {
+				l.start(w)
+				l.emit(Apply{Steps: []Step{w.step}})
+			}
+			continue
+		}
+		small = append(small, w.step)
+	}
+	if l.applying > 0 || len(small) == 0 {
+		return
+	}
+	l.order(small)
+	small = small[:min(len(small), applyMost)]
+	for _, s := range small {
+		l.start(l.works.get(s.Path))
+	}
+	l.applying = len(small)
+	l.emit(Apply{Steps: small})
+}
+
+func (l *Loop) start(w *work) {
+	w.phase, w.again = applying, false
+	l.toApply.drop(w.path)
+}
+
+func (l *Loop) onDisk(dir manifest.Path) bool {
+	if dir == "" {
+		return true
+	}
+	a, _ := l.anc.Get(dir)
+	return a.Entry.IsDir()
+}
+
+// order sorts steps into the order in which a gateway may see them: what makes
+// room first, then directories from the top, then files by the tree's rank,
+// then removals from the bottom.
+func (l *Loop) order(steps []Step) {
+	replaced := pathSet{}
+	for _, s := range steps {
+		if s.Op != Remove && s.Op != PutDir && s.Expect.Entry.IsDir() {
+			replaced.add(s.Path)
+		}
+	}
+	group := func(s Step) int {
+		switch s.Op {
+		case Remove:
+			for dir := s.Path.Dir(); dir != "" && len(replaced) > 0; dir = dir.Dir() {
+				if replaced.has(dir) {
+					return 0
+				}
+			}
+			return 3
+		case PutDir:
+			return 1
+		}
+		return 2
+	}
+	rank := func(p manifest.Path) int {
+		if l.cfg.Rank == nil {
+			return 0
+		}
+		return l.cfg.Rank(p)
+	}
+	slices.SortStableFunc(steps, func(a, b Step) int {
+		ga, gb := group(a), group(b)
+		switch {
+		case ga != gb:
+			return ga - gb
+		case ga == 0 || ga == 3:
+			return manifest.Compare(b.Path, a.Path)
+		case ga == 2:
+			if ra, rb := rank(a.Path), rank(b.Path); ra != rb {
+				return ra - rb
+			}
+		}
+		return manifest.Compare(a.Path, b.Path)
+	})
+}
+
+func (l *Loop) applied(ev Applied) {
+	for _, r := range ev.Results {
+		w := l.works.get(r.Path)
+		if w == nil || w.phase != applying {
+			continue
+		}
+		if !(w.step.Op == PutFile && w.step.New.Entry.Size >= l.cfg.BigFile) {
+			l.applying--
+		}
+		l.stepped(w, r)
+	}
+}
+
+func (l *Loop) stepped(w *work, r StepResult) {
+	switch r.Outcome {
+	case StepDone:
+		l.setAncestor(w, r.Ancestor)
+		if c, _ := l.view.Manifest.Get(w.path); c.Entry.Same(w.step.New.Entry) {
+			w.pending = 0
+		}
+		l.forget(w.path)
+		w.tries, w.why, w.needed = 0, "", false
+		w.phase, w.obs = presumed, Observation{}
+		delete(l.rulings, w.path)
+		if w.again {
+			l.lookNow(w)
+		} else {
+			l.ready.add(w.path)
+		}
+		l.wakeAround(w)
+	case StepLeft:
+		a, _ := l.anc.Get(w.path)
+		l.agree(w, Ancestor{}, false)
+		l.hold(w, GuardLeft, "it still holds ignored files", a.Entry)
+	case StepSurprise:
+		w.tries++
+		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
+	default:
+		w.why = "somebody is writing it"
+		if r.Err != nil {
+			w.why = r.Err.Error()
+		}
+		first, most := failDelay, failMax
+		switch r.Outcome {
+		case StepBusy:
+			first, most = busyDelay, busyMax
+		case StepNoRoom:
+			first, most = noRoomDelay, noRoomDelay
+		}
+		l.lookLater(w, backoff(first, most, w.tries))
+		w.tries++
+	}
+}

@@ -1,0 +1,363 @@
+package syncer
+
+import (
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// decideReady decides all paths that may go on, and then starts what follows:
+// judged deletions, batches to offer, steps to apply.
+func (l *Loop) decideReady() {
+	if !l.mayAct() {
+		clear(l.ready)
+		return
+	}
+	for len(l.ready) > 0 {
+		// Parents come before what lies below them; what a decision wakes is
+		// decided in the next round.
+		round := l.ready.sorted()
+		clear(l.ready)
+		for _, p := range round {
+			if w := l.works.get(p); w != nil {
+				l.decide(w)
+			}
+		}
+	}
+	l.stageRemovals()
+	l.judgeDeletes()
+	l.offerBatches()
+	l.applySteps()
+}
+
+// disk is what stands at w's path, as far as anybody has seen.
+func (l *Loop) disk(w *work, a Ancestor) (manifest.Entry, Stamp) {
+	if w.phase == presumed {
+		return a.Entry, a.Stamp
+	}
+	if w.obs.Sight == Seen {
+		return w.obs.Entry, w.obs.Stamp
+	}
+	return manifest.Entry{}, Stamp{}
+}
+
+// decide compares the three views of one path and starts what ends their
+// difference.
+func (l *Loop) decide(w *work) {
+	switch w.phase {
+	case awaiting:
+		if l.view.Revision < w.awaits || !l.conclude(w) {
+			return
+		}
+	case settled:
+	case presumed:
+		if _, noted := l.notes[w.path]; noted {
+			l.lookNow(w) // it is known not to be as the ancestor says
+			return
+		}
+	case waiting, staged:
+		w.phase = w.seenPhase()
+	default:
+		return
+	}
+	if w.phase == settled && w.obs.Sight == Unfit {
+		l.note(w.path, Note{Guard: GuardUnfit, Why: w.obs.Why})
+		l.finish(w)
+		return
+	}
+	a, _ := l.anc.Get(w.path)
+	c, _ := l.view.Manifest.Get(w.path)
+	d, stamp := l.disk(w, a)
+	verdict := manifest.Reconcile(manifest.Views{
+		Ancestor: a.node(), Disk: d, Committed: c, Since: w.since(), Own: w.own(a, c),
+	})
+	switch verdict {
+	case manifest.Nothing:
+		w.pending = 0
+		if w.phase == settled && stamp != a.Stamp && !d.Absent() {
+			a.Stamp = stamp
+			l.agree(w, a, false)
+		}
+		l.forgetUnless(w.path, d)
+		l.finish(w)
+	case manifest.Agree:
+		w.pending = 0
+		l.agree(w, Ancestor{Entry: c.Entry, Revision: c.Revision, Author: c.Author, Stamp: stamp}, w.phase == settled)
+		l.forgetUnless(w.path, manifest.Entry{})
+		l.finish(w)
+	case manifest.Materialize:
+		l.follow(w, a, d, c, "")
+	case manifest.Collide:
+		l.follow(w, a, d, c, "another node's change was committed first")
+	case manifest.Offer:
+		l.offer(w, a, d, c)
+	}
+}
+
+// seenPhase is the phase that tells where the disk's state is known from.
+func (w *work) seenPhase() phase {
+	if w.obs.Sight == 0 {
+		return presumed
+	}
+	return settled
+}
+
+// agree advances the ancestor; an absent entry removes it.
+func (l *Loop) agree(w *work, a Ancestor, flush bool) {
+	u := Update{Path: w.path, Flush: flush}
+	if !a.Entry.Absent() {
+		u.Ancestor = &a
+	}
+	l.emit(Record{Updates: []Update{u}})
+	l.setAncestor(w, u.Ancestor)
+}
+
+// setAncestor moves the ancestor in memory, and forgets the revisions that it
+// has caught up with.
+func (l *Loop) setAncestor(w *work, a *Ancestor) {
+	var rev manifest.Revision
+	if a == nil {
+		l.anc.Delete(w.path)
+		for _, k := range w.chain {
+			if k.entry.Absent() {
+				rev = k.revision
+			}
+		}
+	} else {
+		l.anc.Set(w.path, *a)
+		rev = a.Revision
+	}
+	for len(w.chain) > 0 && w.chain[0].revision <= rev {
+		w.chain = w.chain[1:]
+	}
+}
+
+// finish ends the work of a path that is in agreement (or held), and lets go on
+// who waited for it.
+func (l *Loop) finish(w *work) {
+	delete(l.rulings, w.path)
+	l.unqueue(w)
+	l.wakeAround(w)
+	if w.again {
+		pending := w.pending
+		*w = work{path: w.path, pending: pending, chain: w.chain}
+		l.lookNow(w)
+		return
+	}
+	l.works.drop(w.path)
+}
+
+// wakeAround has those decided anew that wait for w's path: directories above
+// it that wait to be removed, and paths directly below it. Where w turned out
+// to be no directory, what waits below it cannot be there any more.
+func (l *Loop) wakeAround(w *work) {
+	for dir := w.path.Dir(); dir != ""; dir = dir.Dir() {
+		if above := l.works.get(dir); above != nil && above.phase == waiting {
+			l.ready.add(dir)
+		}
+	}
+	noDir := w.phase == settled && !w.obs.Entry.IsDir()
+	l.works.under(w.path, func(below *work) bool {
+		switch {
+		case below.phase != waiting || below.path.Dir() != w.path:
+		case noDir:
+			l.lookNow(below)
+		default:
+			l.ready.add(below.path)
+		}
+		return true
+	})
+}
+
+// wait parks a work until another path goes on; the timer is a safety net.
+func (l *Loop) wait(w *work) {
+	w.phase = waiting
+	l.decideLater(w, waitingDelay)
+}
+
+// offer prepares the disk's entry for the log, unless a guard holds it.
+func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
+	if l.rulings[w.path] == Restore {
+		l.follow(w, a, d, c, "restored to what is committed")
+		return
+	}
+	if l.evicted(w.path) {
+		l.follow(w, a, d, c, "its directory was replaced by another node")
+		return
+	}
+	if l.rulings[w.path] != Approve && l.holds(w, a, d, c) {
+		l.finish(w)
+		return
+	}
+	if w.needed && (!d.IsDir()) {
+		// Something committed has to stand below: the directory comes back.
+		l.follow(w, a, d, c, "another node's change was committed below it")
+		return
+	}
+	if d.Absent() {
+		switch {
+		case l.removals.has(w.path): // judged already
+		case l.rulings[w.path] == Approve:
+			l.removals.add(w.path)
+		default:
+			l.deletes.add(w.path, l.now)
+		}
+		return
+	}
+	l.unqueue(w)
+	if l.enqueue(w, d, c) && a.Entry.Absent() {
+		l.deletes.appeared(w.path, d, l.now)
+	}
+}
+
+// enqueue has d offered with the next batch, after the directories that it
+// needs. It tells false where d has to wait for one, or is held with it.
+func (l *Loop) enqueue(w *work, d manifest.Entry, c manifest.Node) bool {
+	if parent := w.path.Dir(); parent != "" && !l.view.Manifest.Entry(parent).IsDir() {
+		if !l.wantDir(parent) {
+			l.note(w.path, Note{Guard: GuardJoiner, Why: "its directory is held", Entry: d, Base: c.Revision})
+			l.finish(w)
+			return false
+		}
+		if !l.queue.has(parent) {
+			l.wait(w)
+			return false
+		}
+	}
+	l.queue.add(w.path)
+	return true
+}
+
+// wantDir asks for a directory to be offered, because something below it is to
+// be. It tells false where the directory is held back.
+func (l *Loop) wantDir(dir manifest.Path) bool {
+	if n, held := l.notes[dir]; held && n.Guard == GuardJoiner && l.rulings[dir] != Approve {
+		return false
+	}
+	w := l.works.get(dir)
+	if w == nil {
+		w = l.works.ensure(dir)
+		w.wanted = true
+		l.lookNow(w)
+		return true
+	}
+	if !w.wanted {
+		w.wanted = true
+		l.ready.add(dir)
+	}
+	return true
+}
+
+// follow brings the disk to what is committed. why tells that the disk's
+// content lost and has to be kept aside; "": nothing is lost.
+func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) {
+	l.unqueue(w)
+	switch {
+	case c.Entry.Absent() && d.IsDir() && w.wanted && !l.evicted(w.path):
+		// Removed elsewhere, while something new stands in it here.
+		l.enqueue(w, d, c)
+		return
+	case c.Entry.Absent() && d.Absent():
+		l.agree(w, Ancestor{}, false)
+		l.finish(w)
+		return
+	case d.IsDir() && !c.Entry.IsDir():
+		w.step = l.step(w, a, d, c, "")
+		l.wait(w)
+		l.leaving.add(w.path)
+		l.wakeEvicted(w.path)
+		return
+	}
+	if parent := w.path.Dir(); parent != "" && !c.Entry.Absent() && !l.dirComes(parent) {
+		l.needDir(parent)
+		l.wait(w)
+		return
+	}
+	w.step = l.step(w, a, d, c, why)
+	if w.step.Op == PutFile {
+		l.fetch(w, c.Entry.Blob())
+		return
+	}
+	w.phase = staged
+	l.toApply.add(w.path)
+}
+
+// dirComes tells whether dir is a directory on disk, or will be by a step that
+// goes first.
+func (l *Loop) dirComes(dir manifest.Path) bool {
+	w := l.works.get(dir)
+	if w == nil || w.phase == presumed {
+		a, _ := l.anc.Get(dir)
+		return a.Entry.IsDir()
+	}
+	if w.phase == staged || w.phase == applying {
+		return w.step.Op == PutDir
+	}
+	return w.phase == settled && w.obs.Entry.IsDir() && !l.leaving.has(dir)
+}
+
+// needDir asks for a committed directory to be materialized, because something
+// below it is to be.
+func (l *Loop) needDir(dir manifest.Path) {
+	w := l.works.get(dir)
+	if w == nil {
+		w = l.works.ensure(dir)
+		w.needed = true
+		l.lookNow(w)
+		return
+	}
+	if !w.needed {
+		w.needed = true
+		l.ready.add(dir)
+	}
+}
+
+// evicted tells whether p has to go aside, because a directory above it is
+// committed as something that holds nothing, and is about to become that.
+// (Where such a directory is merely gone, what is new in it brings it back.)
+func (l *Loop) evicted(p manifest.Path) bool {
+	for dir := p.Dir(); dir != ""; dir = dir.Dir() {
+		e := l.view.Manifest.Entry(dir)
+		if e.Absent() {
+			continue
+		}
+		w := l.works.get(dir)
+		return !e.IsDir() && w != nil && (l.leaving.has(dir) || w.phase == fetching || w.phase == staged || w.phase == applying)
+	}
+	return false
+}
+
+// wakeEvicted has those decided anew that wait below dir for it to be offered.
+func (l *Loop) wakeEvicted(dir manifest.Path) {
+	l.works.under(dir, func(w *work) bool {
+		if w.phase == waiting && !l.leaving.has(w.path) && l.evicted(w.path) || l.queue.has(w.path) {
+			l.ready.add(w.path)
+		}
+		return true
+	})
+}
+
+// step describes how the disk gets from d to c.
+func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) Step {
+	s := Step{Path: w.path, New: c}
+	if w.phase == presumed {
+		s.Expect = a
+	} else if !d.Absent() {
+		s.Expect = Ancestor{Entry: d, Stamp: w.obs.Stamp}
+	}
+	switch {
+	case c.Entry.Absent():
+		s.Op = Remove
+		s.New.Revision = l.view.Revision
+	case c.Entry.IsDir():
+		s.Op = PutDir
+	case c.Entry.Kind == manifest.Symlink:
+		s.Op = PutSymlink
+	case d.SameContent(c.Entry):
+		s.Op = SetMode
+	default:
+		s.Op = PutFile
+	}
+	if why != "" && (d.Kind == manifest.File || d.Kind == manifest.Symlink) {
+		s.Aside = &Aside{Lost: d, Winner: c.Revision, Why: why}
+	}
+	return s
+}

@@ -1,0 +1,252 @@
+package syncer
+
+import (
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// deletes are the deletions that were seen and not yet judged, and what the
+// guard has to know of the recent past.
+type deletes struct {
+	candidates pathSet
+	first      time.Time // sighting of the run that is under way
+	last       time.Time // sighting of it
+	recent     []sighting
+	newcomers  map[manifest.Path]sighting // content that appeared: a deletion of the same content is a move
+}
+
+type sighting struct {
+	at     time.Time
+	digest manifest.Digest
+}
+
+func newDeletes() deletes {
+	return deletes{candidates: pathSet{}, newcomers: map[manifest.Path]sighting{}}
+}
+
+// saw notes the first sighting of an absence.
+func (d *deletes) saw(now time.Time) {
+	if d.first.IsZero() {
+		d.first = now
+	}
+	d.last = now
+}
+
+// add makes a settled absence a candidate for deletion.
+func (d *deletes) add(p manifest.Path, now time.Time) {
+	d.candidates.add(p)
+	if d.first.IsZero() {
+		d.saw(now)
+	}
+}
+
+func (d *deletes) drop(p manifest.Path) { d.candidates.drop(p) }
+
+func (d *deletes) clear() { *d = newDeletes() }
+
+func (d *deletes) committed(e manifest.Entry, now time.Time) {
+	d.recent = append(d.recent, sighting{now, e.Digest})
+}
+
+func (d *deletes) appeared(p manifest.Path, e manifest.Entry, now time.Time) {
+	if !e.IsDir() {
+		d.newcomers[p] = sighting{now, e.Digest}
+	}
+}
+
+// expire forgets what lies outside the window.
+func (d *deletes) expire(now time.Time, window time.Duration) {
+	for len(d.recent) > 0 && d.recent[0].at.Add(window).Before(now) {
+		d.recent = d.recent[1:]
+	}
+	for p, s := range d.newcomers {
+		if s.at.Add(window).Before(now) {
+			delete(d.newcomers, p)
+		}
+	}
+}
+
+// judgeDeletes lets a run of deletions pass or holds all of it, once it has
+// been quiet for the settling time (or has gone on for too long).
+func (l *Loop) judgeDeletes() {
+	d := &l.deletes
+	if len(d.candidates) == 0 {
+		return
+	}
+	if quietAt, mostAt := d.last.Add(l.cfg.Settle), d.first.Add(l.cfg.Burst); l.now.Before(quietAt) && l.now.Before(mostAt) {
+		if quietAt.After(mostAt) {
+			quietAt = mostAt
+		}
+		l.timers.add(quietAt, "")
+		return
+	}
+	d.expire(l.now, l.cfg.Window)
+	moved := map[manifest.Digest]int{}
+	for _, s := range d.newcomers {
+		moved[s.digest]++
+	}
+	candidates := d.candidates.sorted()
+	pending := 0
+	for _, p := range candidates {
+		a, _ := l.anc.Get(p)
+		if a.Entry.IsDir() {
+			continue
+		}
+		if moved[a.Entry.Digest] > 0 {
+			moved[a.Entry.Digest]--
+			continue
+		}
+		pending++
+	}
+	held := 0
+	for p, n := range l.notes {
+		if n.Guard == GuardMassDelete && !d.candidates.has(p) && !l.view.Manifest.Entry(p).IsDir() {
+			held++
+		}
+	}
+	count := manifest.Deletions{Pending: pending, Recent: len(d.recent)}
+	if pending > 0 {
+		count.Pending += held
+		count.Present = l.present()
+	}
+	mass := manifest.MassDeletion(l.cfg.MaxDelete, count)
+	why := describe(count.Pending+count.Recent, count.Present+count.Recent)
+	for _, p := range candidates {
+		w := l.works.get(p)
+		if mass {
+			l.hold(w, GuardMassDelete, why, manifest.Entry{})
+			continue
+		}
+		l.removals.add(p)
+	}
+	d.candidates = pathSet{}
+	d.first, d.last = time.Time{}, time.Time{}
+}
+
+// present counts the committed files and symlinks.
+func (l *Loop) present() (n int) {
+	l.view.Manifest.All(func(_ manifest.Path, node manifest.Node) bool {
+		if !node.Entry.IsDir() {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
+// holds tells whether a guard keeps the disk's edit back: an earlier note that
+// still is about this state, or the joiner's rule.
+func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) bool {
+	n, noted := l.notes[w.path]
+	if noted {
+		switch n.Guard {
+		case GuardJoiner:
+			if !d.Absent() {
+				l.note(w.path, Note{Guard: n.Guard, Why: n.Why, Entry: d, Base: c.Revision})
+				return true
+			}
+		case GuardMassDelete, GuardRefused, GuardLeft:
+			if c.Entry.IsDir() && n.Guard == GuardMassDelete && !l.held(w.path) {
+				break // it was held only for what stood in it
+			}
+			if n.Entry.Same(d) && n.Base == c.Revision {
+				return true
+			}
+		}
+		l.forget(w.path)
+	}
+	if l.state.Joiner && !l.cfg.Adopt && a.Entry.Absent() && !d.Absent() {
+		l.note(w.path, Note{
+			Guard: GuardJoiner, Why: "stood here before this node joined the cluster", Entry: d, Base: c.Revision,
+		})
+		return true
+	}
+	return false
+}
+
+// hold notes what a guard keeps back and ends the work on it.
+func (l *Loop) hold(w *work, g Guard, why string, d manifest.Entry) {
+	c, _ := l.view.Manifest.Get(w.path)
+	l.note(w.path, Note{Guard: g, Why: why, Entry: d, Base: c.Revision})
+	l.unqueue(w)
+	w.pending = 0
+	l.finish(w)
+}
+
+func (l *Loop) note(p manifest.Path, n Note) {
+	n.Time = l.now.UnixNano()
+	if old, ok := l.notes[p]; ok {
+		n.Time = old.Time
+		if old == n {
+			return
+		}
+	}
+	l.notes[p] = n
+	l.emit(Remember{Path: p, Note: &n})
+}
+
+func (l *Loop) forget(p manifest.Path) {
+	n, ok := l.notes[p]
+	if !ok {
+		return
+	}
+	delete(l.notes, p)
+	l.emit(Remember{Path: p})
+	for dir := p.Dir(); dir != "" && n.Guard == GuardMassDelete; dir = dir.Dir() {
+		if l.notes[dir].Guard == GuardMassDelete {
+			l.hint(dir) // it may have been held only for p
+		}
+	}
+}
+
+// forgetUnless forgets the note of a path that agrees again, unless it tells
+// of something left behind that still stands there.
+func (l *Loop) forgetUnless(p manifest.Path, d manifest.Entry) {
+	if n, ok := l.notes[p]; ok && n.Guard == GuardLeft && n.Entry.Same(d) && !d.Absent() {
+		return
+	}
+	l.forget(p)
+}
+
+// rule takes an operator's word. A path speaks for everything held below it.
+func (l *Loop) rule(ev Ruling) {
+	named := func(p manifest.Path) bool {
+		for _, q := range ev.Paths {
+			if p == q || p.Under(q) {
+				return true
+			}
+		}
+		return len(ev.Paths) == 0
+	}
+	ruled := pathSet{}
+	for p := range l.notes {
+		if p != "" && named(p) {
+			ruled.add(p)
+		}
+	}
+	for _, p := range ruled.sorted() {
+		n := l.notes[p]
+		if ev.Verb == Retry {
+			if n.Guard == GuardMassDelete || n.Guard == GuardJoiner {
+				continue // those want a yes or a no
+			}
+			l.forget(p)
+		} else {
+			l.rulings[p] = ev.Verb
+		}
+		w := l.works.ensure(p)
+		if w.phase != offered && w.phase != awaiting && w.phase != applying && w.phase != looking {
+			l.lookNow(w)
+		}
+	}
+	if ev.Verb == Retry {
+		l.works.each(func(w *work) bool {
+			if w.tries > 0 && (w.phase == toLook || w.phase == waiting) {
+				w.tries = 0
+				l.lookNow(w)
+			}
+			return true
+		})
+	}
+}

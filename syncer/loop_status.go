@@ -1,0 +1,95 @@
+package syncer
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// LoopStatus is what a Loop tells of itself: counts, and what an operator
+// should know.
+type LoopStatus struct {
+	Revision  manifest.Revision // committed, as seen by this loop
+	Applied   manifest.Revision // the disk follows everything up to here, but what is held or busy
+	RootLost  string            // why nothing is done, "" if all is well
+	Scanned   bool              // the first scan is complete
+	Joiner    bool
+	Looking   int // paths to be looked at, or under a look
+	Offering  int // local edits on their way to the log
+	Following int // committed changes on their way to the disk
+	Unsent    int // local edits that could not be committed so far
+	UnsentWhy string
+	Unsettled int // works that a person would wait for: all but busy and held ones
+	Busy      []Trouble
+	Notes     map[manifest.Path]Note
+}
+
+// Trouble is one path that does not go on, and why.
+type Trouble struct {
+	Path manifest.Path
+	Why  string
+}
+
+const troublesMost = 100
+
+// Status tells where the loop stands. O(works).
+func (l *Loop) Status() LoopStatus {
+	s := LoopStatus{
+		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Joiner: l.state.Joiner,
+		Notes: maps.Clone(l.notes),
+	}
+	applied := l.view.Revision
+	l.works.each(func(w *work) bool {
+		stuck := w.stuck()
+		switch w.phase {
+		case toLook, looking, settled:
+			s.Looking++
+		case offered, awaiting:
+			s.Offering++
+		case fetching, staged, applying, presumed, waiting:
+			s.Following++
+		}
+		if w.unsent {
+			s.Unsent++
+			s.UnsentWhy = w.why
+		}
+		if stuck && w.why != "" && len(s.Busy) < troublesMost {
+			s.Busy = append(s.Busy, Trouble{w.path, w.why})
+		}
+		if !stuck || w.unsent {
+			s.Unsettled++
+		}
+		if w.pending > 0 && !stuck {
+			applied = min(applied, w.pending-1)
+		}
+		return true
+	})
+	if l.mayAct() {
+		l.told = max(l.told, applied)
+	}
+	s.Applied = l.told
+	return s
+}
+
+// stuck tells whether a path is held up by somebody who writes it, or by a
+// failure that has been met several times: nobody should wait for it.
+func (w *work) stuck() bool {
+	return w.phase == toLook && w.tries > stuckTries
+}
+
+const stuckTries = 8 // about a second of being busy
+
+// Works lists what the loop works on, a line for each path: for traces.
+func (l *Loop) Works() (lines []string) {
+	l.works.each(func(w *work) bool {
+		lines = append(lines, fmt.Sprintf("%q %s again=%v pending=%d tries=%d why=%q wanted=%v needed=%v at=%v",
+			w.path, w.phase, w.again, w.pending, w.tries, w.why, w.wanted, w.needed, w.at))
+		return true
+	})
+	return lines
+}
+
+func (p phase) String() string {
+	return [...]string{"presumed", "to look", "looking", "settled", "offered", "awaiting", "fetching", "staged", "applying", "waiting"}[p]
+}

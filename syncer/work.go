@@ -1,0 +1,185 @@
+package syncer
+
+import (
+	"container/heap"
+	"slices"
+	"time"
+
+	"github.com/tidwall/btree"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// phase is where a path's work stands.
+type phase uint8
+
+const (
+	presumed phase = iota // nobody has looked: the disk is taken to be as the ancestor says
+	toLook                // to be looked at, not before work.at
+	looking               // a Look is under way
+	settled               // obs is what stands there
+	offered               // its change is in a batch under way
+	awaiting              // answered; the view has yet to reach work.awaits
+	fetching              // its blob is on the way
+	staged                // its blob is here; to be applied when the lane is free
+	applying              // a step is under way
+	waiting               // cannot go on before another path has (parents, children)
+)
+
+// work is what the loop knows about one path that is not in agreement.
+type work struct {
+	path  manifest.Path
+	phase phase
+	again bool // hinted while a look, a proposal or a step was under way
+	obs   Observation
+	at    time.Time // toLook, settled: not before
+
+	goneAt time.Time // first of the sightings as absent, zero if it was not
+	tries  int       // in a row without success: busy, refused, failed
+	why    string    // of the last failure, for status
+
+	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
+	awaits  manifest.Revision
+	result  changeResult
+	sent    manifest.Entry // what was offered
+	unsent  bool           // its last offer failed for want of quorum or receipts
+	wanted  bool           // as a directory, by a path below it that is to be offered
+	needed  bool           // as a directory, by a path below it that is to be materialized
+	step    Step           // that ends the difference, from staged on
+	chain   []link         // what the log did to the path since its ancestor, oldest first
+}
+
+// link is one revision of a path.
+type link struct {
+	entry    manifest.Entry
+	revision manifest.Revision
+	old      manifest.Revision // that it replaced
+	own      bool              // proposed from this very disk
+}
+
+// since lists the entries that the log gave the path since its ancestor.
+func (w *work) since() []manifest.Entry {
+	var out []manifest.Entry
+	for _, k := range w.chain {
+		out = append(out, k.entry)
+	}
+	return out
+}
+
+// own tells whether every revision from the ancestor a to the committed c was
+// proposed from this very disk.
+func (w *work) own(a Ancestor, c manifest.Node) bool {
+	at := a.Revision
+	for _, k := range w.chain {
+		if !k.own || k.old != at {
+			return false
+		}
+		at = k.revision
+		if k.entry.Absent() {
+			at = 0
+		}
+	}
+	return len(w.chain) > 0 && at == c.Revision
+}
+
+// changeResult is the machine's answer to one change.
+type changeResult struct {
+	revision manifest.Revision
+	refused  manifest.Reason // 0: it was not
+}
+
+// workMap holds works in path order.
+type workMap struct {
+	tree *btree.BTreeG[*work]
+}
+
+func newWorkMap() *workMap {
+	return &workMap{tree: btree.NewBTreeGOptions(
+		func(a, b *work) bool { return manifest.Compare(a.path, b.path) < 0 },
+		btree.Options{NoLocks: true, Degree: 32},
+	)}
+}
+
+func (m *workMap) get(p manifest.Path) *work {
+	w, _ := m.tree.Get(&work{path: p})
+	return w
+}
+
+func (m *workMap) ensure(p manifest.Path) *work {
+	if w := m.get(p); w != nil {
+		return w
+	}
+	w := &work{path: p}
+	m.tree.Set(w)
+	return w
+}
+
+func (m *workMap) drop(p manifest.Path) { m.tree.Delete(&work{path: p}) }
+
+func (m *workMap) len() int { return m.tree.Len() }
+
+func (m *workMap) each(fn func(*work) bool) { m.tree.Scan(fn) }
+
+func (m *workMap) under(dir manifest.Path, fn func(*work) bool) {
+	m.tree.Ascend(&work{path: dir + "/"}, func(w *work) bool {
+		return w.path.Under(dir) && fn(w)
+	})
+}
+
+// pathSet is a set of paths; sorted gives them in path order, so that what the
+// loop does never depends on the order of a map.
+type pathSet map[manifest.Path]struct{}
+
+func (s pathSet) add(p manifest.Path) { s[p] = struct{}{} }
+
+func (s pathSet) drop(p manifest.Path) { delete(s, p) }
+
+func (s pathSet) has(p manifest.Path) bool { _, ok := s[p]; return ok }
+
+func (s pathSet) sorted() []manifest.Path {
+	out := make([]manifest.Path, 0, len(s))
+	for p := range s {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, manifest.Compare)
+	return out
+}
+
+// timerHeap holds the times at which paths want to be seen to. Entries may be
+// stale; whoever takes one checks the work's own time.
+type timerHeap struct{ items timerItems }
+
+type timerItem struct {
+	at   time.Time
+	path manifest.Path
+}
+
+type timerItems []timerItem
+
+func (h timerItems) Len() int           { return len(h) }
+func (h timerItems) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h timerItems) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *timerItems) Push(x any)        { *h = append(*h, x.(timerItem)) }
+func (h *timerItems) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return it
+}
+
+func (h *timerHeap) add(at time.Time, p manifest.Path) { heap.Push(&h.items, timerItem{at, p}) }
+
+func (h *timerHeap) next() (time.Time, bool) {
+	if len(h.items) == 0 {
+		return time.Time{}, false
+	}
+	return h.items[0].at, true
+}
+
+// due takes the next path whose time has come.
+func (h *timerHeap) due(now time.Time) (manifest.Path, bool) {
+	if len(h.items) == 0 || h.items[0].at.After(now) {
+		return "", false
+	}
+	return heap.Pop(&h.items).(timerItem).path, true
+}
