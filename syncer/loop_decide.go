@@ -183,13 +183,13 @@ func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
 		l.follow(w, a, d, c, "its directory was replaced by another node")
 		return
 	}
-	if l.rulings[w.path] != Approve && l.holds(w, a, d, c) {
-		l.finish(w)
-		return
-	}
-	if w.needed && (!d.IsDir()) {
+	if w.needed && !d.IsDir() {
 		// Something committed has to stand below: the directory comes back.
 		l.follow(w, a, d, c, "another node's change was committed below it")
+		return
+	}
+	if l.rulings[w.path] != Approve && l.holds(w, a, d, c) {
+		l.finish(w)
 		return
 	}
 	if d.Absent() {
@@ -284,6 +284,9 @@ func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, wh
 // goes first.
 func (l *Loop) dirComes(dir manifest.Path) bool {
 	w := l.works.get(dir)
+	if n, noted := l.notes[dir]; noted && n.Guard == GuardMassDelete && (w == nil || w.phase != staged && w.phase != applying) {
+		return false // its deletion is held
+	}
 	if w == nil || w.phase == presumed {
 		a, _ := l.anc.Get(dir)
 		return a.Entry.IsDir()

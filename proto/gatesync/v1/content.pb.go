@@ -73,14 +73,13 @@ func (x *BlobInfo) GetSize() int64 {
 	return 0
 }
 
+// PushRequest holds any of the three, which are taken in this order: a small
+// batch is one message.
 type PushRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Of:
-	//
-	//	*PushRequest_Offer
-	//	*PushRequest_Piece
-	//	*PushRequest_End
-	Of            isPushRequest_Of `protobuf_oneof:"of"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Offer         *Offer                 `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
+	Pieces        []*Piece               `protobuf:"bytes,2,rep,name=pieces,proto3" json:"pieces,omitempty"` // at most 256 KiB of data in all
+	End           uint64                 `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"`      // of this batch: everything that was needed has been sent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,67 +114,32 @@ func (*PushRequest) Descriptor() ([]byte, []int) {
 	return file_gatesync_v1_content_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *PushRequest) GetOf() isPushRequest_Of {
-	if x != nil {
-		return x.Of
-	}
-	return nil
-}
-
 func (x *PushRequest) GetOffer() *Offer {
 	if x != nil {
-		if x, ok := x.Of.(*PushRequest_Offer); ok {
-			return x.Offer
-		}
+		return x.Offer
 	}
 	return nil
 }
 
-func (x *PushRequest) GetPiece() *Piece {
+func (x *PushRequest) GetPieces() []*Piece {
 	if x != nil {
-		if x, ok := x.Of.(*PushRequest_Piece); ok {
-			return x.Piece
-		}
+		return x.Pieces
 	}
 	return nil
 }
 
 func (x *PushRequest) GetEnd() uint64 {
 	if x != nil {
-		if x, ok := x.Of.(*PushRequest_End); ok {
-			return x.End
-		}
+		return x.End
 	}
 	return 0
 }
 
-type isPushRequest_Of interface {
-	isPushRequest_Of()
-}
-
-type PushRequest_Offer struct {
-	Offer *Offer `protobuf:"bytes,1,opt,name=offer,proto3,oneof"`
-}
-
-type PushRequest_Piece struct {
-	Piece *Piece `protobuf:"bytes,2,opt,name=piece,proto3,oneof"`
-}
-
-type PushRequest_End struct {
-	End uint64 `protobuf:"varint,3,opt,name=end,proto3,oneof"` // of this batch: everything that was needed has been sent
-}
-
-func (*PushRequest_Offer) isPushRequest_Of() {}
-
-func (*PushRequest_Piece) isPushRequest_Of() {}
-
-func (*PushRequest_End) isPushRequest_Of() {}
-
-// Offer names a batch's content. Small blobs may follow at once, without
-// waiting for the receiver's needs (eager).
+// Offer names a batch's content. The bytes of an eager batch follow at once,
+// without waiting for the receiver's needs.
 type Offer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Batch         uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
+	Batch         uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"` // from 1, growing
 	Blobs         []*BlobInfo            `protobuf:"bytes,2,rep,name=blobs,proto3" json:"blobs,omitempty"`
 	Eager         bool                   `protobuf:"varint,3,opt,name=eager,proto3" json:"eager,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -234,13 +198,15 @@ func (x *Offer) GetEager() bool {
 }
 
 // Piece is a run of bytes of one blob; pieces of a blob come in order and are
-// not interleaved with another blob's on one stream.
+// not interleaved with another blob's on one stream. An empty blob is one
+// empty piece.
 type Piece struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
-	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`  // at most 256 KiB
-	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"` // of the whole blob
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`      // at most 256 KiB
+	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`     // of the whole blob
+	Broken        bool                   `protobuf:"varint,5,opt,name=broken,proto3" json:"broken,omitempty"` // the sender cannot go on with this blob: forget what came of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -303,6 +269,14 @@ func (x *Piece) GetSize() int64 {
 	return 0
 }
 
+func (x *Piece) GetBroken() bool {
+	if x != nil {
+		return x.Broken
+	}
+	return false
+}
+
+// PushResponse with none of the three says "still at work" (a long flush).
 type PushResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Batch uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
@@ -400,7 +374,7 @@ type PushResponse_Receipt struct {
 }
 
 type PushResponse_Refused struct {
-	Refused string `protobuf:"bytes,4,opt,name=refused,proto3,oneof"` // no room, no such member, …: why, for people
+	Refused string `protobuf:"bytes,4,opt,name=refused,proto3,oneof"` // no room, a wrong digest, …: why, for people
 }
 
 func (*PushResponse_Needs) isPushResponse_Of() {}
@@ -542,12 +516,9 @@ func (x *FetchRequest) GetWant() []*BlobInfo {
 }
 
 type FetchResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Types that are valid to be assigned to Of:
-	//
-	//	*FetchResponse_Piece
-	//	*FetchResponse_Missing
-	Of            isFetchResponse_Of `protobuf_oneof:"of"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pieces        []*Piece               `protobuf:"bytes,1,rep,name=pieces,proto3" json:"pieces,omitempty"`   // at most 256 KiB of data in all
+	Missing       [][]byte               `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"` // digests that the callee does not hold
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,46 +553,19 @@ func (*FetchResponse) Descriptor() ([]byte, []int) {
 	return file_gatesync_v1_content_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *FetchResponse) GetOf() isFetchResponse_Of {
+func (x *FetchResponse) GetPieces() []*Piece {
 	if x != nil {
-		return x.Of
+		return x.Pieces
 	}
 	return nil
 }
 
-func (x *FetchResponse) GetPiece() *Piece {
+func (x *FetchResponse) GetMissing() [][]byte {
 	if x != nil {
-		if x, ok := x.Of.(*FetchResponse_Piece); ok {
-			return x.Piece
-		}
+		return x.Missing
 	}
 	return nil
 }
-
-func (x *FetchResponse) GetMissing() []byte {
-	if x != nil {
-		if x, ok := x.Of.(*FetchResponse_Missing); ok {
-			return x.Missing
-		}
-	}
-	return nil
-}
-
-type isFetchResponse_Of interface {
-	isFetchResponse_Of()
-}
-
-type FetchResponse_Piece struct {
-	Piece *Piece `protobuf:"bytes,1,opt,name=piece,proto3,oneof"`
-}
-
-type FetchResponse_Missing struct {
-	Missing []byte `protobuf:"bytes,2,opt,name=missing,proto3,oneof"` // a digest that the callee does not hold
-}
-
-func (*FetchResponse_Piece) isFetchResponse_Of() {}
-
-func (*FetchResponse_Missing) isFetchResponse_Of() {}
 
 var File_gatesync_v1_content_proto protoreflect.FileDescriptor
 
@@ -630,21 +574,21 @@ const file_gatesync_v1_content_proto_rawDesc = "" +
 	"\x19gatesync/v1/content.proto\x12\vgatesync.v1\"6\n" +
 	"\bBlobInfo\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x03R\x04size\"\x7f\n" +
-	"\vPushRequest\x12*\n" +
-	"\x05offer\x18\x01 \x01(\v2\x12.gatesync.v1.OfferH\x00R\x05offer\x12*\n" +
-	"\x05piece\x18\x02 \x01(\v2\x12.gatesync.v1.PieceH\x00R\x05piece\x12\x12\n" +
-	"\x03end\x18\x03 \x01(\x04H\x00R\x03endB\x04\n" +
-	"\x02of\"`\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\"u\n" +
+	"\vPushRequest\x12(\n" +
+	"\x05offer\x18\x01 \x01(\v2\x12.gatesync.v1.OfferR\x05offer\x12*\n" +
+	"\x06pieces\x18\x02 \x03(\v2\x12.gatesync.v1.PieceR\x06pieces\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\x04R\x03end\"`\n" +
 	"\x05Offer\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12+\n" +
 	"\x05blobs\x18\x02 \x03(\v2\x15.gatesync.v1.BlobInfoR\x05blobs\x12\x14\n" +
-	"\x05eager\x18\x03 \x01(\bR\x05eager\"_\n" +
+	"\x05eager\x18\x03 \x01(\bR\x05eager\"w\n" +
 	"\x05Piece\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x03R\x04size\"\xa9\x01\n" +
+	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06broken\x18\x05 \x01(\bR\x06broken\"\xa9\x01\n" +
 	"\fPushResponse\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12*\n" +
 	"\x05needs\x18\x02 \x01(\v2\x12.gatesync.v1.NeedsH\x00R\x05needs\x125\n" +
@@ -656,11 +600,10 @@ const file_gatesync_v1_content_proto_rawDesc = "" +
 	"\fBatchReceipt\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\"9\n" +
 	"\fFetchRequest\x12)\n" +
-	"\x04want\x18\x01 \x03(\v2\x15.gatesync.v1.BlobInfoR\x04want\"]\n" +
+	"\x04want\x18\x01 \x03(\v2\x15.gatesync.v1.BlobInfoR\x04want\"U\n" +
 	"\rFetchResponse\x12*\n" +
-	"\x05piece\x18\x01 \x01(\v2\x12.gatesync.v1.PieceH\x00R\x05piece\x12\x1a\n" +
-	"\amissing\x18\x02 \x01(\fH\x00R\amissingB\x04\n" +
-	"\x02of2\x8e\x01\n" +
+	"\x06pieces\x18\x01 \x03(\v2\x12.gatesync.v1.PieceR\x06pieces\x12\x18\n" +
+	"\amissing\x18\x02 \x03(\fR\amissing2\x8e\x01\n" +
 	"\aContent\x12?\n" +
 	"\x04Push\x12\x18.gatesync.v1.PushRequest\x1a\x19.gatesync.v1.PushResponse(\x010\x01\x12B\n" +
 	"\x05Fetch\x12\x19.gatesync.v1.FetchRequest\x1a\x1a.gatesync.v1.FetchResponse(\x010\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
@@ -691,12 +634,12 @@ var file_gatesync_v1_content_proto_goTypes = []any{
 }
 var file_gatesync_v1_content_proto_depIdxs = []int32{
 	2, // 0: gatesync.v1.PushRequest.offer:type_name -> gatesync.v1.Offer
-	3, // 1: gatesync.v1.PushRequest.piece:type_name -> gatesync.v1.Piece
+	3, // 1: gatesync.v1.PushRequest.pieces:type_name -> gatesync.v1.Piece
 	0, // 2: gatesync.v1.Offer.blobs:type_name -> gatesync.v1.BlobInfo
 	5, // 3: gatesync.v1.PushResponse.needs:type_name -> gatesync.v1.Needs
 	6, // 4: gatesync.v1.PushResponse.receipt:type_name -> gatesync.v1.BatchReceipt
 	0, // 5: gatesync.v1.FetchRequest.want:type_name -> gatesync.v1.BlobInfo
-	3, // 6: gatesync.v1.FetchResponse.piece:type_name -> gatesync.v1.Piece
+	3, // 6: gatesync.v1.FetchResponse.pieces:type_name -> gatesync.v1.Piece
 	1, // 7: gatesync.v1.Content.Push:input_type -> gatesync.v1.PushRequest
 	7, // 8: gatesync.v1.Content.Fetch:input_type -> gatesync.v1.FetchRequest
 	4, // 9: gatesync.v1.Content.Push:output_type -> gatesync.v1.PushResponse
@@ -713,19 +656,10 @@ func file_gatesync_v1_content_proto_init() {
 	if File_gatesync_v1_content_proto != nil {
 		return
 	}
-	file_gatesync_v1_content_proto_msgTypes[1].OneofWrappers = []any{
-		(*PushRequest_Offer)(nil),
-		(*PushRequest_Piece)(nil),
-		(*PushRequest_End)(nil),
-	}
 	file_gatesync_v1_content_proto_msgTypes[4].OneofWrappers = []any{
 		(*PushResponse_Needs)(nil),
 		(*PushResponse_Receipt)(nil),
 		(*PushResponse_Refused)(nil),
-	}
-	file_gatesync_v1_content_proto_msgTypes[8].OneofWrappers = []any{
-		(*FetchResponse_Piece)(nil),
-		(*FetchResponse_Missing)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

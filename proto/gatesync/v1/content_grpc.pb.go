@@ -27,8 +27,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Content moves blobs between blob stores: many blobs in one stream, no round
-// trip per file, bounded messages.
+// Content moves blobs between blob stores: many blobs in one stream, many
+// small blobs in one message, no round trip per file, bounded messages.
 type ContentClient interface {
 	// Push: the author offers batches and streams what is needed; the receiver
 	// answers each batch with a receipt once all of it is durable.
@@ -75,8 +75,8 @@ type Content_FetchClient = grpc.BidiStreamingClient[FetchRequest, FetchResponse]
 // All implementations must embed UnimplementedContentServer
 // for forward compatibility.
 //
-// Content moves blobs between blob stores: many blobs in one stream, no round
-// trip per file, bounded messages.
+// Content moves blobs between blob stores: many blobs in one stream, many
+// small blobs in one message, no round trip per file, bounded messages.
 type ContentServer interface {
 	// Push: the author offers batches and streams what is needed; the receiver
 	// answers each batch with a receipt once all of it is durable.

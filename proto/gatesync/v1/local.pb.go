@@ -106,6 +106,7 @@ type WaitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // 0: settle local edits, then the newest
 	Only          []string               `protobuf:"bytes,2,rep,name=only,proto3" json:"only,omitempty"`
+	TimeoutNs     int64                  `protobuf:"varint,3,opt,name=timeout_ns,json=timeoutNs,proto3" json:"timeout_ns,omitempty"` // then the answer names who is late; 0: as long as the call may take
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -154,11 +155,19 @@ func (x *WaitRequest) GetOnly() []string {
 	return nil
 }
 
+func (x *WaitRequest) GetTimeoutNs() int64 {
+	if x != nil {
+		return x.TimeoutNs
+	}
+	return 0
+}
+
 type WaitResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Applied       []string               `protobuf:"bytes,2,rep,name=applied,proto3" json:"applied,omitempty"` // names
 	Dead          []string               `protobuf:"bytes,3,rep,name=dead,proto3" json:"dead,omitempty"`       // names of members that do not answer
+	Late          []string               `protobuf:"bytes,4,rep,name=late,proto3" json:"late,omitempty"`       // names of live members that had not applied it in time
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -210,6 +219,13 @@ func (x *WaitResponse) GetApplied() []string {
 func (x *WaitResponse) GetDead() []string {
 	if x != nil {
 		return x.Dead
+	}
+	return nil
+}
+
+func (x *WaitResponse) GetLate() []string {
+	if x != nil {
+		return x.Late
 	}
 	return nil
 }
@@ -1579,14 +1595,17 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x17gatesync/v1/local.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\x0f\n" +
 	"\rStatusRequest\"$\n" +
 	"\x0eStatusResponse\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"=\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"\\\n" +
 	"\vWaitRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04only\x18\x02 \x03(\tR\x04only\"X\n" +
+	"\x04only\x18\x02 \x03(\tR\x04only\x12\x1d\n" +
+	"\n" +
+	"timeout_ns\x18\x03 \x01(\x03R\ttimeoutNs\"l\n" +
 	"\fWaitResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aapplied\x18\x02 \x03(\tR\aapplied\x12\x12\n" +
-	"\x04dead\x18\x03 \x03(\tR\x04dead\"9\n" +
+	"\x04dead\x18\x03 \x03(\tR\x04dead\x12\x12\n" +
+	"\x04late\x18\x04 \x03(\tR\x04late\"9\n" +
 	"\fTokenRequest\x12\x15\n" +
 	"\x06ttl_ns\x18\x01 \x01(\x03R\x05ttlNs\x12\x12\n" +
 	"\x04uses\x18\x02 \x01(\rR\x04uses\"D\n" +

@@ -816,7 +816,7 @@ func (x *SnapshotRecord) GetMember() *Member {
 	return nil
 }
 
-func (x *SnapshotRecord) GetToken() *PutToken {
+func (x *SnapshotRecord) GetToken() *SnapshotToken {
 	if x != nil {
 		if x, ok := x.Of.(*SnapshotRecord_Token); ok {
 			return x.Token
@@ -877,7 +877,7 @@ type SnapshotRecord_Member struct {
 }
 
 type SnapshotRecord_Token struct {
-	Token *PutToken `protobuf:"bytes,6,opt,name=token,proto3,oneof"`
+	Token *SnapshotToken `protobuf:"bytes,6,opt,name=token,proto3,oneof"`
 }
 
 type SnapshotRecord_Session struct {
@@ -917,6 +917,7 @@ type SnapshotHeader struct {
 	Cluster       *InitCluster           `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Voters        []string               `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
 	HistoryBelow  uint64                 `protobuf:"varint,5,opt,name=history_below,json=historyBelow,proto3" json:"history_below,omitempty"`
+	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"` // ids of members that were removed; they never come back
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,6 +985,13 @@ func (x *SnapshotHeader) GetHistoryBelow() uint64 {
 		return x.HistoryBelow
 	}
 	return 0
+}
+
+func (x *SnapshotHeader) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
 }
 
 type SnapshotTree struct {
@@ -1090,6 +1098,59 @@ func (x *SnapshotNode) GetNode() *Node {
 	return nil
 }
 
+// SnapshotToken is a token and the nodes that have redeemed it.
+type SnapshotToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         *PutToken              `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	UsedBy        []string               `protobuf:"bytes,2,rep,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotToken) Reset() {
+	*x = SnapshotToken{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotToken) ProtoMessage() {}
+
+func (x *SnapshotToken) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotToken.ProtoReflect.Descriptor instead.
+func (*SnapshotToken) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnapshotToken) GetToken() *PutToken {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *SnapshotToken) GetUsedBy() []string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
+}
+
 // SnapshotSession remembers the answers to a node's latest proposals.
 type SnapshotSession struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1102,7 +1163,7 @@ type SnapshotSession struct {
 
 func (x *SnapshotSession) Reset() {
 	*x = SnapshotSession{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	mi := &file_gatesync_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1175,7 @@ func (x *SnapshotSession) String() string {
 func (*SnapshotSession) ProtoMessage() {}
 
 func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	mi := &file_gatesync_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1188,7 @@ func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSession.ProtoReflect.Descriptor instead.
 func (*SnapshotSession) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotSession) GetNode() string {
@@ -1161,7 +1222,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[15]
+	mi := &file_gatesync_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1234,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[15]
+	mi := &file_gatesync_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1247,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotTrailer) GetRecords() uint64 {
@@ -1255,30 +1316,34 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\aOutcome\x12+\n" +
 	"\x06result\x18\x01 \x01(\v2\x13.gatesync.v1.ResultR\x06result\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\rR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xde\x03\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xe3\x03\n" +
 	"\x0eSnapshotRecord\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.gatesync.v1.SnapshotHeaderH\x00R\x06header\x12/\n" +
 	"\x04tree\x18\x02 \x01(\v2\x19.gatesync.v1.SnapshotTreeH\x00R\x04tree\x12/\n" +
 	"\x04node\x18\x03 \x01(\v2\x19.gatesync.v1.SnapshotNodeH\x00R\x04node\x12-\n" +
 	"\x06commit\x18\x04 \x01(\v2\x13.gatesync.v1.CommitH\x00R\x06commit\x12-\n" +
-	"\x06member\x18\x05 \x01(\v2\x13.gatesync.v1.MemberH\x00R\x06member\x12-\n" +
-	"\x05token\x18\x06 \x01(\v2\x15.gatesync.v1.PutTokenH\x00R\x05token\x128\n" +
+	"\x06member\x18\x05 \x01(\v2\x13.gatesync.v1.MemberH\x00R\x06member\x122\n" +
+	"\x05token\x18\x06 \x01(\v2\x1a.gatesync.v1.SnapshotTokenH\x00R\x05token\x128\n" +
 	"\asession\x18\a \x01(\v2\x1c.gatesync.v1.SnapshotSessionH\x00R\asession\x128\n" +
 	"\atrailer\x18\b \x01(\v2\x1c.gatesync.v1.SnapshotTrailerH\x00R\atrailer\x12,\n" +
 	"\x04part\x18\t \x01(\v2\x16.gatesync.v1.ChangesetH\x00R\x04partB\x04\n" +
-	"\x02of\"\xb5\x01\n" +
+	"\x02of\"\xcf\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
 	"\acluster\x18\x03 \x01(\v2\x18.gatesync.v1.InitClusterR\acluster\x12\x16\n" +
 	"\x06voters\x18\x04 \x03(\tR\x06voters\x12#\n" +
-	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\"8\n" +
+	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
+	"\aremoved\x18\x06 \x03(\tR\aremoved\"8\n" +
 	"\fSnapshotTree\x12(\n" +
 	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"]\n" +
 	"\fSnapshotNode\x12\x12\n" +
 	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12%\n" +
-	"\x04node\x18\x03 \x01(\v2\x11.gatesync.v1.NodeR\x04node\"g\n" +
+	"\x04node\x18\x03 \x01(\v2\x11.gatesync.v1.NodeR\x04node\"U\n" +
+	"\rSnapshotToken\x12+\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.gatesync.v1.PutTokenR\x05token\x12\x17\n" +
+	"\aused_by\x18\x02 \x03(\tR\x06usedBy\"g\n" +
 	"\x0fSnapshotSession\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12.\n" +
@@ -1299,7 +1364,7 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_gatesync_v1_log_proto_goTypes = []any{
 	(*Command)(nil),         // 0: gatesync.v1.Command
 	(*Noop)(nil),            // 1: gatesync.v1.Noop
@@ -1315,16 +1380,17 @@ var file_gatesync_v1_log_proto_goTypes = []any{
 	(*SnapshotHeader)(nil),  // 11: gatesync.v1.SnapshotHeader
 	(*SnapshotTree)(nil),    // 12: gatesync.v1.SnapshotTree
 	(*SnapshotNode)(nil),    // 13: gatesync.v1.SnapshotNode
-	(*SnapshotSession)(nil), // 14: gatesync.v1.SnapshotSession
-	(*SnapshotTrailer)(nil), // 15: gatesync.v1.SnapshotTrailer
-	(*Changeset)(nil),       // 16: gatesync.v1.Changeset
-	(*Member)(nil),          // 17: gatesync.v1.Member
-	(*Result)(nil),          // 18: gatesync.v1.Result
-	(*Commit)(nil),          // 19: gatesync.v1.Commit
-	(*Node)(nil),            // 20: gatesync.v1.Node
+	(*SnapshotToken)(nil),   // 14: gatesync.v1.SnapshotToken
+	(*SnapshotSession)(nil), // 15: gatesync.v1.SnapshotSession
+	(*SnapshotTrailer)(nil), // 16: gatesync.v1.SnapshotTrailer
+	(*Changeset)(nil),       // 17: gatesync.v1.Changeset
+	(*Member)(nil),          // 18: gatesync.v1.Member
+	(*Result)(nil),          // 19: gatesync.v1.Result
+	(*Commit)(nil),          // 20: gatesync.v1.Commit
+	(*Node)(nil),            // 21: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	16, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	17, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
 	3,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
 	4,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
 	5,  // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
@@ -1333,27 +1399,28 @@ var file_gatesync_v1_log_proto_depIdxs = []int32{
 	2,  // 6: gatesync.v1.Command.init_cluster:type_name -> gatesync.v1.InitCluster
 	8,  // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
 	1,  // 8: gatesync.v1.Command.noop:type_name -> gatesync.v1.Noop
-	17, // 9: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	17, // 10: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	18, // 11: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	18, // 9: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	18, // 10: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	19, // 11: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
 	11, // 12: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
 	12, // 13: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
 	13, // 14: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	19, // 15: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	17, // 16: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	5,  // 17: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.PutToken
-	14, // 18: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	15, // 19: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	16, // 20: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	20, // 15: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	18, // 16: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	14, // 17: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	15, // 18: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	16, // 19: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	17, // 20: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
 	2,  // 21: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
 	7,  // 22: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	20, // 23: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	9,  // 24: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	21, // 23: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	5,  // 24: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	9,  // 25: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -1390,7 +1457,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -138,6 +138,7 @@ type NodeState struct {
 	Leader        string                 `protobuf:"bytes,9,opt,name=leader,proto3" json:"leader,omitempty"` // id, as known here
 	Raft          bool                   `protobuf:"varint,10,opt,name=raft,proto3" json:"raft,omitempty"`   // takes part in Raft right now
 	Trees         []*TreeState           `protobuf:"bytes,11,rep,name=trees,proto3" json:"trees,omitempty"`
+	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"` // a one-shot resync: answers now, will be gone soon
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -247,6 +248,13 @@ func (x *NodeState) GetTrees() []*TreeState {
 		return x.Trees
 	}
 	return nil
+}
+
+func (x *NodeState) GetVisit() bool {
+	if x != nil {
+		return x.Visit
+	}
+	return false
 }
 
 type TreeState struct {
@@ -854,6 +862,7 @@ type JoinRequest struct {
 	Trees         []string               `protobuf:"bytes,9,rep,name=trees,proto3" json:"trees,omitempty"`
 	Version       string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
 	Format        uint32                 `protobuf:"varint,11,opt,name=format,proto3" json:"format,omitempty"`
+	RootClusters  []string               `protobuf:"bytes,12,rep,name=root_clusters,json=rootClusters,proto3" json:"root_clusters,omitempty"` // that the markers in the joiner's roots name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -965,6 +974,13 @@ func (x *JoinRequest) GetFormat() uint32 {
 	return 0
 }
 
+func (x *JoinRequest) GetRootClusters() []string {
+	if x != nil {
+		return x.RootClusters
+	}
+	return nil
+}
+
 type JoinResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -1059,7 +1075,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xad\x02\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xc3\x02\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1073,7 +1089,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x06leader\x18\t \x01(\tR\x06leader\x12\x12\n" +
 	"\x04raft\x18\n" +
 	" \x01(\bR\x04raft\x12,\n" +
-	"\x05trees\x18\v \x03(\v2\x16.gatesync.v1.TreeStateR\x05trees\"k\n" +
+	"\x05trees\x18\v \x03(\v2\x16.gatesync.v1.TreeStateR\x05trees\x12\x14\n" +
+	"\x05visit\x18\f \x01(\bR\x05visit\"k\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
@@ -1105,7 +1122,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node\"%\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
-	"\x14RemoveMemberResponse\"\x99\x02\n" +
+	"\x14RemoveMemberResponse\"\xbe\x02\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\x12\x17\n" +
@@ -1118,7 +1135,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05trees\x18\t \x03(\tR\x05trees\x12\x18\n" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x12\x16\n" +
-	"\x06format\x18\v \x01(\rR\x06format\"\xd5\x01\n" +
+	"\x06format\x18\v \x01(\rR\x06format\x12#\n" +
+	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xd5\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x19\n" +

@@ -1,0 +1,89 @@
+# gatesync: what one types. Needs Go, make and git; `make proto` also protoc.
+# Everything else is pinned in go.mod and tools/go.mod and fetched by Go.
+
+SHELL       := /bin/bash -o pipefail
+TAGS        := hashicorpmetrics
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || cat VERSION)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+GOBUILD     := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags $(TAGS) -ldflags '$(LDFLAGS)'
+TOOLS       := $(CURDIR)/.tools
+# The race detector needs a C compiler; without one the same tests run plain.
+RACE        := $(if $(shell command -v gcc cc),-race)
+IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
+
+.PHONY: build demo test test-unit test-integration check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+
+build: ## one static binary: bin/gatesync
+	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
+
+demo: build ## three nodes on this machine, real files, watch it work
+	bin/gatesync demo
+
+test: ## all tests; the in-process ones under the race detector
+	@{ go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS); \
+	   go test -json -tags $(TAGS) -count=1 -timeout 20m $(TESTFLAGS) ./integration; \
+	   cd tools && go test -json ./...; } 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
+
+test-unit: ## the in-process tests alone
+	@go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS) 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
+
+test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
+	go test -v -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration
+
+bench: ## the figures, beside the peers that this machine has
+	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration
+
+check: tidy fmt vet staticcheck lint proto-check reproducible vuln ## everything a machine can say about the source
+
+tidy:
+	go mod tidy -diff
+	go -C tools mod tidy -diff
+
+fmt:
+	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -s -l); \
+	if [ -n "$$files" ]; then echo "gofmt -s -w these files:"; echo "$$files"; exit 1; fi
+
+vet:
+	go vet -tags $(TAGS) ./...
+	go -C tools vet ./...
+
+staticcheck: tools
+	$(TOOLS)/staticcheck -tags $(TAGS) ./...
+
+lint: ## the house rules: layers, doc.go, length of files
+	go -C tools run ./lint $(CURDIR)
+
+proto: tools ## generate the protobuf code anew
+	PATH=$(TOOLS):$$PATH protoc -I proto --go_out=. --go_opt=module=github.com/gatesync/gatesync \
+	  --go-grpc_out=. --go-grpc_opt=module=github.com/gatesync/gatesync proto/gatesync/v1/*.proto
+
+# The comment that names protoc's own version differs from machine to machine.
+proto-check: tools
+	@if ! command -v protoc >/dev/null; then echo "proto-check: no protoc here, the generated code was not compared"; exit 0; fi; \
+	set -e; d=$$(mktemp -d); trap 'rm -rf $$d' EXIT; \
+	PATH=$(TOOLS):$$PATH protoc -I proto --go_out=$$d --go_opt=module=github.com/gatesync/gatesync \
+	  --go-grpc_out=$$d --go-grpc_opt=module=github.com/gatesync/gatesync proto/gatesync/v1/*.proto; \
+	for f in $$d/proto/gatesync/v1/*.go; do \
+	  diff -u -I '^//.*protoc  *v' proto/gatesync/v1/$$(basename $$f) $$f || { echo "run: make proto"; exit 1; }; \
+	done
+
+# The same bytes, whatever the directory.
+reproducible: build
+	@set -e; d=$$(mktemp -d); trap 'rm -rf $$d' EXIT; \
+	git ls-files -co --exclude-standard | tar -cf - -T - | tar -xf - -C $$d; \
+	(cd $$d && $(GOBUILD) -o $$d/again ./cmd/gatesync); \
+	cmp bin/gatesync $$d/again || { echo "two builds of one source differ"; exit 1; }
+
+# govulncheck exits 3 for a finding that our code reaches, 1 where it could not work.
+vuln: tools
+	@out=$$($(TOOLS)/govulncheck -tags $(TAGS) ./... 2>&1); rc=$$?; \
+	case $$rc in 0) echo "vuln: no known vulnerability is reached";; 3) echo "$$out"; exit 1;; \
+	*) echo "vuln: not checked, the database cannot be reached: $$(echo "$$out" | tail -1)";; esac
+
+tools: $(TOOLS)/stamp
+$(TOOLS)/stamp: tools/go.mod tools/go.sum
+	GOBIN=$(TOOLS) go -C tools install tool
+	@touch $@
+
+clean:
+	rm -rf bin $(TOOLS)

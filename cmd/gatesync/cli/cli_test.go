@@ -1,0 +1,275 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/goleak"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/node"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// asProgram makes the test binary behave as gatesync, for the demo's processes.
+const asProgram = "TEST_RUN_AS_GATESYNC=1"
+
+func TestMain(m *testing.M) {
+	for _, kv := range os.Environ() {
+		if kv == asProgram {
+			ctx, stop := signalContext()
+			code := Program{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Environ(), Version: "test"}.Run(ctx, os.Args[1:])
+			stop()
+			os.Exit(code)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+type result struct {
+	code        int
+	out, stderr string
+}
+
+func run(t *testing.T, args ...string) result {
+	t.Helper()
+	return runWith(t, nil, args...)
+}
+
+func runWith(t *testing.T, environ []string, args ...string) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	p := Program{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, Environ: environ, Version: "v0.0.0-test"}
+	code := p.Run(t.Context(), args)
+	return result{code, out.String(), errs.String()}
+}
+
+func TestHelpOfEveryCommand(t *testing.T) {
+	var walk func(c *cobra.Command, path []string)
+	walk = func(c *cobra.Command, path []string) {
+		name := strings.Join(append([]string{"gatesync"}, path...), "_")
+		if len(path) > 0 && (path[0] == "completion" || path[0] == "help") {
+			return // cobra's own
+		}
+		t.Run(name, func(t *testing.T) {
+			r := run(t, append(path, "-h")...)
+			if r.code != 0 || r.stderr != "" {
+				t.Fatalf("exit code %d, stderr %q", r.code, r.stderr)
+			}
+			if !strings.Contains(r.out, "Examples:") {
+				t.Error("has no example")
+			}
+			golden(t, name+".txt", r.out)
+		})
+		for _, sub := range c.Commands() {
+			walk(sub, append(append([]string(nil), path...), sub.Name()))
+		}
+	}
+	walk((&app{}).root(), nil)
+}
+
+func golden(t *testing.T, name, have string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, []byte(have), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have != string(want) {
+		t.Errorf("%s differs (go test -update writes it anew); have:\n%s", file, have)
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	dir := t.TempDir()
+	tree := "server=" + filepath.Join(dir, "tree")
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"stauts"}, `did you mean "status"?`},
+		{[]string{"status", "--jsno"}, "unknown flag: --jsno"},
+		{[]string{"status", "now"}, "takes no arguments"},
+		{[]string{"join"}, "takes exactly: HOST:PORT"},
+		{[]string{"init", "--tree", tree}, "--name is missing"},
+		{[]string{"init", "--name", "gw1"}, "--tree is missing"},
+		{[]string{"init", "--name", "gw1", "--tree", "nonsense"}, "write NAME=PATH"},
+		{[]string{"init", "--name", "a b", "--tree", tree}, "is no node name"},
+		{[]string{"init", "--name", "gw1", "--tree", tree + ",prset=wso2"}, `did you mean "preset"?`},
+		{[]string{"join", "h:1", "--name", "gw1", "--tree", tree}, "--token is missing"},
+		{[]string{"token", "--uses", "0"}, "must be more than zero"},
+		{[]string{"conflicts", "drop"}, "or say --all"},
+		{[]string{"approve", "/etc/passwd"}, "relative to the tree's root"},
+		{[]string{"wait", "--timeout", "soon"}, "invalid"},
+	} {
+		r := run(t, append(c.args, "--data-dir", filepath.Join(dir, "data"))...)
+		if r.code != exitUsage || !strings.Contains(r.stderr, c.says) || !strings.Contains(r.stderr, "-h`") {
+			t.Errorf("%q: exit code %d, stderr %q; want 2 and %q", c.args, r.code, r.stderr, c.says)
+		}
+	}
+}
+
+func TestWithoutDaemon(t *testing.T) {
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"status"}, {"status", "--json"}, {"members"}, {"log"}, {"wait"}, {"token"}, {"held"}, {"approve"}, {"conflicts"}, {"verify"}, {"remove", "gw2"},
+	} {
+		r := run(t, append(args, "--data-dir", dir)...)
+		if r.code != exitFailed || r.out != "" || !strings.Contains(r.stderr, "is not running: start it with `gatesync run --data-dir "+dir) {
+			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, r.code, r.out, r.stderr)
+		}
+	}
+	for _, args := range [][]string{{"run"}, {"resync"}} {
+		r := run(t, append(args, "--data-dir", dir)...)
+		if r.code != exitFailed || !strings.Contains(r.stderr, "run `gatesync init`") {
+			t.Errorf("%q: exit code %d, stderr %q", args, r.code, r.stderr)
+		}
+	}
+}
+
+func TestDataDirFromEnvironment(t *testing.T) {
+	r := runWith(t, []string{"GATESYNC_DATA_DIR=/nowhere/at/all"}, "status")
+	if !strings.Contains(r.stderr, "/nowhere/at/all") {
+		t.Errorf("%q", r.stderr)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code int
+	}{
+		{nil, exitDone},
+		{errors.New("disk on fire"), exitFailed},
+		{context.Canceled, exitFailed},
+		{&usageError{command: "x", err: errors.New("y")}, exitUsage},
+		{fmt.Errorf("x: %w", silent(errDifferences)), exitDifferences},
+		{silent(errHeld), exitHeld},
+		{fmt.Errorf("propose: %w", cluster.ErrNoQuorum), exitNoQuorum},
+	} {
+		if got := exitCode(c.err); got != c.code {
+			t.Errorf("%v: exit code %d, want %d", c.err, got, c.code)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if r := run(t, "version"); r.code != 0 || !strings.HasPrefix(r.out, "gatesync v0.0.0-test (go") {
+		t.Errorf("%+v", r)
+	}
+	if r := run(t, "version", "--json"); !strings.Contains(r.out, `"version": "v0.0.0-test"`) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// trouble is a cluster in which much is wrong.
+func trouble(now time.Time) node.Status {
+	seen := now.Add(-90 * time.Second)
+	return node.Status{
+		Node:    node.NodeStatus{ID: "n-1", Name: "gw1", Role: "voter", Started: now.Add(-3 * time.Hour), CertificateExpires: now.Add(9 * 24 * time.Hour)},
+		Cluster: "c-1", Revision: 1240, CaughtUp: true,
+		Members: []node.MemberStatus{
+			{ID: "n-1", Name: "gw1", Role: "voter", Address: "10.0.0.1:7946", Alive: true, Applied: 1240},
+			{ID: "n-2", Name: "gw2", Role: "voter", Address: "10.0.0.2:7946", LastSeen: &seen, Error: "cannot reach gw2"},
+			{ID: "n-3", Name: "gw3", Role: "voter", Address: "10.0.0.3:7946"},
+			{ID: "n-4", Name: "gw4", Role: "nonvoter", Address: "10.0.0.4:7946", Alive: true, Applied: 1200},
+		},
+		Trees: []node.TreeStatus{{Name: "server", Path: "/opt/gw\nx", Files: 2020, Bytes: 12 << 20, Applied: 1240, Held: 12, Conflicts: 1, LagSeconds: 61}},
+	}
+}
+
+func TestStatusForPeople(t *testing.T) {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	var b bytes.Buffer
+	writeStatus(&b, trouble(now), now)
+	golden(t, "status_trouble.txt", b.String())
+
+	s := trouble(now)
+	s.Leader, s.Quorum = "n-1", true
+	s.Members = s.Members[:1]
+	s.Trees = []node.TreeStatus{{Name: "server", Path: "/opt/gw", Files: 1, Applied: 1240}}
+	s.Node.CertificateExpires = now.Add(300 * 24 * time.Hour)
+	b.Reset()
+	writeStatus(&b, s, now)
+	golden(t, "status_well.txt", b.String())
+}
+
+func TestNumbersForPeople(t *testing.T) {
+	for have, want := range map[string]string{
+		count(0): "0", count(999): "999", count(1000): "1,000", count(-1234567): "-1,234,567",
+		size(0): "0 B", size(1023): "1023 B", size(1536): "1.5 KB", size(5 << 30): "5.0 GB", size(200 << 20): "200 MB",
+		plural(1, "file"): "1 file", plural(2, "file"): "2 files",
+		duration(1500 * time.Microsecond): "2ms", duration(2500 * time.Millisecond): "2.5s", duration(90 * time.Second): "1m30s", duration(72 * time.Hour): "3 days",
+		showPath("a/b c.xml"): "a/b c.xml", showPath("a\x1b[2J"): `"a\x1b[2J"`, showPath("\xff"): `"\xff"`,
+	} {
+		if have != want {
+			t.Errorf("have %q, want %q", have, want)
+		}
+	}
+}
+
+func TestResyncReport(t *testing.T) {
+	report := func(json bool, evs ...*pb.ResyncEvent) (string, error) {
+		var out, errs bytes.Buffer
+		r := &resyncReport{app: &app{Program: Program{Stdout: &out, Stderr: &errs}, json: json}, dryRun: true, bar: newProgress(&errs)}
+		for _, ev := range evs {
+			if err := r.take(ev); err != nil {
+				return "", err
+			}
+		}
+		r.bar.end()
+		return out.String(), r.finish()
+	}
+	diff := &pb.ResyncEvent{Of: &pb.ResyncEvent_Difference{Difference: &pb.Difference{Tree: "server", Path: []byte("a\xff.xml"), What: "add", Local: true, Size: 3}}}
+	sum := func(held uint64) *pb.ResyncEvent {
+		return &pb.ResyncEvent{Of: &pb.ResyncEvent_Summary{Summary: &pb.Summary{Revision: 7, Held: held}}}
+	}
+	if _, err := report(false, sum(0)); err != nil {
+		t.Errorf("nothing differs: %v", err)
+	}
+	if _, err := report(false, sum(2)); !errors.Is(err, errHeld) {
+		t.Errorf("held: %v", err)
+	}
+	out, err := report(false, diff, sum(0))
+	if !errors.Is(err, errDifferences) || !strings.Contains(out, `-> add      server: "a\xff.xml"`) {
+		t.Errorf("%v %q", err, out)
+	}
+	if out, _ = report(true, diff, sum(0)); out != "" {
+		t.Errorf("JSON before the end: %q", out)
+	}
+}
+
+func TestDemo(t *testing.T) {
+	var out, errs bytes.Buffer
+	p := Program{
+		Stdout: &out, Stderr: &errs, Version: "test", Environ: append(os.Environ(), asProgram), Executable: []string{os.Args[0]},
+	}
+	if code := p.Run(t.Context(), []string{"demo", "--files", "60"}); code != 0 {
+		t.Fatalf("exit code %d\n%s%s", code, out.String(), errs.String())
+	}
+	for _, want := range []string{"all three vote", "the others have all of it", "stands everywhere", "has caught up", "all three trees are equal", "yes: 3 of 3 voters alive"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the demo does not say %q:\n%s", want, out.String())
+		}
+	}
+	dir := strings.TrimSpace(strings.SplitN(strings.SplitN(out.String(), "machine, in ", 2)[1], "\n", 2)[0])
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("it left %s behind: %v", dir, err)
+	}
+}

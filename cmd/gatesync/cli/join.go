@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gatesync/gatesync/node"
+)
+
+func (a *app) joinCmd() *cobra.Command {
+	var f nodeFlags
+	var token string
+	var adopt bool
+	cmd := &cobra.Command{
+		Use:   "join HOST:PORT",
+		Short: "Make this node a member of an existing cluster",
+		Long: `Make this node a member of an existing cluster, through any running member.
+
+The token comes from ` + "`gatesync token`" + ` on a member. The key of this node is made
+here and never leaves it.
+
+Files that already stand in this node's trees and not in the cluster's are held:
+neither deleted nor spread, until ` + "`gatesync approve`" + ` or ` + "`gatesync restore`" + `.
+With --adopt they are spread at once.`,
+		Example: `  gatesync join 10.0.0.1:7946 --token gs1-… --data-dir /var/lib/gatesync \
+    --name gw2 --listen 10.0.0.2:7946 --tree server=/opt/apim/repository/deployment/server`,
+		Args: exactArgs("HOST:PORT"),
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&token, "token", "", "join token (or GATESYNC_TOKEN, which no process list shows)")
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "spread files that stand only in this node's trees")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, err := f.config(cmd, a)
+		if err != nil {
+			return err
+		}
+		if token == "" {
+			token = a.env("TOKEN", "")
+		}
+		if token == "" {
+			return usage(cmd, errors.New("--token is missing: `gatesync token` on a member prints one"))
+		}
+		made, err := node.Join(cmd.Context(), cfg, node.JoinOptions{Via: args[0], Token: token, Adopt: adopt, Version: a.Version})
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(made)
+		}
+		fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)\n", made.Cluster, cfg.Name, made.Node)
+		a.sayWhereNodesDial(made)
+		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches the trees\n", a.dataDir)
+		return nil
+	}
+	return a.jsonFlag(cmd)
+}

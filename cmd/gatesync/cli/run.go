@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/node"
+)
+
+func (a *app) runCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `Run the daemon in the foreground until SIGTERM or SIGINT; it then stops
+cleanly within five seconds. It logs to standard error.
+
+Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between.`,
+		Example: `  gatesync run --data-dir /var/lib/gatesync
+  GATESYNC_LOG_LEVEL=debug gatesync run --data-dir /var/lib/gatesync --http 127.0.0.1:9000`,
+		Args: noArgs,
+	}
+	keys := map[string]string{ // flag → key
+		"listen": "listen", "advertise": "advertise", "http": "http",
+		"scan-interval": "scan_interval", "log-level": "log.level", "log-format": "log.format",
+	}
+	cmd.Flags().String("listen", "", "the one port for everything between nodes")
+	cmd.Flags().String("advertise", "", "what other nodes dial")
+	cmd.Flags().String("http", "", "/healthz, /readyz, /metrics")
+	cmd.Flags().String("scan-interval", "", "time between full scans")
+	cmd.Flags().String("log-level", "", "debug, info, warn, error")
+	cmd.Flags().String("log-format", "", "text, json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		flags := map[string]string{}
+		for flag, key := range keys {
+			if f := cmd.Flags().Lookup(flag); f.Changed {
+				flags[key] = f.Value.String()
+			}
+		}
+		cfg, err := a.load(flags)
+		if err != nil {
+			return err
+		}
+		n, err := node.Open(cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log)})
+		if err != nil {
+			return err
+		}
+		return n.Run(cmd.Context())
+	}
+	return cmd
+}
+
+// logger is where the daemon logs. The settings were validated.
+func (a *app) logger(l config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(l.Level))
+	opts := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(a.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(a.Stderr, opts))
+}

@@ -1,0 +1,202 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/node"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// watchEvery is how often `status --watch` looks.
+const watchEvery = time.Second
+
+func (a *app) statusCmd() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show members, trees, and what needs attention",
+		Long: `Show this node's view of the cluster: who leads and who is alive, how far each
+tree is, what is held or in conflict, and what to do about it.
+
+Exits 1 when the daemon does not run and 5 when there is no quorum.`,
+		Example: `  gatesync status --data-dir /var/lib/gatesync
+  gatesync status --data-dir /var/lib/gatesync --json | jq .revision
+  gatesync status --data-dir /var/lib/gatesync --watch`,
+		Args: noArgs,
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "print again each second until interrupted")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if watch {
+			return a.watchStatus(cmd.Context())
+		}
+		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
+			s, err := status(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			if err := a.showStatus(s); err != nil {
+				return err
+			}
+			if !s.Quorum {
+				return silent(cluster.ErrNoQuorum)
+			}
+			return nil
+		})
+	}
+	return a.jsonFlag(cmd)
+}
+
+func (a *app) showStatus(s node.Status) error {
+	if a.json {
+		return a.printJSON(s)
+	}
+	writeStatus(a.Stdout, s, time.Now())
+	return nil
+}
+
+// watchStatus prints the status until interrupted, also through a restart of
+// the daemon.
+func (a *app) watchStatus(ctx context.Context) error {
+	clear := ""
+	if isTerminal(a.Stdout) && !a.json {
+		clear = "\x1b[H\x1b[2J"
+	}
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		err := a.withLocal(ctx, func(c pb.LocalClient) error {
+			s, err := status(ctx, c)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printLine(s)
+			}
+			fmt.Fprint(a.Stdout, clear)
+			return a.showStatus(s)
+		})
+		var off *node.NotRunningError
+		switch {
+		case ctx.Err() != nil:
+			return nil // interrupted by the person who watched
+		case errors.As(err, &off):
+			fmt.Fprintf(a.Stdout, "%s%s\n", clear, off)
+		case err != nil:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// writeStatus prints a status for people.
+func writeStatus(w io.Writer, s node.Status, now time.Time) {
+	names := memberNames(s)
+	head := [][]string{
+		{"node", fmt.Sprintf("%s (%s), %s, up %s", s.Node.Name, s.Node.ID, s.Node.Role, duration(now.Sub(s.Node.Started).Round(time.Second)))},
+		{"cluster", s.Cluster},
+		{"leader", leaderName(s, names)},
+		{"quorum", quorumLine(s)},
+		{"revision", count(s.Revision)},
+	}
+	table(w, head)
+
+	fmt.Fprintln(w)
+	members := [][]string{{"MEMBER", "ROLE", "ADDRESS", "ALIVE", "APPLIED"}}
+	for _, m := range s.Members {
+		members = append(members, memberRow(s, m, now))
+	}
+	table(w, members)
+
+	fmt.Fprintln(w)
+	trees := [][]string{{"TREE", "FILES", "SIZE", "APPLIED", "HELD", "CONFLICTS", "REJECTED", "BUSY", "PATH"}}
+	for _, t := range s.Trees {
+		trees = append(trees, []string{
+			t.Name, count(t.Files), size(t.Bytes), count(t.Applied),
+			count(t.Held), count(t.Conflicts), count(t.Rejected), count(t.Busy), showPath(t.Path),
+		})
+	}
+	table(w, trees)
+
+	if todo := advice(s, names, now); len(todo) > 0 {
+		fmt.Fprintln(w, "\nneeds attention:")
+		for _, line := range todo {
+			fmt.Fprintf(w, "  ! %s\n", strings.ReplaceAll(line, "\n", "\n    "))
+		}
+	}
+}
+
+func memberRow(s node.Status, m node.MemberStatus, now time.Time) []string {
+	name, alive := m.Name, "yes"
+	if m.ID == s.Node.ID {
+		name += " (this)"
+	}
+	if m.ID == s.Leader {
+		name += " *"
+	}
+	if !m.Alive {
+		alive = "no"
+		if m.LastSeen != nil {
+			alive = "no, seen " + ago(now.Sub(*m.LastSeen))
+		}
+	}
+	applied := count(m.Applied)
+	if m.Alive && m.Applied < s.Revision {
+		applied += fmt.Sprintf(" (-%s)", count(s.Revision-m.Applied))
+	}
+	return []string{name, m.Role, m.Address, alive, applied}
+}
+
+func leaderName(s node.Status, names map[string]string) string {
+	if s.Leader == "" {
+		return "none"
+	}
+	return names[s.Leader]
+}
+
+func quorumLine(s node.Status) string {
+	voters, alive := votersOf(s)
+	word := "yes"
+	if !s.Quorum {
+		word = "NO"
+	}
+	tolerance := ""
+	if spare := alive - (voters/2 + 1); s.Quorum && spare > 0 {
+		tolerance = fmt.Sprintf("; %s may fail", plural(spare, "more voter"))
+	} else if s.Quorum {
+		tolerance = "; no further voter may fail"
+	}
+	return fmt.Sprintf("%s: %d of %s alive%s", word, alive, plural(voters, "voter"), tolerance)
+}
+
+func votersOf(s node.Status) (voters, alive int) {
+	for _, m := range s.Members {
+		if m.Role == string(cluster.Voter) {
+			voters++
+			if m.Alive {
+				alive++
+			}
+		}
+	}
+	return voters, alive
+}
+
+// memberNames maps ids to what people call the nodes.
+func memberNames(s node.Status) map[string]string {
+	names := map[string]string{}
+	for _, m := range s.Members {
+		names[m.ID] = m.Name
+	}
+	return names
+}

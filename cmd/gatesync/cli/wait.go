@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+func (a *app) waitCmd() *cobra.Command {
+	var revision uint64
+	timeout := 30 * time.Second
+	cmd := &cobra.Command{
+		Use:   "wait",
+		Short: "Wait until every live member has applied a revision",
+		Long: `Wait until every live member has applied a revision: by default the newest,
+after what was edited here has been committed. Members that do not answer are
+named and not waited for. For pipelines: edit, wait, test.
+
+Exits 1 when the time is up, 5 when there is no quorum.`,
+		Example: `  gatesync wait --data-dir /var/lib/gatesync
+  gatesync wait --data-dir /var/lib/gatesync --revision 1234 --timeout 2m`,
+		Args: noArgs,
+	}
+	cmd.Flags().Uint64Var(&revision, "revision", 0, "revision to wait for (default: the newest)")
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
+			res, err := c.Wait(cmd.Context(), &pb.WaitRequest{Revision: revision, TimeoutNs: int64(timeout)})
+			if err != nil {
+				return err
+			}
+			if err := a.showWait(res); err != nil {
+				return err
+			}
+			if late := res.GetLate(); len(late) > 0 {
+				return fmt.Errorf("revision %d was not applied within %s by %s: `gatesync status` there tells why", res.GetRevision(), timeout, strings.Join(late, ", "))
+			}
+			return nil
+		})
+	}
+	return a.jsonFlag(cmd)
+}
+
+func (a *app) showWait(res *pb.WaitResponse) error {
+	if a.json {
+		return a.printJSON(struct {
+			Revision uint64   `json:"revision"`
+			Applied  []string `json:"applied"`
+			Dead     []string `json:"dead"`
+			Late     []string `json:"late"`
+		}{res.GetRevision(), list(res.GetApplied()), list(res.GetDead()), list(res.GetLate())})
+	}
+	fmt.Fprintf(a.Stdout, "revision %s is applied by %s\n", count(res.GetRevision()), strings.Join(res.GetApplied(), ", "))
+	if dead := res.GetDead(); len(dead) > 0 {
+		fmt.Fprintf(a.Stderr, "not waited for, as they do not answer: %s\n", strings.Join(dead, ", "))
+	}
+	return nil
+}
+
+// list is never null in JSON.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}

@@ -1,0 +1,107 @@
+package config
+
+import (
+	"path/filepath"
+	"time"
+)
+
+// FileName is the settings' name inside the data directory.
+const FileName = "gatesync.yaml"
+
+// Config is one node's settings. The yaml tags are the keys that people type.
+type Config struct {
+	// DataDir is where everything of this node lives. It is found by flag or
+	// environment, never in the file that lies in it.
+	DataDir string `yaml:"-"`
+
+	Name        string   `yaml:"name"`
+	Listen      string   `yaml:"listen"`
+	Advertise   string   `yaml:"advertise"`
+	HTTP        string   `yaml:"http"`
+	Seeds       []string `yaml:"seeds"`
+	Trees       []Tree   `yaml:"trees"`
+	Guard       Guard    `yaml:"guard"`
+	Scan        Duration `yaml:"scan_interval"`
+	Voters      int      `yaml:"voters"`
+	History     History  `yaml:"history"`
+	Ready       Ready    `yaml:"ready"`
+	FreeReserve Size     `yaml:"free_reserve"`
+	TLS         TLS      `yaml:"tls"`
+	Log         Log      `yaml:"log"`
+}
+
+// Tree is a directory that is kept the same on every node.
+type Tree struct {
+	Name   string   `yaml:"name"`
+	Path   string   `yaml:"path"`
+	Preset string   `yaml:"preset"`
+	Ignore []string `yaml:"ignore"`
+	// ModeMask takes permission bits away from everything in the tree.
+	ModeMask FileMode `yaml:"mode_mask"`
+}
+
+// Guard holds the brakes' settings.
+type Guard struct {
+	MaxDelete MaxDelete `yaml:"max_delete"`
+}
+
+// MaxDelete is the mass-deletion brake: more than Count entries and more than
+// Percent of the tree are held.
+type MaxDelete struct {
+	Count   int `yaml:"count"`
+	Percent int `yaml:"percent"`
+}
+
+// History says how long old revisions and their content are kept: until they
+// are older than Keep or more than Revisions ago, whichever comes first.
+type History struct {
+	Keep      Duration `yaml:"keep"`
+	Revisions uint64   `yaml:"revisions"`
+}
+
+// Ready says when /readyz answers yes.
+type Ready struct {
+	MaxLag Duration `yaml:"max_lag"`
+}
+
+// TLS names the files of an own PKI; empty: the cluster's own CA is used.
+type TLS struct {
+	CA   string `yaml:"ca"`
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Own tells whether the operator brought certificates of an own PKI.
+func (t TLS) Own() bool { return t.CA != "" || t.Cert != "" || t.Key != "" }
+
+// Log says how the daemon logs, always to standard error.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json
+}
+
+// Default returns the settings of a node about which nothing was said.
+func Default() Config {
+	return Config{
+		Listen:      "0.0.0.0:7946",
+		HTTP:        "127.0.0.1:7947",
+		Guard:       Guard{MaxDelete: MaxDelete{Count: 20, Percent: 30}},
+		Scan:        Duration(time.Minute),
+		Voters:      5,
+		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
+		Ready:       Ready{MaxLag: Duration(30 * time.Second)},
+		FreeReserve: 256 << 20,
+		Log:         Log{Level: "info", Format: "text"},
+	}
+}
+
+// Path returns where the settings of a data directory are written.
+func Path(dataDir string) string { return filepath.Join(dataDir, FileName) }
+
+// Address is what other nodes are told to dial, before the port is known.
+func (c Config) Address() string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	return c.Listen
+}

@@ -1,0 +1,32 @@
+// Package fallback says how bytes travel between the blob stores of a cluster.
+//
+// A Carrier does two things: Spread makes blobs durable on other nodes and
+// returns their receipts; Fetch brings blobs here from whichever node has
+// them. Push, the carrier of this package, does both over gRPC streams between
+// any two members; a shared mount is another carrier, and the two are chained.
+// The syncer is who calls Spread (before it proposes) and Fetch (before it
+// materializes); package node wires a Push to the blob store and to the
+// connections of package transport, and registers its receiving end.
+//
+// What Push promises:
+//
+//   - A receipt is given only after the receiver's store has flushed, and only
+//     for content whose size and digest the receiver has checked itself.
+//   - Many blobs travel in one stream and many small blobs in one message:
+//     there is no round trip per file. A batch of at most 64 KiB goes eagerly,
+//     in one message, and costs one round trip and one flush.
+//   - What a peer already holds is not sent to it, larger batches are offered
+//     first. What a peer is pushing here right now is not fetched as well.
+//   - A peer that refuses, stalls or breaks the protocol costs the caller an
+//     error for that peer and nothing else.
+//   - Memory is bounded by constants (limits.go), whatever a peer declares:
+//     every size is checked before it is believed.
+//
+// Everything here is bytes by digest: no path, no tree and no policy.
+//
+// Streams: each peer has up to three lanes, opened when first needed and kept:
+// eager batches, batches of small blobs, and large blobs, so that a large blob
+// delays no small one. lane.go is the sending end of a lane, receive.go the
+// receiving end; assemble.go puts pieces together again for both Push and
+// Fetch, cut.go takes blobs apart for both.
+package fallback

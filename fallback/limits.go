@@ -1,0 +1,34 @@
+package fallback
+
+import "time"
+
+// What a stream may hold and cost. Both ends keep to these; a peer that does
+// not is cut off.
+const (
+	maxPiece   = 256 << 10 // data in one message
+	eagerBytes = 64 << 10  // a transfer of no more than this is one message
+	smallBlob  = 1 << 20   // larger ones have a lane of their own
+	batchBlobs = 1024      // blobs in one batch or one request
+	batchBytes = 8 << 20   // content of a batch of small blobs
+	maxBlob    = 1 << 40   // a declared size beyond this is nonsense
+
+	openBatches = 32 // offered and not yet answered, per lane
+	maxBehind   = 64 // transfers to one peer at a time, foreground and background
+
+	fetchChunk = 256     // blobs asked for at once; as much again may be in flight
+	fetchBytes = 4 << 20 // and their bytes
+	fetchWidth = 4       // peers asked at the same time, unless more are needed
+)
+
+// limits are the waits; tests shorten them.
+type limits struct {
+	stall   time.Duration // without progress while something is expected
+	hedge   time.Duration // the same for a fetch, while there are other peers to ask
+	idle    time.Duration // an unused lane gives its stream up
+	flush   time.Duration // the longest flush that a receiver vouches for with "still at work"
+	arrival time.Duration // a push that is quiet for this long is not waited for by a fetch
+}
+
+func defaultLimits() limits {
+	return limits{stall: 10 * time.Second, hedge: 3 * time.Second, idle: 5 * time.Minute, flush: time.Minute, arrival: time.Second}
+}

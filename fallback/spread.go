@@ -1,0 +1,240 @@
+package fallback
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// answer is one node's part of a Spread.
+type answer struct {
+	node  cluster.NodeID
+	store string
+	err   error
+}
+
+// Spread makes blobs, which are in the own store, durable here and on the nodes
+// `to`. It returns as soon as enough is true for the receipts so far (the own
+// one among them, once the own store has flushed); the other transfers go on in
+// the background. A nil enough waits for all. When ctx ends before that, what
+// is left is given up; then, and when every node has answered without it being
+// enough, the error is a *ShortError, and the receipts so far come with it.
+// enough is called by the caller's goroutine. No blobs need no receipts.
+func (p *Push) Spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
+	refs, err := p.held(blobs)
+	if err != nil || len(refs) == 0 {
+		return nil, err
+	}
+	nodes := others(to, p.self)
+	answers := make(chan answer, len(nodes)+1) // nobody waits to deliver
+	transfer, cancel := context.WithCancel(p.ctx)
+	running := atomic.Int64{}
+	running.Store(int64(len(nodes)) + 1)
+	begin := func(node cluster.NodeID, do func() (string, error)) {
+		if !p.spawn(func() {
+			store, err := do()
+			answers <- answer{node, store, err}
+			if running.Add(-1) == 0 {
+				cancel()
+			}
+		}) {
+			answers <- answer{node: node, err: ErrClosed}
+		}
+	}
+	begin(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
+	plan := split(refs)
+	for _, node := range nodes {
+		begin(node, func() (string, error) { return p.toPeer(transfer, node, plan) })
+	}
+
+	var receipts []manifest.Receipt
+	failed := map[cluster.NodeID]error{}
+	for range len(nodes) + 1 {
+		select {
+		case a := <-answers:
+			if a.err != nil {
+				failed[a.node] = a.err
+				continue
+			}
+			receipts = append(receipts, manifest.Receipt{Node: string(a.node), Store: a.store})
+			if enough != nil && enough(receipts) {
+				return receipts, nil
+			}
+		case <-ctx.Done():
+			cancel()
+			for _, n := range append(nodes, p.self) {
+				if failed[n] == nil && !slices.ContainsFunc(receipts, func(r manifest.Receipt) bool { return r.Node == string(n) }) {
+					failed[n] = context.Cause(ctx)
+				}
+			}
+			return receipts, &ShortError{Have: receipts, Failed: failed, Err: ctx.Err()}
+		}
+	}
+	cancel()
+	if enough == nil && len(failed) == 0 {
+		return receipts, nil
+	}
+	return receipts, &ShortError{Have: receipts, Failed: failed}
+}
+
+// held checks that the store has what is to be sent, each once.
+func (p *Push) held(blobs []manifest.BlobRef) ([]manifest.BlobRef, error) {
+	seen := make(map[manifest.Digest]bool, len(blobs))
+	refs := make([]manifest.BlobRef, 0, len(blobs))
+	for _, ref := range blobs {
+		if size, ok := p.store.Size(ref.Digest); !ok || size != ref.Size {
+			return nil, &NotHeldError{Ref: ref}
+		}
+		if !seen[ref.Digest] {
+			seen[ref.Digest] = true
+			refs = append(refs, ref)
+		}
+	}
+	return refs, nil
+}
+
+// others are the nodes without self, each once.
+func others(nodes []cluster.NodeID, self cluster.NodeID) []cluster.NodeID {
+	var out []cluster.NodeID
+	for _, n := range nodes {
+		if n != self && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// part is what goes over one lane, batch by batch.
+type part struct {
+	class   class
+	batches [][]manifest.BlobRef
+}
+
+// split decides which blobs travel together.
+func split(refs []manifest.BlobRef) []part {
+	var total int64
+	var smalls, larges []manifest.BlobRef
+	for _, r := range refs {
+		total += r.Size
+		if r.Size > smallBlob {
+			larges = append(larges, r)
+		} else {
+			smalls = append(smalls, r)
+		}
+	}
+	if total <= eagerBytes && len(refs) <= batchBlobs {
+		return []part{{class: eager, batches: [][]manifest.BlobRef{refs}}}
+	}
+	var plan []part
+	for _, p := range []part{{small, cutBatches(smalls)}, {large, cutBatches(larges)}} {
+		if len(p.batches) > 0 {
+			plan = append(plan, p)
+		}
+	}
+	return plan
+}
+
+// cutBatches cuts a list so that a batch is neither long nor, unless it is one
+// blob, big.
+func cutBatches(refs []manifest.BlobRef) (batches [][]manifest.BlobRef) {
+	for len(refs) > 0 {
+		n, size := 0, int64(0)
+		for n < len(refs) && n < batchBlobs && (n == 0 || size+refs[n].Size <= batchBytes) {
+			size += refs[n].Size
+			n++
+		}
+		batches = append(batches, refs[:n:n])
+		refs = refs[n:]
+	}
+	return batches
+}
+
+// toPeer sends all parts to one peer and returns the id of its store.
+func (p *Push) toPeer(ctx context.Context, peer cluster.NodeID, plan []part) (store string, err error) {
+	if err := p.begin(peer); err != nil {
+		return "", err
+	}
+	defer p.finish(peer)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // the first failure gives the rest up
+	results := make(chan outcome, len(plan))
+	for _, part := range plan {
+		go func() { // ends with ctx; each result is waited for below
+			store, err := p.overLane(ctx, laneKey{peer, part.class}, part.batches)
+			results <- outcome{store, err}
+		}()
+	}
+	for range plan {
+		o := <-results
+		if err == nil && o.err == nil && store != "" && store != o.store {
+			o.err = errReplaced
+		}
+		if o.err != nil {
+			if err == nil {
+				err = o.err
+				p.stats.failed.Add(1)
+			}
+			cancel()
+		}
+		store = o.store
+	}
+	return store, err
+}
+
+// overLane sends batches over one lane; the lane takes as many at a time as it
+// may have open.
+func (p *Push) overLane(ctx context.Context, key laneKey, batches [][]manifest.BlobRef) (store string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l := p.lane(key)
+	results := make(chan outcome, len(batches))
+	queue := batches
+	for range batches { // one answer each
+		var o outcome
+		for waiting := true; waiting; {
+			var in chan *batch // nil, and never chosen, once all are on their way
+			var next *batch
+			if len(queue) > 0 {
+				in, next = l.in, &batch{refs: queue[0], ctx: ctx, result: results}
+			}
+			select {
+			case in <- next:
+				queue = queue[1:]
+			case o = <-results:
+				waiting = false
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		}
+		if o.err == nil && store != "" && store != o.store {
+			o.err = errReplaced
+		}
+		if o.err != nil {
+			return "", o.err
+		}
+		store = o.store
+	}
+	return store, nil
+}
+
+// begin counts a transfer to a peer, unless there are too many.
+func (p *Push) begin(peer cluster.NodeID) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := p.behind[peer]; n >= maxBehind {
+		return &BehindError{Peer: peer, Transfers: n}
+	}
+	p.behind[peer]++
+	return nil
+}
+
+func (p *Push) finish(peer cluster.NodeID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.behind[peer]--; p.behind[peer] == 0 {
+		delete(p.behind, peer)
+	}
+}

@@ -1,0 +1,145 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The same file is written on two nodes at the same moment, again and again:
+// one of both stands everywhere, the other's bytes are kept aside on the node
+// where they were written, and no tree ever gets a file more.
+func TestPromise_NoLoss_SameFileOnTwoNodes(t *testing.T) {
+	const rounds, files = 200, 8
+	c := newCluster(t, 3)
+	a, b := c.nodes[0], c.nodes[1]
+	for i := range files {
+		write(t, a.tree, hotFile(i), "before\n")
+	}
+	before := c.waitEqual(30 * time.Second)
+
+	lost := map[string]bool{} // texts that no tree holds any more
+	ordered := 0
+	for round := range rounds {
+		path := hotFile(round % files)
+		texts := map[*node]string{a: fmt.Sprintf("round %d, written on %s\n", round, a.name), b: fmt.Sprintf("round %d, written on %s\n", round, b.name)}
+		var ready, done sync.WaitGroup
+		ready.Add(2)
+		for n, text := range texts {
+			done.Go(func() {
+				ready.Done()
+				ready.Wait()
+				if err := writeFile(n.tree, path, text); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		done.Wait()
+		var winner string
+		eventually(t, 30*time.Second, fmt.Sprintf("round %d: one text on all nodes", round), func() error {
+			winner = content(a.tree, path)
+			if winner != texts[a] && winner != texts[b] {
+				return fmt.Errorf("%s holds %q", a.name, winner)
+			}
+			for _, n := range c.nodes[1:] {
+				if err := stands(n.tree, path, winner); err != nil {
+					return err
+				}
+			}
+			return settled(c)
+		})
+		for _, text := range texts {
+			if text != winner {
+				lost[text] = true
+			}
+		}
+	}
+	after := c.waitEqual(30 * time.Second)
+	if len(after) != len(before) {
+		t.Errorf("the tree had %d entries and has %d: %v", len(before), len(after), after)
+	}
+
+	// Where one write came to the other node before that node's own, it was
+	// an edit of it and no conflict; then both are revisions.
+	kept := map[string]bool{}
+	for _, n := range c.nodes {
+		for id := range n.conflicts() {
+			kept[n.must("conflicts", "show", id)] = true
+		}
+	}
+	revisions := a.must("log", "--json", "--limit", "1000")
+	for text := range lost {
+		if kept[text] {
+			continue
+		}
+		round, _, _ := strings.Cut(text, ",")
+		ordered++
+		t.Logf("%s: no conflict", round)
+	}
+	if len(kept) < len(lost)-ordered || ordered > rounds/10 {
+		t.Errorf("%d texts lost their conflict, %d of them are kept aside", len(lost), len(kept))
+	}
+	if got, want := countRevisions(t, revisions), rounds+ordered; got < want {
+		t.Errorf("%d revisions for %d winners and %d writes in order", got, rounds, ordered)
+	}
+	t.Logf("%d rounds: %d losers kept aside, %d in order", rounds, len(kept), ordered)
+	restoreAndDrop(t, c)
+}
+
+// restoreAndDrop brings one loser back as a new edit and forgets the others.
+func restoreAndDrop(t *testing.T, c *cluster) {
+	for _, n := range c.nodes[:2] {
+		for id, path := range n.conflicts() {
+			text := n.must("conflicts", "show", id)
+			n.must("conflicts", "restore", id)
+			eventually(t, 30*time.Second, "the restored text stands everywhere", func() error {
+				for _, n := range c.nodes {
+					if err := stands(n.tree, path, text); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			break
+		}
+	}
+	for _, n := range c.nodes[:2] {
+		n.must("conflicts", "drop", "--all")
+		if left := n.conflicts(); len(left) != 0 {
+			t.Errorf("%s still lists %d conflicts after they were dropped", n.name, len(left))
+		}
+	}
+}
+
+func hotFile(i int) string { return fmt.Sprintf("synapse-configs/default/api/hot%d.xml", i) }
+
+// settled asks whether every running node has applied the newest revision.
+func settled(c *cluster) error {
+	var newest uint64
+	for pass := range 2 {
+		for _, n := range c.running() {
+			s, err := n.status()
+			if err != nil {
+				return err
+			}
+			newest = max(newest, s.Revision)
+			if pass == 1 && s.Trees[0].Applied < newest {
+				return fmt.Errorf("%s has applied %d of %d", n.name, s.Trees[0].Applied, newest)
+			}
+		}
+	}
+	return nil
+}
+
+// countRevisions counts the rows of `log --json`.
+func countRevisions(t *testing.T, out string) int {
+	t.Helper()
+	var rows []json.RawMessage
+	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+		t.Fatalf("log --json: %v in %.300s", err, out)
+	}
+	return len(rows)
+}

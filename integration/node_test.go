@@ -1,0 +1,247 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// node is one gateway: a data directory, a tree, and the daemon beside it.
+// Its methods are for the test's goroutine, except ask and status.
+type node struct {
+	t    testing.TB
+	name string
+	data string // data directory
+	tree string // root of the tree `server`
+	addr string // of the one port between nodes
+	http string
+
+	daemon *exec.Cmd     // nil while it does not run
+	exited chan struct{} // closed when it has ended; daemon.ProcessState then tells how
+}
+
+// answer is how a command ended.
+type answer struct {
+	stdout, stderr string
+	code           int
+}
+
+// ask runs a command of the binary against this node's data directory.
+func (n *node) ask(verb string, args ...string) answer {
+	cmd := exec.Command(gatesync, append([]string{verb, "--data-dir", n.data}, args...)...)
+	cmd.Env = n.env()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	a := answer{stdout.String(), stderr.String(), 0}
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		a.code = exit.ExitCode()
+	} else if err != nil {
+		a.code, a.stderr = -1, err.Error()
+	}
+	return a
+}
+
+// must is ask for what has to succeed.
+func (n *node) must(verb string, args ...string) string {
+	n.t.Helper()
+	a := n.ask(verb, args...)
+	if a.code != 0 {
+		n.t.Fatalf("%s: gatesync %s %q: exit code %d\n%s%s", n.name, verb, args, a.code, a.stdout, a.stderr)
+	}
+	return a.stdout
+}
+
+func (n *node) env() []string { return append(os.Environ(), "GATESYNC_HTTP="+n.http) }
+
+// start runs the daemon and returns once it answers.
+func (n *node) start() {
+	n.t.Helper()
+	if n.daemon != nil {
+		n.t.Fatalf("%s runs already", n.name)
+	}
+	log, err := os.OpenFile(n.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer log.Close()
+	n.daemon = exec.Command(gatesync, "run", "--data-dir", n.data)
+	n.daemon.Env, n.daemon.Stdout, n.daemon.Stderr = n.env(), log, log
+	n.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := n.daemon.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	exited, daemon := make(chan struct{}), n.daemon
+	n.exited = exited
+	go func() { _ = daemon.Wait(); close(exited) }()
+	eventually(n.t, 30*time.Second, n.name+" answers", func() error {
+		select {
+		case <-exited:
+			n.t.Fatalf("%s ended at its start: %v", n.name, daemon.ProcessState)
+		default:
+		}
+		_, err := n.status()
+		return err
+	})
+}
+
+// kill ends the daemon as a power cut does (but for the disk's cache).
+func (n *node) kill() {
+	n.t.Helper()
+	if n.daemon == nil {
+		n.t.Fatalf("%s does not run", n.name)
+	}
+	_ = n.daemon.Process.Kill()
+	<-n.exited
+	n.daemon = nil
+}
+
+// term asks the daemon to end and returns how long it took; it must end
+// within five seconds with exit code 0.
+func (n *node) term() time.Duration {
+	n.t.Helper()
+	if n.daemon == nil {
+		n.t.Fatalf("%s does not run", n.name)
+	}
+	start := time.Now()
+	_ = n.daemon.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-n.exited:
+	case <-time.After(20 * time.Second):
+		_ = n.daemon.Process.Signal(syscall.SIGQUIT) // its goroutines, for the log
+		<-n.exited
+		n.t.Errorf("%s did not end within 20 s of SIGTERM", n.name)
+	}
+	took, state := time.Since(start), n.daemon.ProcessState
+	n.daemon = nil
+	if took > 5*time.Second || state.ExitCode() != 0 {
+		n.t.Errorf("%s took %v to end after SIGTERM, %v; want at most 5 s and exit status 0", n.name, took.Round(time.Millisecond), state)
+	}
+	return took
+}
+
+// stop is the clean-up: whatever runs is ended, and its port must be free.
+func (n *node) stop() {
+	if n.daemon == nil {
+		return
+	}
+	_ = n.daemon.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-n.exited:
+	case <-time.After(6 * time.Second):
+		_ = n.daemon.Process.Kill()
+		<-n.exited
+		n.t.Errorf("%s had to be killed at the end of the test", n.name)
+	}
+	n.daemon = nil
+	l, err := net.Listen("tcp", n.addr)
+	if err != nil {
+		n.t.Errorf("%s left its port behind: %v", n.name, err)
+		return
+	}
+	_ = l.Close()
+}
+
+// count is a number in status, or a list whose length counts.
+type count int
+
+func (c *count) UnmarshalJSON(b []byte) error {
+	var list []json.RawMessage
+	if json.Unmarshal(b, &list) == nil {
+		*c = count(len(list))
+		return nil
+	}
+	return json.Unmarshal(b, (*int)(c))
+}
+
+// status is the part of `status --json` that the design promises.
+type status struct {
+	Node struct {
+		ID, Name, Role string
+	}
+	Leader   string
+	Revision uint64
+	Members  []struct {
+		ID, Name, Role, Address string
+		Alive                   bool
+		Applied                 uint64
+	}
+	Trees []treeStatus
+}
+
+type treeStatus struct {
+	Name, Path, Storage       string
+	Applied                   uint64
+	RootDigest                string `json:"root_digest"`
+	Files                     int
+	Held, Conflicts, Rejected count
+}
+
+func (n *node) status() (status, error) {
+	var s status
+	a := n.ask("status", "--json")
+	if a.stdout == "" {
+		return s, fmt.Errorf("status of %s: exit code %d: %s", n.name, a.code, a.stderr)
+	}
+	if err := json.Unmarshal([]byte(a.stdout), &s); err != nil {
+		return s, fmt.Errorf("status of %s: %w in %s", n.name, err, a.stdout)
+	}
+	if len(s.Trees) == 0 {
+		return s, fmt.Errorf("status of %s names no tree: %s", n.name, a.stdout)
+	}
+	return s, nil
+}
+
+// held counts what the node holds back, over all guards.
+func (n *node) held() int {
+	n.t.Helper()
+	s, err := n.status()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return int(s.Trees[0].Held)
+}
+
+// waitHeld waits until the node says that it holds something back.
+func (n *node) waitHeld(limit time.Duration) {
+	n.t.Helper()
+	eventually(n.t, limit, n.name+" holds something back", func() error {
+		if n.held() == 0 {
+			return errors.New("status says held: 0")
+		}
+		return nil
+	})
+}
+
+// conflicts lists what lost a conflict on this node: id → path.
+func (n *node) conflicts() map[string]string {
+	n.t.Helper()
+	out := n.must("conflicts", "--json")
+	var rows []struct{ ID, Path string }
+	if err := json.Unmarshal([]byte(out), &rows); err != nil {
+		n.t.Fatalf("conflicts of %s: %v in %.300s", n.name, err, out)
+	}
+	found := map[string]string{}
+	for _, r := range rows {
+		found[r.ID] = r.Path
+	}
+	return found
+}
+
+func (n *node) logFile() string { return filepath.Join(filepath.Dir(n.data), n.name+".log") }
+
+// logTail returns the last lines of the daemon's log.
+func (n *node) logTail(lines int) string {
+	b, _ := os.ReadFile(n.logFile())
+	all := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

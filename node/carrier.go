@@ -1,0 +1,85 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/fallback"
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// spreadWithin bounds the wait for receipts; the syncer tries again, and what
+// arrived meanwhile need not travel twice.
+const spreadWithin = 30 * time.Second
+
+// carrier is the syncer's view of how bytes travel: it says to whom and how
+// many are enough. Safe for concurrent use.
+type carrier struct {
+	self    cluster.NodeID
+	members membership
+	alive   func(cluster.NodeID) bool
+	way     fallback.Carrier
+}
+
+// Spread makes content durable on a majority of the voters. It goes to every
+// live member, voter or not: each of them needs it in a moment.
+func (c *carrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manifest.Receipt, error) {
+	voters := map[string]string{} // id → store
+	var to []cluster.NodeID
+	reachable := 0
+	for _, m := range c.members.Members() {
+		alive := c.alive(m.ID)
+		if m.Role == cluster.Voter {
+			voters[string(m.ID)] = m.Store
+			if alive {
+				reachable++
+			}
+		}
+		if alive && m.ID != c.self {
+			to = append(to, m.ID)
+		}
+	}
+	need := len(voters)/2 + 1
+	if reachable < need {
+		return nil, fmt.Errorf("content cannot reach a majority of the voters, %d of %d are alive: %w", reachable, len(voters), cluster.ErrNoQuorum)
+	}
+	ctx, cancel := context.WithTimeout(ctx, spreadWithin)
+	defer cancel()
+	return c.way.Spread(ctx, blobs, to, func(receipts []manifest.Receipt) bool {
+		return majority(voters, need, receipts)
+	})
+}
+
+// majority counts the distinct voters whose present store gave a receipt.
+func majority(voters map[string]string, need int, receipts []manifest.Receipt) bool {
+	have := map[string]bool{}
+	for _, r := range receipts {
+		if store, ok := voters[r.Node]; ok && store == r.Store {
+			have[r.Node] = true
+		}
+	}
+	return len(have) >= need
+}
+
+// Fetch brings content here from whichever live members have it.
+func (c *carrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error {
+	var from []cluster.NodeID
+	for _, m := range c.members.Members() {
+		if m.ID != c.self && c.alive(m.ID) {
+			from = append(from, m.ID)
+		}
+	}
+	return c.way.Fetch(ctx, blobs, from, done)
+}
+
+// connections adapts dialing to what the carrier takes.
+type connections struct{ dialer }
+
+// Conn finds the connection to a member.
+func (c connections) Conn(ctx context.Context, id cluster.NodeID) (grpc.ClientConnInterface, error) {
+	return c.Dial(ctx, id)
+}

@@ -1,0 +1,203 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/transport"
+)
+
+// dataDir is a node's directory: every path in it is named here.
+type dataDir string
+
+func (d dataDir) join(elem ...string) string {
+	return filepath.Join(append([]string{string(d)}, elem...)...)
+}
+func (d dataDir) nodeFile() string           { return d.join("node.json") }
+func (d dataDir) joining() string            { return d.join("joining.json") }
+func (d dataDir) peers() string              { return d.join("peers.json") }
+func (d dataDir) lockFile() string           { return d.join("lock") }
+func (d dataDir) raft() string               { return d.join("raft") }
+func (d dataDir) blobs() string              { return d.join("blobs") }
+func (d dataDir) records(tree string) string { return d.join("trees", tree+".db") }
+func (d dataDir) tls() transport.Files       { return transport.FilesIn(d.join("tls")) }
+
+// identityFiles are the cluster's own, or what the operator brought.
+func identityFiles(cfg config.Config) transport.Files {
+	if cfg.TLS.Own() {
+		return transport.Files{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key}
+	}
+	return dataDir(cfg.DataDir).tls()
+}
+
+// RunningError: another daemon uses the data directory.
+type RunningError struct {
+	DataDir string
+	PID     string
+}
+
+func (e *RunningError) Error() string {
+	return fmt.Sprintf("another gatesync (process %s) uses %s: stop it first, or ask it (`gatesync status`)", e.PID, e.DataDir)
+}
+
+// ExistsError: the data directory already holds a node.
+type ExistsError struct {
+	DataDir       string
+	Name, Cluster string
+}
+
+func (e *ExistsError) Error() string {
+	return fmt.Sprintf("%s is already node %s of cluster %s: start it with `gatesync run --data-dir %[1]s`; for another node choose another --data-dir",
+		e.DataDir, e.Name, e.Cluster)
+}
+
+// prepare makes the data directory if need be and takes its lock.
+func (d dataDir) prepare() (*os.File, error) {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	return d.lock()
+}
+
+// lock makes sure that one process uses the directory. The kernel lets go of
+// it when the process ends, however it ends.
+func (d dataDir) lock() (*os.File, error) {
+	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		pid, _ := io.ReadAll(io.LimitReader(f, 20))
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, &RunningError{DataDir: string(d), PID: strings.TrimSpace(string(pid))}
+		}
+		return nil, fmt.Errorf("lock the data directory: %w", err)
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0) // for RunningError
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lock the data directory: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// nodeFileFormat is the newest node.json that this program understands.
+const nodeFileFormat = 1
+
+// nodeFile is node.json: who this node is. It is written last by init and
+// join: a data directory without it holds no node.
+type nodeFile struct {
+	Format  int            `json:"format"`
+	Node    cluster.NodeID `json:"node"`
+	Name    string         `json:"name"`
+	Cluster string         `json:"cluster"`
+	// Address and Epoch are what was last announced; a new address gets a
+	// greater epoch.
+	Address string     `json:"address"`
+	Epoch   uint64     `json:"address_epoch"`
+	Joiner  bool       `json:"joiner"` // came into an existing cluster
+	Adopt   bool       `json:"adopt"`  // spreads what stood in its trees
+	Trees   []treeFile `json:"trees"`
+}
+
+// treeFile is what the roots' markers must say.
+type treeFile struct {
+	Name       string `json:"name"`
+	ID         string `json:"id"`
+	Generation uint64 `json:"generation"`
+	// Made: this node brought the tree into the cluster, so that what stands
+	// in it is the tree's content and no stranger.
+	Made bool `json:"made"`
+	// New: the cluster has not yet taken it in.
+	New bool `json:"new,omitempty"`
+}
+
+func (f *nodeFile) tree(name string) (*treeFile, bool) {
+	for i := range f.Trees {
+		if f.Trees[i].Name == name {
+			return &f.Trees[i], true
+		}
+	}
+	return nil, false
+}
+
+func (d dataDir) readNode() (nodeFile, error) {
+	var f nodeFile
+	b, err := os.ReadFile(d.nodeFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, fmt.Errorf("%s holds no node: run `gatesync init` (a new cluster) or `gatesync join` (an existing one) first: %w", string(d), err)
+	}
+	if err != nil {
+		return f, fmt.Errorf("read who this node is: %w", err)
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with a new data directory", d.nodeFile(), err)
+	}
+	if f.Format > nodeFileFormat {
+		return f, fmt.Errorf("%s has format %d, this program knows %d: upgrade it", d.nodeFile(), f.Format, nodeFileFormat)
+	}
+	return f, nil
+}
+
+// vacant refuses a directory that already holds a node.
+func (d dataDir) vacant() error {
+	f, err := d.readNode()
+	if err == nil {
+		return &ExistsError{DataDir: string(d), Name: f.Name, Cluster: f.Cluster}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (d dataDir) writeNode(f nodeFile) error {
+	f.Format = nodeFileFormat
+	return writeJSON(d.nodeFile(), f)
+}
+
+// writeJSON replaces a small file so that a crash leaves the old or the new one.
+func writeJSON(path string, v any) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", path, err)
+		}
+	}()
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once it was renamed
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

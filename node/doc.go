@@ -1,0 +1,17 @@
+// Package node is one gatesync node: the wiring of all other packages and
+// their lifetimes, and nothing else.
+//
+// Init makes a cluster's first node in a data directory, Join makes a further
+// one with a token. Open takes the lock of a data directory and builds the
+// node; Run runs it until its context ends and stops it in the reverse order;
+// Resync runs it only until its trees are current.
+//
+// What a node says to others stands in clusterservice.go (members) and
+// joinserver.go (joiners), what it says to the command line on the same
+// machine in localservice.go; DialLocal is the other end of that. The
+// background work is one file per duty: hello.go (who is alive and where),
+// leader.go (Raft membership), renew.go (the certificate), gc.go (history and
+// content that nobody needs any more).
+//
+// Package cmd is the only caller.
+package node

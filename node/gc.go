@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
+)
+
+// tidyEvery is how often history is trimmed and content collected.
+const tidyEvery = time.Hour
+
+// pastLog is what the janitor needs of the log.
+type pastLog interface {
+	membership
+	proposer
+	revisions
+	forest
+	View(tree string) (manifest.View, bool)
+	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+}
+
+// janitor forgets: the leader trims the history as the settings say, and every
+// node removes content that nothing stands for any more. One goroutine.
+type janitor struct {
+	self  cluster.NodeID
+	log   pastLog
+	keep  config.History
+	blobs *recentBlobs
+	trees *treeSet
+	now   func() time.Time
+	slog  *slog.Logger
+}
+
+func (j *janitor) run(ctx context.Context) error {
+	tick := time.NewTicker(tidyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := j.trim(ctx); err != nil && ctx.Err() == nil {
+			j.slog.Warn("cannot trim the history now", "err", err)
+		}
+		if err := j.collect(ctx); err != nil && ctx.Err() == nil {
+			j.slog.Warn("cannot collect content now", "err", err)
+		}
+	}
+}
+
+// trim proposes to forget what is older than the settings say; the leader
+// does it for all.
+func (j *janitor) trim(ctx context.Context) error {
+	if leader, ok := j.log.Leader(); !ok || leader != j.self {
+		return nil
+	}
+	below := trimBelow(j.log.History("", 0, math.MaxInt), j.log.Revision(), j.keep, j.now())
+	if below == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	out, err := j.log.Do(ctx, command(&pb.Command{Do: &pb.Command_TrimHistory{TrimHistory: &pb.TrimHistory{Below: uint64(below)}}}))
+	if err != nil {
+		return err
+	}
+	j.slog.Info("trimmed the history", "below", below)
+	return raftstore.OutcomeErr(out)
+}
+
+// trimBelow is the revision below which history is forgotten, 0 for nothing.
+// commits come newest first. A revision's age is what its proposer's clock
+// said, so one that claims to be old among newer ones does not shorten the
+// history: only what stands before the first old enough run is cut.
+func trimBelow(commits []manifest.Commit, newest manifest.Revision, keep config.History, now time.Time) manifest.Revision {
+	oldest := now.Add(-keep.Keep.Std()).UnixNano()
+	var below manifest.Revision
+	for i := len(commits) - 1; i >= 0; i-- {
+		c := commits[i]
+		tooMany := uint64(newest-c.Revision) >= keep.Revisions
+		tooOld := keep.Keep > 0 && c.Time < oldest
+		if !tooMany && !tooOld {
+			break
+		}
+		below = c.Revision + 1
+	}
+	return below
+}
+
+// collect removes content that is no root of the collection: see live. It
+// works only on a node that knows what is committed, with all trees open.
+func (j *janitor) collect(ctx context.Context) error {
+	defer j.blobs.age()
+	if !j.log.CaughtUp() || !j.trees.complete() {
+		return nil
+	}
+	live, err := j.live()
+	if err != nil {
+		return err
+	}
+	done, err := j.blobs.Collect(ctx, func(d manifest.Digest) bool {
+		_, ok := live[d]
+		return ok || j.blobs.recent(d)
+	})
+	if err != nil {
+		return fmt.Errorf("collect content: %w", err)
+	}
+	j.slog.Info("collected content", "result", fmt.Sprintf("%+v", done))
+	return nil
+}
+
+// live gathers every digest that something stands for: the committed
+// manifests, retained history, and each tree's ancestors, conflicts and notes.
+// The trees come first: what moves from a tree's records into the log
+// meanwhile is then seen in one of both.
+func (j *janitor) live() (map[manifest.Digest]struct{}, error) {
+	live := map[manifest.Digest]struct{}{}
+	keep := func(e manifest.Entry) {
+		if e.HasContent() {
+			live[e.Digest] = struct{}{}
+		}
+	}
+	for _, t := range j.trees.all() {
+		if err := t.syncr.Live(func(d manifest.Digest) { live[d] = struct{}{} }); err != nil {
+			return nil, fmt.Errorf("tree %s: %w", t.cfg.Name, err)
+		}
+	}
+	for _, info := range j.log.Trees() {
+		if view, ok := j.log.View(info.Name); ok {
+			view.Manifest.All(func(_ manifest.Path, n manifest.Node) bool { keep(n.Entry); return true })
+		}
+	}
+	for _, c := range j.log.History("", 0, math.MaxInt) {
+		for _, ch := range c.Changes {
+			keep(ch.Old.Entry)
+			keep(ch.New)
+		}
+	}
+	return live, nil
+}

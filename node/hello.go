@@ -1,0 +1,202 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+const (
+	helloEvery   = time.Second
+	helloTimeout = 2 * time.Second
+	// aliveFor is how long after its last word a member counts as alive.
+	aliveFor = 3 * time.Second
+)
+
+// dialer connects to members by id.
+type dialer interface {
+	Dial(ctx context.Context, id cluster.NodeID) (*grpc.ClientConn, error)
+}
+
+// peers says hello to every member once a second and remembers what each last
+// said: the heartbeat above Raft. It is also how addresses travel. Safe for
+// concurrent use; run is its one goroutine, with one more per call under way.
+type peers struct {
+	self    cluster.NodeID
+	members func() []cluster.Member // without this node
+	dial    dialer
+	book    *book
+	state   func(context.Context) *pb.NodeState
+	now     func() time.Time
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	heard map[cluster.NodeID]*heard
+}
+
+// heard is what is known of one member.
+type heard struct {
+	at      time.Time // of its last word; zero: never
+	state   *pb.NodeState
+	err     error // of the last attempt to reach it
+	calling bool
+}
+
+// run says hello until ctx ends, and waits for the calls under way.
+func (p *peers) run(ctx context.Context) error {
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	tick := time.NewTicker(helloEvery)
+	defer tick.Stop()
+	for {
+		p.round(ctx, &calls)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *peers) round(ctx context.Context, calls *sync.WaitGroup) {
+	members := p.members()
+	req := p.request(ctx)
+	for _, m := range members {
+		if p.begin(m.ID) {
+			calls.Go(func() { p.hello(ctx, m.ID, req) })
+		}
+	}
+	p.forget(members)
+}
+
+// refresh says hello to everybody now and waits for the answers, as long as
+// ctx lets it: a person who asks for the status wants the present.
+func (p *peers) refresh(ctx context.Context) {
+	var calls sync.WaitGroup
+	p.round(ctx, &calls)
+	calls.Wait()
+}
+
+// begin tells whether a member may be called: one call at a time.
+func (p *peers) begin(id cluster.NodeID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.of(id)
+	free := !h.calling
+	h.calling = true
+	return free
+}
+
+// request is what this node says.
+func (p *peers) request(ctx context.Context) *pb.HelloRequest {
+	return &pb.HelloRequest{Members: toMessages(p.book.members()), State: p.state(ctx)}
+}
+
+// hello exchanges what is known with one member.
+func (p *peers) hello(ctx context.Context, id cluster.NodeID, req *pb.HelloRequest) {
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	conn, err := p.dial.Dial(ctx, id)
+	var res *pb.HelloResponse
+	if err == nil {
+		res, err = pb.NewClusterClient(conn).Hello(ctx, req)
+	}
+	if err == nil {
+		p.hear(res.GetState(), res.GetMembers())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.of(id)
+	h.calling, h.err = false, err
+}
+
+// hear takes what a member said, in an answer or in a call of its own.
+func (p *peers) hear(s *pb.NodeState, members []*pb.Member) {
+	p.book.learn(fromMessages(members)...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.of(cluster.NodeID(s.GetId()))
+	h.at, h.state = p.now(), s
+}
+
+// of returns what is known of a member; the lock is held.
+func (p *peers) of(id cluster.NodeID) *heard {
+	h, ok := p.heard[id]
+	if !ok {
+		h = &heard{}
+		p.heard[id] = h
+	}
+	return h
+}
+
+// forget drops who is no member any more.
+func (p *peers) forget(members []cluster.Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keep := make(map[cluster.NodeID]bool, len(members))
+	for _, m := range members {
+		keep[m.ID] = true
+	}
+	for id, h := range p.heard {
+		if !keep[id] && !h.calling {
+			delete(p.heard, id)
+		}
+	}
+}
+
+// last tells what a member last said; alive, whether that was just now. This
+// node itself is always alive.
+func (p *peers) last(id cluster.NodeID) (h heard, alive bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e, ok := p.heard[id]; ok {
+		h = *e
+	}
+	return h, id == p.self || !h.at.IsZero() && p.now().Sub(h.at) <= aliveFor
+}
+
+// alive is last without the details.
+func (p *peers) alive(id cluster.NodeID) bool {
+	_, alive := p.last(id)
+	return alive
+}
+
+// lonely tells whether half of the others, or more, are silent.
+func (p *peers) lonely() bool {
+	members, silent := p.members(), 0
+	for _, m := range members {
+		if !p.alive(m.ID) {
+			silent++
+		}
+	}
+	return silent > 0 && silent*2 >= len(members)
+}
+
+func toMessages(members []cluster.Member) []*pb.Member {
+	out := make([]*pb.Member, len(members))
+	for i, m := range members {
+		out[i] = toMessage(m)
+	}
+	return out
+}
+
+func toMessage(m cluster.Member) *pb.Member {
+	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch}
+}
+
+func fromMessages(members []*pb.Member) []cluster.Member {
+	out := make([]cluster.Member, len(members))
+	for i, m := range members {
+		out[i] = cluster.Member{
+			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(),
+		}
+	}
+	return out
+}

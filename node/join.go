@@ -1,0 +1,162 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/config"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/transport"
+)
+
+// JoinOptions say how a node joins.
+type JoinOptions struct {
+	Via     string // host:port of any member
+	Token   string
+	Adopt   bool // spread what stands only in this node's trees
+	Version string
+	Now     func() time.Time // nil: time.Now
+}
+
+// joining is kept until the join is complete: if the answer is lost, the same
+// node asks again, and the token is not used twice.
+type joining struct {
+	Node cluster.NodeID `json:"node"`
+	Key  []byte         `json:"key_pem"`
+}
+
+// Join makes a new node in cfg.DataDir a member of an existing cluster.
+func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err error) {
+	d := dataDir(cfg.DataDir)
+	tok, err := transport.ParseToken(o.Token)
+	if err != nil {
+		return made, err
+	}
+	if _, err := ignores(cfg); err != nil {
+		return made, err
+	}
+	lock, err := d.prepare()
+	if err != nil {
+		return made, err
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	if err := d.vacant(); err != nil {
+		return made, err
+	}
+	missing, clusters, err := checkRoots(cfg)
+	if err != nil {
+		return made, err
+	}
+	j, err := d.beginJoin()
+	if err != nil {
+		return made, err
+	}
+	addr, guessed, err := ownAddress(cfg, "")
+	if err != nil {
+		return made, err
+	}
+	req, err := joinRequest(cfg, tok, j, addr, clusters, o)
+	if err != nil {
+		return made, err
+	}
+	res, err := askToJoin(ctx, o.Via, tok, req)
+	if err != nil {
+		return made, err
+	}
+	made = Made{Cluster: res.GetClusterId(), Node: j.Node, Address: addr, Guessed: guessed, Created: missing}
+	return made, d.completeJoin(cfg, res, j, made, o.Adopt)
+}
+
+// beginJoin takes up an interrupted join or begins a new one.
+func (d dataDir) beginJoin() (joining, error) {
+	var j joining
+	b, err := os.ReadFile(d.joining())
+	if err == nil && json.Unmarshal(b, &j) == nil && j.Node != "" && len(j.Key) > 0 {
+		return j, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return j, err
+	}
+	key, err := transport.NewKey()
+	if err != nil {
+		return j, err
+	}
+	j = joining{Node: cluster.NewNodeID(), Key: key}
+	return j, writeJSON(d.joining(), j)
+}
+
+func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string, clusters []string, o JoinOptions) (*pb.JoinRequest, error) {
+	now := time.Now
+	if o.Now != nil {
+		now = o.Now
+	}
+	store, err := storeID(cfg)
+	if err != nil {
+		return nil, err
+	}
+	req := &pb.JoinRequest{
+		TokenId: tok.ID, Secret: tok.Secret, NodeId: string(j.Node), Name: cfg.Name, Address: addr, Store: store,
+		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Format, RootClusters: clusters,
+	}
+	for _, t := range cfg.Trees {
+		req.Trees = append(req.Trees, t.Name)
+	}
+	if cfg.TLS.Own() {
+		if _, err := transport.LoadIdentity(identityFiles(cfg)); err != nil {
+			return nil, fmt.Errorf("certificates of your own PKI: %w", err)
+		}
+		return req, nil
+	}
+	req.CsrDer, err = transport.NewCSR(j.Key)
+	return req, err
+}
+
+func askToJoin(ctx context.Context, via string, tok transport.Token, req *pb.JoinRequest) (*pb.JoinResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinWithin+5*time.Second)
+	defer cancel()
+	conn, err := transport.DialJoin(ctx, via, tok)
+	if err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	defer conn.Close()
+	res, err := pb.NewJoinClient(conn).Join(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("%s did not admit this node: %w", via, err)
+	}
+	return res, nil
+}
+
+// completeJoin writes what the cluster gave; node.json last.
+func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining, made Made, adopt bool) error {
+	if !cfg.TLS.Own() {
+		if err := transport.WriteIdentity(identityFiles(cfg), res.GetCaPem(), res.GetCertPem(), j.Key); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(d.raft()); err != nil { // of an interrupted init
+		return err
+	}
+	if err := os.MkdirAll(d.raft(), 0o700); err != nil {
+		return err
+	}
+	openBook(d.peers(), slog.New(slog.DiscardHandler)).learn(fromMessages(res.GetMembers())...)
+	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: adopt}
+	for _, t := range res.GetTrees() {
+		file.Trees = append(file.Trees, treeFile{Name: t.GetName(), ID: t.GetId(), Generation: t.GetGeneration()})
+	}
+	if err := finish(d, cfg, made.Created, file); err != nil {
+		return err
+	}
+	if err := os.Remove(d.joining()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/transport"
+)
+
+// maxClockSkew is how far a joiner's clock may be off.
+const maxClockSkew = 5 * time.Minute
+
+// joinWithin bounds the commit that redeems a token.
+const joinWithin = 10 * time.Second
+
+// joinLog is what the join service needs of the log.
+type joinLog interface {
+	proposer
+	authority
+	forest
+}
+
+// joinServer admits joiners: whoever has a token gets a certificate and
+// becomes a member. The leader then makes it a non-voter of Raft (leader.go).
+// It is spoken to without a certificate: everything is checked.
+type joinServer struct {
+	pb.UnimplementedJoinServer
+	log    joinLog
+	ready  func(context.Context) error // waits until the cluster's trees are known here
+	caPEM  func() []byte               // what members trust
+	book   func() []cluster.Member     // where everybody is now
+	now    func() time.Time
+	logger *slog.Logger
+}
+
+var (
+	idPattern   = regexp.MustCompile(`^n-[0-9a-f]{16}$`)
+	namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+)
+
+// Join redeems a token.
+func (s *joinServer) Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinWithin)
+	defer cancel()
+	res, err := s.join(ctx, req)
+	if err != nil {
+		s.logger.Warn("refused a joiner", "name", req.GetName(), "address", req.GetAddress(), "err", err)
+		return nil, err
+	}
+	s.logger.Info("a node has joined", "name", req.GetName(), "address", req.GetAddress(), "id", req.GetNodeId())
+	return res, nil
+}
+
+func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinResponse, error) {
+	if err := s.plausible(req); err != nil {
+		return nil, err
+	}
+	if err := s.ready(ctx); err != nil {
+		return nil, fmt.Errorf("this member has not read the cluster's log yet; try again in a moment: %w", cluster.ErrNoQuorum)
+	}
+	clusterID, caCert, caKey := s.log.Cluster()
+	if err := s.fits(req, clusterID); err != nil {
+		return nil, err
+	}
+	var certPEM []byte
+	switch {
+	case len(caKey) > 0 && len(req.GetCsrDer()) > 0:
+		var err error
+		certPEM, err = transport.SignNode(caCert, caKey, req.GetCsrDer(), clusterID, cluster.NodeID(req.GetNodeId()), req.GetName(), s.now())
+		if err != nil {
+			return nil, status.Errorf(codes.InvalidArgument, "the joiner's key cannot be signed: %v", err)
+		}
+	case len(caKey) == 0 && len(req.GetCsrDer()) > 0:
+		return nil, status.Error(codes.FailedPrecondition, "this cluster uses certificates of its own PKI: bring this node's with --tls-ca, --tls-cert and --tls-key")
+	}
+	member := &pb.Member{
+		Id: req.GetNodeId(), Name: req.GetName(), Address: req.GetAddress(), Store: req.GetStore(),
+		JoinedNs: s.now().UnixNano(), AddressEpoch: 1,
+	}
+	out, err := s.log.Do(ctx, command(&pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
+		Id: req.GetTokenId(), SecretDigest: transport.SecretDigest(req.GetSecret()), Member: member,
+	}}}))
+	if err != nil {
+		return nil, err
+	}
+	if err := raftstore.OutcomeErr(out); err != nil {
+		return nil, status.Error(codes.PermissionDenied, tokenAdvice(err))
+	}
+	res := &pb.JoinResponse{
+		ClusterId: clusterID, CertPem: certPEM, CaPem: s.caPEM(), ClockNs: s.now().UnixNano(),
+		Members: toMessages(s.book()),
+	}
+	for _, t := range s.log.Trees() {
+		res.Trees = append(res.Trees, &pb.PutTree{Name: t.Name, Id: t.ID, Generation: t.Generation})
+	}
+	return res, nil
+}
+
+// plausible checks the joiner's words on their own.
+func (s *joinServer) plausible(req *pb.JoinRequest) error {
+	bad := func(format string, args ...any) error { return status.Errorf(codes.InvalidArgument, format, args...) }
+	switch {
+	case req.GetFormat() < raftstore.Format:
+		return bad("the joining gatesync %s is too old for this cluster: upgrade it", req.GetVersion())
+	case !idPattern.MatchString(req.GetNodeId()):
+		return bad("%q is no node id", req.GetNodeId())
+	case !namePattern.MatchString(req.GetName()):
+		return bad("%q is no node name", req.GetName())
+	case len(req.GetStore()) == 0 || len(req.GetStore()) > 64:
+		return bad("%q is no id of a blob store", req.GetStore())
+	case len(req.GetAddress()) > 300:
+		return bad("an address of %d bytes", len(req.GetAddress()))
+	}
+	here, there := s.now(), time.Unix(0, req.GetClockNs())
+	if off := there.Sub(here).Abs(); off > maxClockSkew {
+		return status.Errorf(codes.FailedPrecondition,
+			"the joining node's clock says %s, this member's clock says %s: they differ by %s, at most %s is allowed. Set both right (NTP), then join again; the token is still good",
+			there.UTC().Format(time.RFC3339), here.UTC().Format(time.RFC3339), off.Round(time.Second), maxClockSkew)
+	}
+	return nil
+}
+
+// fits checks the joiner's trees against the cluster's.
+func (s *joinServer) fits(req *pb.JoinRequest, clusterID string) error {
+	for _, c := range req.GetRootClusters() {
+		if c != clusterID {
+			return status.Errorf(codes.FailedPrecondition,
+				"a tree's directory on the joining node belongs to cluster %s, this is cluster %s: choose another directory, or remove the .gatesync directory in it if that cluster does not use it any more", c, clusterID)
+		}
+	}
+	var known []string
+	for _, t := range s.log.Trees() {
+		known = append(known, t.Name)
+	}
+	var extra, missing []string
+	for _, name := range req.GetTrees() {
+		if !slices.Contains(known, name) {
+			extra = append(extra, name)
+		}
+	}
+	for _, name := range known {
+		if !slices.Contains(req.GetTrees(), name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(extra)+len(missing) == 0 {
+		return nil
+	}
+	say := fmt.Sprintf("this cluster keeps the trees %s", strings.Join(known, ", "))
+	if len(extra) > 0 {
+		say += fmt.Sprintf("; it does not know %s", strings.Join(extra, ", "))
+	}
+	if len(missing) > 0 {
+		say += fmt.Sprintf("; the joining node lacks %s", strings.Join(missing, ", "))
+	}
+	return status.Error(codes.FailedPrecondition, say+": name each with --tree NAME=PATH. A new tree is first added to gatesync.yaml of a member")
+}
+
+// tokenAdvice adds what to do to the machine's word.
+func tokenAdvice(err error) string {
+	fresh := "make a new one with `gatesync token` on a member"
+	switch {
+	case isCode(err, raftstore.CodeTokenExpired):
+		return "the token has expired: " + fresh
+	case isCode(err, raftstore.CodeTokenUsedUp):
+		return "the token was used up: " + fresh
+	case isCode(err, raftstore.CodeTokenUnknown):
+		return "this cluster does not know the token (it may have expired and been forgotten): " + fresh
+	case isCode(err, raftstore.CodeTokenSecret):
+		return "the token's secret is wrong: copy it again as a whole, or " + fresh
+	}
+	return err.Error()
+}

@@ -1,0 +1,246 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/proto"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/transport"
+)
+
+// localLog is what the local service needs of the log.
+type localLog interface {
+	membership
+	proposer
+	revisions
+	watcher
+	Barrier(ctx context.Context) error
+	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+}
+
+// localService answers the command line on this machine. Who may open the
+// socket may do everything. Safe for concurrent use. Its other half, what
+// concerns trees, stands in localtrees.go.
+type localService struct {
+	pb.UnimplementedLocalServer
+	self     cluster.NodeID
+	log      localLog
+	dial     dialer
+	peers    *peers
+	trees    *treeSet
+	blobs    *recentBlobs
+	identity *transport.Identity
+	status   func(ctx context.Context) (Status, error)
+}
+
+// Status tells how this node sees the cluster and itself.
+func (s *localService) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
+	st, err := s.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(st)
+	return &pb.StatusResponse{Json: b}, err
+}
+
+// Token makes a join token. Only its secret's digest goes into the log.
+func (s *localService) Token(ctx context.Context, req *pb.TokenRequest) (*pb.TokenResponse, error) {
+	if req.GetTtlNs() <= 0 || req.GetUses() == 0 {
+		return nil, status.Error(codes.InvalidArgument, "a token needs a life and a number of uses")
+	}
+	tok, err := transport.NewToken(s.identity.IssuerPEM())
+	if err != nil {
+		return nil, err
+	}
+	expires := time.Now().Add(time.Duration(req.GetTtlNs()))
+	err = s.do(ctx, &pb.Command{Do: &pb.Command_PutToken{PutToken: &pb.PutToken{
+		Id: tok.ID, SecretDigest: transport.SecretDigest(tok.Secret), ExpiresNs: expires.UnixNano(), Uses: req.GetUses(),
+	}}})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.TokenResponse{Token: tok.String(), ExpiresNs: expires.UnixNano()}, nil
+}
+
+// doWithin bounds a command that a person waits for.
+const doWithin = 10 * time.Second
+
+func (s *localService) do(ctx context.Context, cmd *pb.Command) error {
+	ctx, cancel := context.WithTimeout(ctx, doWithin)
+	defer cancel()
+	out, err := s.log.Do(ctx, command(cmd))
+	if err != nil {
+		return s.explain(err)
+	}
+	return raftstore.OutcomeErr(out)
+}
+
+// explain turns a time-out without a quorum into the reason for it.
+func (s *localService) explain(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && !s.log.Quorum() {
+		return cluster.ErrNoQuorum
+	}
+	return err
+}
+
+// RemoveNode removes a member by name or id.
+func (s *localService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) (*pb.RemoveNodeResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, doWithin)
+	defer cancel()
+	var id cluster.NodeID
+	for _, m := range s.log.Members() {
+		if m.Name == req.GetNode() || string(m.ID) == req.GetNode() {
+			id = m.ID
+		}
+	}
+	if id == "" {
+		return nil, status.Errorf(codes.NotFound, "no member is called %q: see `gatesync members`", req.GetNode())
+	}
+	for {
+		err := s.askLeader(ctx, &pb.RemoveMemberRequest{Id: string(id)})
+		var notLeader *cluster.NotLeaderError
+		switch {
+		case err == nil:
+			return &pb.RemoveNodeResponse{Id: string(id)}, nil
+		case !errors.As(err, &notLeader) && !errors.Is(err, cluster.ErrNoQuorum):
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, s.explain(ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (s *localService) askLeader(ctx context.Context, req *pb.RemoveMemberRequest) error {
+	leader, ok := s.log.Leader()
+	if !ok {
+		return cluster.ErrNoQuorum
+	}
+	conn, err := s.dial.Dial(ctx, leader)
+	if err != nil {
+		return err
+	}
+	_, err = pb.NewClusterClient(conn).RemoveMember(ctx, req)
+	return err
+}
+
+// logLimit bounds an answer when no limit was given.
+const logLimit = 1000
+
+// Log lists revisions, the newest first.
+func (s *localService) Log(req *pb.LogRequest, stream grpc.ServerStreamingServer[pb.Commit]) error {
+	limit := int(req.GetLimit())
+	if limit == 0 {
+		limit = logLimit
+	}
+	for _, c := range s.log.History(req.GetTree(), manifest.Revision(req.GetFrom()), limit) {
+		m := proto.FromCommit(c)
+		if !req.GetPaths() && len(m.Changes) > 1 {
+			m.Changes = m.Changes[:1]
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Wait waits until every live member has applied a revision.
+func (s *localService) Wait(ctx context.Context, req *pb.WaitRequest) (*pb.WaitResponse, error) {
+	ctx, cancel := ctx, context.CancelFunc(func() {})
+	if req.GetTimeoutNs() > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.GetTimeoutNs()))
+	}
+	defer cancel()
+	rev := manifest.Revision(req.GetRevision())
+	if rev == 0 {
+		var err error
+		if rev, err = s.newest(ctx); err != nil {
+			return nil, s.explain(err)
+		}
+	}
+	return s.waitAll(ctx, rev, req.GetOnly())
+}
+
+// newest settles what was edited here and tells the newest revision of all.
+func (s *localService) newest(ctx context.Context) (manifest.Revision, error) {
+	if err := s.trees.settle(ctx, s.trees.all()); err != nil {
+		return 0, err
+	}
+	if err := s.log.Barrier(ctx); err != nil {
+		return 0, err
+	}
+	return s.log.Revision(), nil
+}
+
+// waitAll asks every live member at the same time.
+func (s *localService) waitAll(ctx context.Context, rev manifest.Revision, only []string) (*pb.WaitResponse, error) {
+	res := &pb.WaitResponse{Revision: uint64(rev)}
+	type answer struct {
+		name string
+		err  error
+	}
+	answers := make(chan answer)
+	asked := 0
+	for _, m := range s.log.Members() {
+		if len(only) > 0 && !named(m, only) {
+			continue
+		}
+		if !s.peers.alive(m.ID) {
+			res.Dead = append(res.Dead, m.Name)
+			continue
+		}
+		asked++
+		go func() { answers <- answer{m.Name, s.waitOne(ctx, m.ID, rev)} }()
+	}
+	for range asked {
+		a := <-answers
+		switch {
+		case a.err == nil:
+			res.Applied = append(res.Applied, a.name)
+		case ctx.Err() != nil:
+			res.Late = append(res.Late, a.name)
+		default:
+			res.Dead = append(res.Dead, a.name) // it died while we waited
+		}
+	}
+	if len(res.Late) > 0 && !s.log.Quorum() {
+		return nil, cluster.ErrNoQuorum
+	}
+	return res, nil
+}
+
+func named(m cluster.Member, names []string) bool {
+	for _, n := range names {
+		if n == m.Name || n == string(m.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *localService) waitOne(ctx context.Context, id cluster.NodeID, rev manifest.Revision) error {
+	if id == s.self {
+		_, err := s.trees.waitApplied(ctx, rev)
+		return err
+	}
+	conn, err := s.dial.Dial(ctx, id)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", id, err)
+	}
+	_, err = pb.NewClusterClient(conn).Applied(ctx, &pb.AppliedRequest{Revision: uint64(rev)})
+	return err
+}

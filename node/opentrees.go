@@ -1,0 +1,150 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/syncer"
+	"github.com/gatesync/gatesync/vfs"
+)
+
+// openTrees opens every tree of the settings and runs it. A tree that is new
+// (to the cluster, after init or an edit of gatesync.yaml; or to this node)
+// has to be agreed upon first; until then the others go on.
+func (n *Node) openTrees(s *stages) error {
+	for _, t := range n.cfg.Trees {
+		if f, known := n.treeFileOf(t.Name); known && !f.New {
+			tree, err := n.openTree(t, f)
+			if err != nil {
+				return err
+			}
+			s.run("tree "+t.Name, treeLimit, func(ctx context.Context) error { return n.runTree(ctx, tree) })
+			continue
+		}
+		s.run("tree "+t.Name, treeLimit, func(ctx context.Context) error {
+			f, err := n.agree(ctx, t.Name)
+			if err != nil {
+				return err
+			}
+			tree, err := n.openTree(t, f)
+			if err != nil {
+				return err
+			}
+			return n.runTree(ctx, tree)
+		})
+	}
+	return nil
+}
+
+// treeLimit is how long a syncer may take to stop. One that hangs in a mount
+// is left behind.
+const treeLimit = 2500 * time.Millisecond
+
+func (n *Node) openTree(t config.Tree, f treeFile) (*tree, error) {
+	var mask uint32
+	if t.ModeMask != 0 {
+		mask = syncer.DefaultModeMask &^ uint32(t.ModeMask)
+	}
+	sy, err := syncer.Open(syncer.Config{
+		Self: string(n.file.Node), Tree: t.Name,
+		ClusterID: n.file.Cluster, TreeID: f.ID, Generation: f.Generation,
+		OpenRoot: func() (vfs.FS, error) { return vfs.OpenRoot(t.Path, vfs.Options{}) },
+		Records:  n.dir.records(t.Name),
+		Blobs:    n.blobs, Carrier: n.carrier, Log: n.counted,
+		Ignore: n.ignores[t.Name], ModeMask: mask,
+		Joiner: !f.Made,
+		Loop: syncer.LoopConfig{
+			Adopt:     n.file.Adopt,
+			MaxDelete: manifest.DeleteLimit{Count: n.cfg.Guard.MaxDelete.Count, Percent: n.cfg.Guard.MaxDelete.Percent},
+		},
+		ScanInterval: n.cfg.Scan.Std(), Reserve: int64(n.cfg.FreeReserve), BootID: n.bootID,
+		Logger: n.slog,
+	})
+	if err != nil {
+		return nil, err
+	}
+	tree := &tree{cfg: t, syncr: sy}
+	n.trees.add(tree)
+	return tree, nil
+}
+
+// runTree runs a tree until ctx ends; a dry run only holds it open.
+func (n *Node) runTree(ctx context.Context, t *tree) error {
+	var err error
+	if n.opts.DryRun {
+		<-ctx.Done()
+	} else {
+		err = t.syncr.Run(ctx)
+	}
+	return errors.Join(err, t.syncr.Close())
+}
+
+// agree makes the cluster know a tree and tells what its root's marker must
+// say. Who was first has made the tree; everybody else is a joiner of it.
+func (n *Node) agree(ctx context.Context, name string) (treeFile, error) {
+	mine := treeFile{Name: name, ID: cluster.NewTreeID(), Generation: 1}
+	if f, ok := n.treeFileOf(name); ok {
+		mine = f
+	}
+	for {
+		for _, t := range n.log.Trees() {
+			if t.Name != name {
+				continue
+			}
+			agreed := treeFile{Name: name, ID: t.ID, Generation: t.Generation, Made: t.ID == mine.ID}
+			return agreed, n.remember(agreed)
+		}
+		if err := n.putTree(ctx, mine); err != nil {
+			n.slog.Debug("cannot add the tree to the cluster yet", "tree", name, "err", err)
+			select {
+			case <-ctx.Done():
+				return mine, ctx.Err()
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}
+}
+
+func (n *Node) putTree(ctx context.Context, f treeFile) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	out, err := n.log.Do(ctx, command(&pb.Command{Do: &pb.Command_PutTree{PutTree: &pb.PutTree{Name: f.Name, Id: f.ID, Generation: f.Generation}}}))
+	if err != nil {
+		return err
+	}
+	if err := raftstore.OutcomeErr(out); err != nil {
+		return fmt.Errorf("tree %s: %w", f.Name, err)
+	}
+	n.slog.Info("the cluster has a new tree", "tree", f.Name, "id", f.ID)
+	return nil
+}
+
+// remember writes what was agreed upon into node.json.
+func (n *Node) remember(f treeFile) error {
+	n.fileMu.Lock()
+	defer n.fileMu.Unlock()
+	if old, ok := n.file.tree(f.Name); ok {
+		*old = f
+	} else {
+		n.file.Trees = append(n.file.Trees, f)
+	}
+	return n.dir.writeNode(n.file)
+}
+
+// treeFileOf reads what is known of a tree.
+func (n *Node) treeFileOf(name string) (treeFile, bool) {
+	n.fileMu.Lock()
+	defer n.fileMu.Unlock()
+	f, ok := n.file.tree(name)
+	if !ok {
+		return treeFile{}, false
+	}
+	return *f, true
+}

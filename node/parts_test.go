@@ -1,0 +1,355 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/status"
+	"pgregory.net/rapid"
+
+	"github.com/gatesync/gatesync/blob"
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func TestBookGreaterEpochWinsAndSurvives(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "peers.json")
+	b := openBook(path, quiet())
+	b.learn(cluster.Member{ID: "n-1", Address: "a:1", Epoch: 2}, cluster.Member{ID: "n-2", Address: "b:1", Epoch: 1})
+	b.learn(cluster.Member{ID: "n-1", Address: "old:1", Epoch: 1}, cluster.Member{ID: "n-2", Address: "c:1", Epoch: 2}, cluster.Member{ID: "n-3"})
+	check := func(b *book) {
+		t.Helper()
+		for id, want := range map[cluster.NodeID]string{"n-1": "a:1", "n-2": "c:1"} {
+			if got, ok := b.address(id); !ok || got != want {
+				t.Errorf("%s is at %q, want %q", id, got, want)
+			}
+		}
+		if _, ok := b.address("n-3"); ok {
+			t.Error("an empty address was learned")
+		}
+	}
+	check(b)
+	check(openBook(path, quiet()))
+	b.keep(func(id cluster.NodeID) bool { return id == "n-1" })
+	if _, ok := openBook(path, quiet()).address("n-2"); ok {
+		t.Error("a removed member is still in the book")
+	}
+	if err := os.WriteFile(path, []byte("{half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := openBook(path, quiet()).members(); len(got) != 0 {
+		t.Errorf("a damaged book gave %v", got)
+	}
+}
+
+// The dumb oracle remembers every revision; the tracker may be late by its
+// grain and, only when thousands of moments are remembered, early.
+func TestLagAgainstOracle(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var l lagTracker
+		now := time.Unix(1000, 0)
+		seen := map[manifest.Revision]time.Time{}
+		rev, applied := manifest.Revision(0), manifest.Revision(0)
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 200).Draw(rt, "ms")) * time.Millisecond)
+			for next := rev + manifest.Revision(rapid.IntRange(0, 3).Draw(rt, "commits")); rev < next; {
+				rev++
+				seen[rev] = now
+			}
+			l.see(rev, now)
+			applied = manifest.Revision(rapid.Uint64Range(uint64(applied), uint64(rev)).Draw(rt, "applied"))
+			if rapid.Bool().Draw(rt, "forget") {
+				l.forget(applied)
+			}
+			want := time.Duration(0)
+			if at, behind := seen[applied+1]; behind {
+				want = now.Sub(at)
+			}
+			got := l.lag(applied, now)
+			if (got == 0) != (want == 0) && want > lagGrain || got < want || got > want+lagGrain {
+				rt.Fatalf("applied %d of %d: lag %s, want %s", applied, rev, got, want)
+			}
+		}
+	})
+}
+
+func TestMajorityNeedsPresentStores(t *testing.T) {
+	voters := map[string]string{"a": "s-a", "b": "s-b", "c": "s-c"}
+	r := func(node, store string) manifest.Receipt { return manifest.Receipt{Node: node, Store: store} }
+	for _, c := range []struct {
+		receipts []manifest.Receipt
+		enough   bool
+	}{
+		{nil, false},
+		{[]manifest.Receipt{r("a", "s-a")}, false},
+		{[]manifest.Receipt{r("a", "s-a"), r("a", "s-a")}, false},
+		{[]manifest.Receipt{r("a", "s-a"), r("b", "wiped")}, false},
+		{[]manifest.Receipt{r("a", "s-a"), r("d", "s-d")}, false},
+		{[]manifest.Receipt{r("a", "s-a"), r("c", "s-c")}, true},
+	} {
+		if got := majority(voters, 2, c.receipts); got != c.enough {
+			t.Errorf("%v: %v", c.receipts, got)
+		}
+	}
+}
+
+func TestMayRemove(t *testing.T) {
+	voter := func(id cluster.NodeID) cluster.Member { return cluster.Member{ID: id, Role: cluster.Voter} }
+	three := []cluster.Member{voter("a"), voter("b"), voter("c")}
+	for _, c := range []struct {
+		members []cluster.Member
+		id      cluster.NodeID
+		dead    string
+		says    string // "" for: may go
+	}{
+		{three, "c", "", ""},
+		{three, "c", "c", ""},
+		{three, "c", "b", "only 1 of 2 voters are alive"},
+		{three, "d", "", "not a member"},
+		{three[:1], "a", "", "the only member"},
+		{append([]cluster.Member{{ID: "n", Role: cluster.NonVoter}}, three[0]), "n", "", ""},
+	} {
+		err := mayRemove(c.members, c.id, func(id cluster.NodeID) bool { return string(id) != c.dead })
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("remove %s, %q dead: %v, want %q", c.id, c.dead, err, c.says)
+		}
+	}
+}
+
+func TestTrimBelow(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	keep := config.History{Keep: config.Duration(100 * time.Second), Revisions: 4}
+	commits := func(ages ...int) (out []manifest.Commit) { // newest first, revisions downwards from len
+		for i, age := range ages {
+			out = append(out, manifest.Commit{Revision: manifest.Revision(len(ages) - i), Time: now.Add(-time.Duration(age) * time.Second).UnixNano()})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		ages  []int
+		below manifest.Revision
+	}{
+		{nil, 0},
+		{[]int{1, 2, 3}, 0},
+		{[]int{1, 2, 3, 4, 5, 6}, 3}, // six revisions, four are kept
+		{[]int{1, 2, 300, 400}, 3},   // the two oldest are too old
+		{[]int{1, 300, 3}, 0},        // a clock that was off among newer ones cuts nothing
+		{[]int{500, 400, 300}, 4},    // all of them
+	} {
+		all := commits(c.ages...)
+		if got := trimBelow(all, manifest.Revision(len(all)), keep, now); got != c.below {
+			t.Errorf("%v: below %d, want %d", c.ages, got, c.below)
+		}
+	}
+}
+
+func TestStagesStopInReverseAndLeaveTheStuckBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []string
+		s := newStages(quiet())
+		release := make(chan struct{})
+		s.closer("first", time.Second, func() error { order = append(order, "first"); return nil })
+		s.run("stuck", time.Second, func(context.Context) error { <-release; return nil })
+		s.run("last", time.Second, func(ctx context.Context) error { <-ctx.Done(); order = append(order, "last"); return ctx.Err() })
+		begun := time.Now()
+		err := s.stop()
+		var stuck *StuckError
+		if !errors.As(err, &stuck) || len(stuck.Parts) != 1 || stuck.Parts[0] != "stuck" {
+			t.Errorf("error %v", err)
+		}
+		if strings.Join(order, " ") != "last first" {
+			t.Errorf("stopped in the order %v", order)
+		}
+		if took := time.Since(begun); took != time.Second {
+			t.Errorf("took %s", took)
+		}
+		close(release)
+	})
+}
+
+func TestStagesTellTheFirstFailure(t *testing.T) {
+	s := newStages(quiet())
+	s.run("port", time.Second, func(context.Context) error { return errors.New("gone") })
+	if err := <-s.failed; err == nil || err.Error() != "port: gone" {
+		t.Errorf("%v", err)
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOwnAddress(t *testing.T) {
+	for _, c := range []struct {
+		listen, advertise, bound, want string
+		guessed                        bool
+	}{
+		{"10.0.0.1:7946", "", "", "10.0.0.1:7946", false},
+		{"10.0.0.1:0", "", "10.0.0.1:5000", "10.0.0.1:5000", false},
+		{"0.0.0.0:7946", "gw1.example.com:80", "0.0.0.0:7946", "gw1.example.com:80", false},
+		{"[::1]:7946", "", "", "[::1]:7946", false},
+	} {
+		got, guessed, err := ownAddress(config.Config{Listen: c.listen, Advertise: c.advertise}, c.bound)
+		if err != nil || got != c.want || guessed != c.guessed {
+			t.Errorf("%+v: %q %v %v", c, got, guessed, err)
+		}
+	}
+	got, guessed, err := ownAddress(config.Config{Listen: ":7946"}, "")
+	if err != nil || !guessed || strings.HasPrefix(got, ":") || strings.HasPrefix(got, "0.0.0.0") {
+		t.Errorf("every interface: %q %v %v", got, guessed, err)
+	}
+}
+
+func TestOneDaemonPerDataDirectory(t *testing.T) {
+	d := dataDir(t.TempDir())
+	first, err := d.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running *RunningError
+	if _, err := d.lock(); !errors.As(err, &running) || running.PID == "" {
+		t.Errorf("second lock: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := d.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+func TestRecentBlobsSurviveTwoCollections(t *testing.T) {
+	s, err := blob.Open(t.TempDir(), blob.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	b := newRecentBlobs(s)
+	ref, err := b.Put(bytes.NewReader([]byte("in flight")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []bool{true, true, false} {
+		if got := b.recent(ref.Digest); got != want {
+			t.Errorf("after %d collections: recent %v", i, got)
+		}
+		b.age()
+	}
+	if !b.Has(ref.Digest) || !b.recent(ref.Digest) {
+		t.Error("content that somebody asked for is not recent")
+	}
+}
+
+func TestNodeFile(t *testing.T) {
+	d := dataDir(t.TempDir())
+	if _, err := d.readNode(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "gatesync init") {
+		t.Errorf("none: %v", err)
+	}
+	if err := d.writeNode(nodeFile{Node: "n-1", Name: "gw1", Cluster: "c-1", Trees: []treeFile{{Name: "server", ID: "t-1"}}}); err != nil {
+		t.Fatal(err)
+	}
+	var exists *ExistsError
+	if err := d.vacant(); !errors.As(err, &exists) || exists.Cluster != "c-1" {
+		t.Errorf("vacant: %v", err)
+	}
+	if err := os.WriteFile(d.nodeFile(), []byte(`{"format": 99}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.readNode(); err == nil || !strings.Contains(err.Error(), "upgrade") {
+		t.Errorf("newer format: %v", err)
+	}
+}
+
+func joinRequestOK(now time.Time) *pb.JoinRequest {
+	return &pb.JoinRequest{
+		NodeId: "n-0123456789abcdef", Name: "gw2", Address: "h:1", Store: "s-1", ClockNs: now.UnixNano(),
+		Format: raftstore.Format, Trees: []string{"server", "tenants"},
+	}
+}
+
+type fixedForest []string
+
+func (f fixedForest) Trees() (out []raftstore.TreeInfo) {
+	for _, n := range f {
+		out = append(out, raftstore.TreeInfo{Name: n})
+	}
+	return out
+}
+
+type forestOnly struct {
+	joinLog
+	fixedForest
+}
+
+func (f forestOnly) Trees() []raftstore.TreeInfo { return f.fixedForest.Trees() }
+
+func TestJoinersAreCheckedBeforeTheTokenIsUsed(t *testing.T) {
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	s := &joinServer{log: forestOnly{fixedForest: fixedForest{"server", "tenants"}}, now: func() time.Time { return now }, logger: quiet()}
+	for name, c := range map[string]struct {
+		change func(*pb.JoinRequest)
+		says   string
+	}{
+		"fine":          {func(*pb.JoinRequest) {}, ""},
+		"clock 4 min":   {func(r *pb.JoinRequest) { r.ClockNs = now.Add(4 * time.Minute).UnixNano() }, ""},
+		"clock 3 hours": {func(r *pb.JoinRequest) { r.ClockNs = now.Add(-3 * time.Hour).UnixNano() }, "says 2026-01-01T09:00:00Z, this member's clock says 2026-01-01T12:00:00Z: they differ by 3h0m0s"},
+		"old program":   {func(r *pb.JoinRequest) { r.Format = 0 }, "too old"},
+		"bad id":        {func(r *pb.JoinRequest) { r.NodeId = "../../x" }, "no node id"},
+		"bad name":      {func(r *pb.JoinRequest) { r.Name = "a\nb" }, "no node name"},
+		"extra tree":    {func(r *pb.JoinRequest) { r.Trees = []string{"server", "tenants", "confg"} }, "does not know confg"},
+		"missing tree":  {func(r *pb.JoinRequest) { r.Trees = []string{"server"} }, "lacks tenants"},
+		"foreign root":  {func(r *pb.JoinRequest) { r.RootClusters = []string{"c-2"} }, "belongs to cluster c-2, this is cluster c-1"},
+	} {
+		req := joinRequestOK(now)
+		c.change(req)
+		err := s.plausible(req)
+		if err == nil {
+			err = s.fits(req, "c-1")
+		}
+		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(status.Convert(err).Message(), c.says) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
+
+func TestSocketInADeepDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 40))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var off *NotRunningError
+	if _, err := DialLocal(t.Context(), dir); !errors.As(err, &off) {
+		t.Errorf("nobody listens: %v", err)
+	}
+	ln, err := listenLocal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if info, err := os.Lstat(filepath.Join(dir, socketName)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v %v", info, err)
+	}
+	conn, err := DialLocal(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}

@@ -1,0 +1,135 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// Run works until ctx ends, then stops within five seconds: doors first, then
+// the trees, then Raft (which hands its leadership over), the network last. A
+// part that fails for good ends the node with its error.
+func (n *Node) Run(ctx context.Context) error {
+	s := newStages(n.slog)
+	n.start(s)
+	n.slog.Info("running", "node", n.file.Node, "name", n.file.Name, "cluster", n.file.Cluster,
+		"listen", n.server.Addr().String(), "address", n.file.Address, "version", n.opts.Version)
+	var failed error
+	select {
+	case <-ctx.Done():
+		n.slog.Info("stopping")
+	case failed = <-s.failed:
+		n.slog.Error("stopping after a failure", "err", failed)
+	}
+	begun := time.Now()
+	err := errors.Join(failed, s.stop())
+	n.slog.Info("stopped", "took", time.Since(begun).Round(time.Millisecond).String())
+	return err
+}
+
+// start starts everything; what comes later stops earlier.
+func (n *Node) start(s *stages) {
+	s.closer("lock", time.Second, n.lock.Close)
+	s.closer("blob store", time.Second, n.blobs.Close)
+	s.run("network", time.Second, n.server.Run)
+	s.closer("carrier", time.Second, n.push.Close)
+	s.closer("log", 2*time.Second, n.log.Close)
+	s.run("members", time.Second, n.followMembers)
+	s.run("hello", time.Second, n.peers.run)
+	if len(n.cfg.Seeds) > 0 {
+		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, identity: n.identity, clusterID: n.file.Cluster, peers: n.peers, log: n.slog}).run)
+	}
+	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
+	s.run("membership", time.Second, (&steering{self: n.file.Node, group: n.log, peers: n.peers, wanted: n.cfg.Voters, log: n.slog}).run)
+	s.run("certificate", time.Second, n.renewer().run)
+	s.run("lag", time.Second, func(ctx context.Context) error { return n.trees.track(ctx, n.log) })
+	if err := n.openTrees(s); err != nil {
+		s.fail(err)
+		return
+	}
+	if n.opts.Visit {
+		return
+	}
+	s.run("janitor", time.Second, (&janitor{
+		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
+	}).run)
+	if n.web != nil {
+		s.run("http", 1500*time.Millisecond, n.web.Run)
+	}
+	s.run("local socket", time.Second, n.serveLocal)
+}
+
+// serveLocal answers the command line; calls under way have a moment.
+func (n *Node) serveLocal(ctx context.Context) error {
+	failed := make(chan error, 1)
+	go func() { failed <- n.localSrv.Serve(n.local) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	_ = os.Remove(n.dir.join(socketName)) // from now on nobody finds a daemon
+	n.localSrv.Stop()                     // calls see their contexts end; a `wait` has nothing to wait for any more
+	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func (n *Node) renewer() *renewer {
+	return &renewer{
+		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, log: n.slog,
+		peers: func() []cluster.NodeID {
+			var ids []cluster.NodeID
+			for _, m := range n.others() {
+				ids = append(ids, m.ID)
+			}
+			return ids
+		},
+		sign: func(_ context.Context, csr []byte) (*pb.RenewResponse, error) {
+			return n.clusterService().sign(n.file.Node, csr)
+		},
+	}
+}
+
+func (n *Node) clusterService() *clusterService {
+	return &clusterService{
+		self: n.file.Node, log: n.log, peers: n.peers, applied: n.trees.waitApplied, caPEM: n.identity.CAPEM, now: time.Now,
+	}
+}
+
+func (n *Node) registerCluster() {
+	pb.RegisterClusterServer(n.server.GRPC(), n.clusterService())
+	pb.RegisterJoinServer(n.server.JoinGRPC(), &joinServer{
+		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, book: n.book.members, now: time.Now, logger: n.slog,
+	})
+}
+
+func (n *Node) registerLocal() {
+	pb.RegisterLocalServer(n.localSrv, &localService{
+		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, blobs: n.blobs,
+		identity: n.identity, status: n.status,
+	})
+}
+
+// knowsTrees waits until this node can tell joiners what the cluster keeps.
+func (n *Node) knowsTrees(ctx context.Context) error {
+	ch, stop := n.log.Watch()
+	defer stop()
+	for !n.caughtUp() || !n.trees.complete() || len(n.log.Trees()) == 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ch:
+		case <-time.After(50 * time.Millisecond): // being caught up is no change of the log
+		}
+	}
+	return nil
+}

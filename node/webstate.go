@@ -1,0 +1,54 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/gatesync/gatesync/web"
+)
+
+// State implements web.Source. Unlike status it costs nothing per file.
+func (n *Node) State() web.State {
+	ctx, cancel := context.WithTimeout(context.Background(), statusWithin)
+	defer cancel()
+	blobs, push := n.blobs.Stats(), n.push.Stats()
+	_, ends := n.identity.Validity()
+	s := web.State{
+		Version: n.opts.Version, Node: string(n.file.Node), Name: n.file.Name,
+		Revision: uint64(n.log.Revision()), Quorum: n.log.Quorum(), CaughtUp: n.caughtUp() && n.trees.complete(),
+		Raft: n.raftState(), CertificateExpires: ends, Proposals: n.counted.totals(),
+		Blobs: web.Blobs{Count: blobs.Blobs, Bytes: blobs.Bytes, Disk: blobs.Disk},
+		Carriers: []web.Carrier{{
+			Name: "push", Sent: uint64(push.Sent.Bytes + push.Served.Bytes), Received: uint64(push.Received.Bytes + push.Fetched.Bytes),
+		}},
+	}
+	for _, m := range n.log.Members() {
+		s.Members++
+		if n.peers.alive(m.ID) {
+			s.Alive++
+		}
+	}
+	for _, t := range n.trees.all() {
+		s.Trees = append(s.Trees, n.webTree(ctx, t))
+	}
+	return s
+}
+
+func (n *Node) webTree(ctx context.Context, t *tree) web.Tree {
+	wt := web.Tree{Name: t.cfg.Name}
+	st, err := t.syncr.Status(ctx)
+	if err != nil {
+		wt.Lost = "does not answer: " + err.Error()
+		return wt
+	}
+	wt.Applied, wt.Lost = uint64(st.Loop.Applied), st.Loop.RootLost
+	wt.Held, wt.Busy = heldCount(st.Loop), len(st.Loop.Busy)
+	wt.Lag = n.trees.lag.lag(st.Loop.Applied, time.Now())
+	if anc, err := t.syncr.Ancestor(ctx); err == nil {
+		wt.Entries = anc.Len()
+	}
+	if conflicts, err := t.syncr.Conflicts(); err == nil {
+		wt.Conflicts = len(conflicts)
+	}
+	return wt
+}

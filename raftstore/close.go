@@ -1,0 +1,111 @@
+package raftstore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// handOverWithin bounds how long Close tries to hand leadership over.
+	handOverWithin = time.Second
+	// drainWithin bounds how long Close waits for commands inside Raft.
+	drainWithin = time.Second
+	// stopWithin bounds how long Close waits for Raft; only a disk or a network
+	// that hangs takes so long.
+	stopWithin = 5 * time.Second
+)
+
+// Close hands leadership over where it can, stops Raft and waits for every
+// goroutine. It never hangs: where something does not stop in time (a disk
+// that hangs) it returns ErrNotStopped and leaves the log's file open.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Store) close() error {
+	s.handOver()
+	s.entering.Lock()
+	close(s.closing)
+	s.entering.Unlock()
+	within(drainWithin, s.inside.Wait)
+	stopping := s.raft.Shutdown()
+	// Only now, and not by Raft's own future at its end: what still waits for
+	// another node has to be torn away from it.
+	s.transport.CloseStreams()
+	_ = s.transport.Close()
+	stopped := within(stopWithin, func() {
+		_ = stopping.Error() // always nil
+		s.stream.wait()
+		s.running.Wait()
+		s.inside.Wait()
+	})
+	if !stopped {
+		return ErrNotStopped
+	}
+	return s.disk.Close()
+}
+
+func (s *Store) isClosing() bool {
+	select {
+	case <-s.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// handOver gives leadership to another voter, so that the cluster does not
+// have to notice the loss first.
+func (s *Store) handOver() {
+	others := false
+	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
+		others = others || srv.Suffrage == raft.Voter && string(srv.ID) != string(s.cfg.ID)
+	}
+	if !others || s.raft.State() != raft.Leader || s.stalled.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
+	defer cancel()
+	if err := s.Transfer(ctx); err != nil {
+		s.log.Warn("leadership was not handed over; the others will elect a leader", "err", err)
+	}
+}
+
+// transfer asks Raft to make another voter the leader. Raft answers "busy" to
+// whoever asks in the wrong moment: ask a few times.
+func (s *Store) transfer() error {
+	const tries, pause = 20, 5 * time.Millisecond
+	for i := 0; ; i++ {
+		err := s.raft.LeadershipTransfer().Error()
+		if !errors.Is(err, raft.ErrEnqueueTimeout) || i == tries {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.closing:
+			return ErrClosed
+		}
+	}
+}
+
+// within runs f and tells whether it came back in time. A late one goes on
+// behind our back; all uses end with Raft.
+func within(limit time.Duration, f func()) bool {
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		f()
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-back:
+		return true
+	case <-timer.C:
+		return false
+	}
+}

@@ -1,0 +1,120 @@
+package raftstore
+
+import (
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// Format is the newest format of commands that this version writes and
+// understands. A new format may be written only once every member understands
+// it (peers say so in their Hello), else machines would disagree.
+const Format = 1
+
+// Machine is the state that all nodes share, as of some place in the log. It
+// is safe for concurrent use: Apply calls come one after another, reads see
+// the state between two of them. Nothing that it hands out changes afterwards.
+type Machine struct {
+	mu sync.Mutex
+	state
+}
+
+// state is everything that a snapshot holds.
+type state struct {
+	revision manifest.Revision
+	cluster  *pb.InitCluster // nil before the first command
+	voters   []string        // sorted
+	members  map[string]*pb.Member
+	removed  map[string]bool // ids of members that were removed
+	trees    map[string]*tree
+	tokens   map[string]*token
+	sessions map[string]*session
+	parts    []*partial
+	history  []manifest.Commit // of consecutive revisions, up to revision
+	below    manifest.Revision // history holds the revisions from below on
+}
+
+func newState() state {
+	return state{
+		members:  make(map[string]*pb.Member),
+		removed:  make(map[string]bool),
+		trees:    make(map[string]*tree),
+		tokens:   make(map[string]*token),
+		sessions: make(map[string]*session),
+		below:    1,
+	}
+}
+
+// NewMachine returns the state before the first command.
+func NewMachine() *Machine { return &Machine{state: newState()} }
+
+// ApplyEntry applies the bytes of one log entry. What is no command is an
+// outcome like any other.
+func (m *Machine) ApplyEntry(entry []byte) *pb.Outcome {
+	cmd := new(pb.Command)
+	if err := proto.Unmarshal(entry, cmd); err != nil {
+		return refuse(CodeMalformed, "log entry of %d bytes is no command", len(entry))
+	}
+	return m.Apply(cmd)
+}
+
+// Apply applies one command and returns its outcome. It is deterministic: the
+// outcome depends on the commands before it, the voters and cmd alone. cmd and
+// the outcome must not be changed afterwards: the machine keeps parts of them.
+func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if cmd.GetFormat() != Format {
+		return refuse(CodeFormat, "command format %d is not known here (this version knows %d); upgrade this node", cmd.GetFormat(), Format)
+	}
+	switch do := cmd.GetDo().(type) {
+	case *pb.Command_Propose:
+		return m.propose(do.Propose)
+	case *pb.Command_PutMember:
+		return m.putMember(do.PutMember, cmd.GetTimeNs())
+	case *pb.Command_RemoveMember:
+		return m.removeMember(do.RemoveMember)
+	case *pb.Command_PutToken:
+		return m.putToken(do.PutToken, cmd.GetTimeNs())
+	case *pb.Command_UseToken:
+		return m.useToken(do.UseToken, cmd.GetTimeNs())
+	case *pb.Command_PutTree:
+		return m.putTree(do.PutTree)
+	case *pb.Command_InitCluster:
+		return m.initCluster(do.InitCluster)
+	case *pb.Command_TrimHistory:
+		return m.trimHistory(do.TrimHistory)
+	case *pb.Command_Noop:
+		return done()
+	}
+	return refuse(CodeMalformed, "command says nothing that this version knows to do")
+}
+
+// Revision returns the newest committed revision.
+func (m *Machine) Revision() manifest.Revision {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.revision
+}
+
+// Cluster returns the cluster's identity; id is empty before InitCluster.
+// caKey is empty where the operator brought an own PKI.
+func (m *Machine) Cluster() (id string, caCert, caKey []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cluster.GetClusterId(), m.cluster.GetCaCertPem(), m.cluster.GetCaKeyPem()
+}
+
+func (s *state) initCluster(c *pb.InitCluster) *pb.Outcome {
+	if !validName(c.GetClusterId()) {
+		return refuse(CodeMalformed, "a cluster needs an id")
+	}
+	if s.cluster != nil && !proto.Equal(s.cluster, c) {
+		return refuse(CodeInitialized, "this log already belongs to cluster %s", s.cluster.GetClusterId())
+	}
+	s.cluster = c
+	return done()
+}

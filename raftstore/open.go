@@ -1,0 +1,219 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// Store is this node's part of the replicated log. Open starts it, Close stops
+// it; all methods are safe for concurrent use.
+type Store struct {
+	cfg       Config
+	log       *slog.Logger
+	machine   *Machine
+	fsm       *fsm
+	disk      *raftboltdb.BoltStore
+	logs      *watchedLogs
+	stream    *stream
+	transport *raft.NetworkTransport
+	raft      *raft.Raft
+	sequence  *sequence
+
+	watchers watchers
+	leaders  beacon // signalled when the leader may have changed
+	applied  beacon // signalled when the machine has moved on
+
+	slots    chan struct{} // bounds the commands inside Raft
+	caughtUp atomic.Bool
+	stalled  atomic.Bool
+	free     atomic.Int64 // bytes on the disk
+
+	closing   chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+	running   sync.WaitGroup // watchdog, follow
+
+	entering sync.RWMutex // held (shared) while a command is counted in
+	inside   sync.WaitGroup
+	pending  atomic.Int64 // commands inside Raft
+}
+
+const (
+	logFile = "log.db"
+	// keepSnapshots: the newest may turn out to be damaged.
+	keepSnapshots = 2
+	// maxInside bounds the commands that wait inside Raft.
+	maxInside = 1024
+	// defaultReserve is room for Raft to save its term, whatever happens.
+	defaultReserve = 32 << 20
+)
+
+// Bootstrap begins the log of a new cluster whose only voter is first, in a
+// directory that is missing or empty (else ErrExists). The first entries are
+// written here, at once: a cluster that exists knows its identity. Of cfg, only
+// Dir, ID and Tuning matter.
+func Bootstrap(cfg Config, init *pb.InitCluster, first cluster.Member) error {
+	cfg = cfg.withDefaults()
+	if entries, err := os.ReadDir(cfg.Dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("begin the log: %w", err)
+	} else if len(entries) > 0 {
+		return fmt.Errorf("%s: %w", cfg.Dir, ErrExists)
+	}
+	// Made beside and moved into place: a crash leaves no half of a log.
+	made := cfg
+	made.Dir = filepath.Clean(cfg.Dir) + ".new"
+	if err := os.RemoveAll(made.Dir); err != nil {
+		return fmt.Errorf("begin the log: %w", err)
+	}
+	if err := writeFirst(made, init, first); err != nil {
+		_ = os.RemoveAll(made.Dir)
+		return fmt.Errorf("begin the log: %w", err)
+	}
+	if err := os.Rename(made.Dir, cfg.Dir); err != nil {
+		return fmt.Errorf("begin the log: %w", err)
+	}
+	return syncDir(filepath.Dir(filepath.Clean(cfg.Dir)))
+}
+
+// writeFirst writes the entries that every log begins with. They are committed
+// when the single voter first elects itself.
+func writeFirst(cfg Config, init *pb.InitCluster, first cluster.Member) (err error) {
+	disk, err := openDisk(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, keepSnapshots, newRaftLogger(cfg.Log))
+	if err != nil {
+		return err
+	}
+	voters := raft.Configuration{Servers: []raft.Server{{
+		Suffrage: raft.Voter, ID: raft.ServerID(cfg.ID), Address: raft.ServerAddress(cfg.ID),
+	}}}
+	if err := raft.BootstrapCluster(cfg.raftConfig(), disk, disk, snapshots, nil, voters); err != nil {
+		return err
+	}
+	now := time.Now().UnixNano()
+	commands := []*pb.Command{
+		{Format: Format, TimeNs: now, Do: &pb.Command_InitCluster{InitCluster: init}},
+		{Format: Format, TimeNs: now, Do: &pb.Command_PutMember{PutMember: &pb.PutMember{Member: FromMember(first)}}},
+	}
+	var entries []*raft.Log
+	for i, cmd := range commands {
+		data, err := proto.Marshal(cmd)
+		if err != nil {
+			return err
+		}
+		// Index 1 is the configuration; the term is the one it was given.
+		entries = append(entries, &raft.Log{Index: uint64(i) + 2, Term: 1, Type: raft.LogCommand, Data: data, AppendedAt: time.Unix(0, now)})
+	}
+	if err := disk.StoreLogs(entries); err != nil {
+		return err
+	}
+	return syncDir(cfg.Dir)
+}
+
+func openDisk(dir string) (*raftboltdb.BoltStore, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return raftboltdb.New(raftboltdb.Options{
+		Path: filepath.Join(dir, logFile),
+		BoltOptions: &bbolt.Options{
+			// The free list is rebuilt at a start instead of written with each
+			// append; as a map it stays fast after a log was truncated.
+			NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+			Timeout: time.Second, // of the file lock: another daemon has it
+		},
+	})
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (c Config) withDefaults() Config {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Reserve == 0 {
+		c.Reserve = defaultReserve
+	}
+	c.Tuning = c.Tuning.withDefaults()
+	return c
+}
+
+// Open starts this node's part of the log: on what the directory holds, or, in
+// an empty one, as a node that waits for a leader to add it.
+func Open(cfg Config) (*Store, error) {
+	return open(cfg, func(disk logs) logs { return disk })
+}
+
+// open lets a test put a faulty disk under the log.
+func open(cfg Config, wrap func(logs) logs) (*Store, error) {
+	cfg = cfg.withDefaults()
+	disk, err := openDisk(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, err)
+	}
+	s := &Store{
+		cfg: cfg, log: cfg.Log, machine: NewMachine(), disk: disk, stream: newStream(cfg.Stream, cfg.ID),
+		slots: make(chan struct{}, maxInside), closing: make(chan struct{}),
+	}
+	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }}
+	s.logs = &watchedLogs{logs: wrap(disk)}
+	s.lookAtDisk()
+	if err := s.start(); err != nil {
+		_ = disk.Close()
+		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) start() (err error) {
+	if s.sequence, err = newSequence(s.disk); err != nil {
+		return err
+	}
+	config := s.cfg.raftConfig()
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.Dir, keepSnapshots, config.Logger)
+	if err != nil {
+		return err
+	}
+	cache, err := raft.NewLogCache(512, s.logs)
+	if err != nil {
+		return err
+	}
+	s.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
+		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
+	})
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.disk, snapshots, s.transport); err != nil {
+		s.transport.CloseStreams()
+		_ = s.transport.Close()
+		s.stream.wait()
+		return err
+	}
+	s.running.Add(2)
+	go s.watchdog()
+	go s.follow()
+	return nil
+}

@@ -1,0 +1,234 @@
+package raftstore
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"unicode/utf8"
+
+	gproto "google.golang.org/protobuf/proto"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/proto"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// maxRecord bounds one record of a snapshot, in bytes: a commit of the largest
+// changeset, with what stood there before.
+const maxRecord = 512 << 20
+
+// ErrSnapshot: a snapshot is torn, damaged or of another format.
+var ErrSnapshot = errors.New("unusable snapshot")
+
+// Restore replaces the state by a snapshot. Where the snapshot is unusable
+// (ErrSnapshot) the machine stays as it was.
+func (m *Machine) Restore(in io.Reader) error {
+	fresh := restoring{state: newState()}
+	if err := fresh.read(in); err != nil {
+		return fmt.Errorf("%w: %w", ErrSnapshot, err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.state = fresh.state
+	return nil
+}
+
+// restoring is a state that is being read. Nothing in a snapshot is trusted:
+// it may have come from a peer.
+type restoring struct {
+	state
+	tree *tree // that the nodes being read belong to
+}
+
+func (r *restoring) read(in io.Reader) error {
+	records := recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
+	first, err := records.next()
+	if err != nil {
+		return err
+	}
+	if err := r.header(first.GetHeader()); err != nil {
+		return err
+	}
+	for {
+		before := records.count
+		rec, err := records.next()
+		if err != nil {
+			return err
+		}
+		if t := rec.GetTrailer(); t != nil {
+			if digest := records.before(); t.GetRecords() != before || !bytes.Equal(t.GetDigest(), digest[:]) {
+				return errors.New("the digest does not match the content")
+			}
+			return r.complete()
+		}
+		if err := r.record(rec); err != nil {
+			return fmt.Errorf("record %d: %w", before, err)
+		}
+	}
+}
+
+func (r *restoring) header(h *pb.SnapshotHeader) error {
+	if h.GetFormat() != SnapshotFormat {
+		return fmt.Errorf("format %d is not known here (this version knows %d)", h.GetFormat(), SnapshotFormat)
+	}
+	if h.GetHistoryBelow() == 0 || h.GetHistoryBelow()-1 > h.GetRevision() {
+		return fmt.Errorf("history from %d up to revision %d", h.GetHistoryBelow(), h.GetRevision())
+	}
+	r.revision, r.below = manifest.Revision(h.GetRevision()), manifest.Revision(h.GetHistoryBelow())
+	r.cluster = h.GetCluster()
+	r.voters = slices.Compact(slices.Sorted(slices.Values(h.GetVoters())))
+	for _, id := range h.GetRemoved() {
+		r.removed[id] = true
+	}
+	return nil
+}
+
+func (r *restoring) record(rec *pb.SnapshotRecord) error {
+	switch of := rec.GetOf().(type) {
+	case *pb.SnapshotRecord_Tree:
+		return r.addTree(of.Tree.GetTree())
+	case *pb.SnapshotRecord_Node:
+		return r.addNode(of.Node)
+	case *pb.SnapshotRecord_Commit:
+		return r.addCommit(of.Commit)
+	case *pb.SnapshotRecord_Member:
+		return r.addMember(of.Member)
+	case *pb.SnapshotRecord_Token:
+		return r.addToken(of.Token)
+	case *pb.SnapshotRecord_Session:
+		return r.addSession(of.Session)
+	case *pb.SnapshotRecord_Part:
+		return r.addPart(of.Part)
+	}
+	return errors.New("of a kind that is not known here")
+}
+
+func (r *restoring) addTree(t *pb.PutTree) error {
+	if _, ok := r.trees[t.GetName()]; ok || r.putTree(t).GetCode() != uint32(Done) {
+		return fmt.Errorf("malformed tree %q", t.GetName())
+	}
+	r.tree = r.trees[t.GetName()]
+	return nil
+}
+
+// addNode relies on path order: a parent stands before what is in it.
+func (r *restoring) addNode(n *pb.SnapshotNode) error {
+	p, err := manifest.ParsePath(string(n.GetPath()))
+	if err != nil {
+		return err
+	}
+	node, err := proto.ToNode(n.GetNode())
+	if err != nil {
+		return fmt.Errorf("path %q: %w", p, err)
+	}
+	switch {
+	case r.tree == nil || r.tree.info.GetName() != n.GetTree():
+		return fmt.Errorf("path %q is of tree %q, which was not announced", p, n.GetTree())
+	case node.Entry.Absent() || node.Revision == 0 || node.Revision > r.revision || !utf8.ValidString(node.Author):
+		return fmt.Errorf("path %q: malformed node", p)
+	case p.Dir() != "" && !r.tree.nodes.Entry(p.Dir()).IsDir():
+		return fmt.Errorf("path %q has no parent directory", p)
+	}
+	r.tree.nodes.Set(p, node)
+	return nil
+}
+
+func (r *restoring) addCommit(c *pb.Commit) error {
+	commit, err := proto.ToCommit(c)
+	if err != nil {
+		return err
+	}
+	if want := r.below + manifest.Revision(len(r.history)); commit.Revision != want || want > r.revision {
+		return fmt.Errorf("revision %d where %d was due", commit.Revision, want)
+	}
+	r.history = append(r.history, commit)
+	return nil
+}
+
+func (r *restoring) addMember(m *pb.Member) error {
+	if o := r.admissible(m); o != nil {
+		return errors.New(o.GetMessage())
+	}
+	r.members[m.GetId()] = m
+	return nil
+}
+
+func (r *restoring) addToken(t *pb.SnapshotToken) error {
+	put := t.GetToken()
+	if !validToken(put) || r.tokens[put.GetId()] != nil || len(r.tokens) >= maxTokens {
+		return fmt.Errorf("malformed token %q", put.GetId())
+	}
+	r.tokens[put.GetId()] = &token{put: put, usedBy: t.GetUsedBy()}
+	return nil
+}
+
+func (r *restoring) addSession(s *pb.SnapshotSession) error {
+	if _, ok := r.members[s.GetNode()]; !ok || s.GetSeq() == 0 || r.remembered(s.GetNode(), s.GetSeq()) != nil {
+		return fmt.Errorf("malformed session %s/%d", s.GetNode(), s.GetSeq())
+	}
+	outcome := s.GetOutcome()
+	if outcome == nil {
+		outcome = done()
+	}
+	r.remember(s.GetNode(), s.GetSeq(), outcome)
+	return nil
+}
+
+func (r *restoring) addPart(c *pb.Changeset) error {
+	id := proto.ToID(c.GetId())
+	if _, ok := r.members[id.Node]; !ok {
+		return fmt.Errorf("part of %s, who is no member", id)
+	}
+	if whole, o := r.gather(id, c); whole != nil || o.GetCode() != uint32(Done) {
+		return fmt.Errorf("malformed part of %s", id)
+	}
+	return nil
+}
+
+// complete checks what only the whole can tell.
+func (r *restoring) complete() error {
+	if have := r.below + manifest.Revision(len(r.history)); have != r.revision+1 {
+		return fmt.Errorf("history ends before revision %d, the snapshot's is %d", have, r.revision)
+	}
+	return nil
+}
+
+// recordReader reads what recordWriter wrote.
+type recordReader struct {
+	in    *bufio.Reader
+	hash  manifest.Hasher // of the records before the one in buf
+	buf   bytes.Buffer    // the latest record
+	count uint64
+}
+
+// before is the digest of all records before the latest.
+func (r *recordReader) before() manifest.Digest { return r.hash.Digest() }
+
+func (r *recordReader) next() (*pb.SnapshotRecord, error) {
+	if r.count > 0 { // a Hasher's Write never fails
+		_, _ = r.hash.Write(binary.AppendUvarint(nil, uint64(r.buf.Len())))
+		_, _ = r.hash.Write(r.buf.Bytes())
+	}
+	size, err := binary.ReadUvarint(r.in)
+	if err != nil {
+		return nil, fmt.Errorf("torn after %d records: %w", r.count, err)
+	}
+	if size > maxRecord {
+		return nil, fmt.Errorf("record of %d bytes, the limit is %d", size, maxRecord)
+	}
+	// The buffer grows with what is there, not with what was declared.
+	r.buf.Reset()
+	if _, err := io.CopyN(&r.buf, r.in, int64(size)); err != nil {
+		return nil, fmt.Errorf("torn after %d records: %w", r.count, err)
+	}
+	rec := new(pb.SnapshotRecord)
+	if err := gproto.Unmarshal(r.buf.Bytes(), rec); err != nil {
+		return nil, err
+	}
+	r.count++
+	return rec, nil
+}

@@ -1,0 +1,151 @@
+package raftstore
+
+import (
+	"bufio"
+	"encoding/binary"
+	"io"
+	"maps"
+	"slices"
+
+	gproto "google.golang.org/protobuf/proto"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/proto"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// SnapshotFormat is the format that WriteTo writes and Restore reads.
+const SnapshotFormat = 1
+
+// Frozen is a machine's state at one moment. It does not change, and may be
+// written while the machine goes on.
+type Frozen struct{ state }
+
+// Freeze copies the state: manifests and history are shared (copy on write),
+// the rest is small.
+func (m *Machine) Freeze() *Frozen {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := &Frozen{state: m.state}
+	f.members = maps.Clone(m.members)
+	f.removed = maps.Clone(m.removed)
+	f.trees = make(map[string]*tree, len(m.trees))
+	for name, t := range m.trees {
+		f.trees[name] = &tree{info: t.info, nodes: t.share()}
+	}
+	f.tokens = make(map[string]*token, len(m.tokens))
+	for id, t := range m.tokens {
+		f.tokens[id] = &token{put: t.put, usedBy: t.usedBy}
+	}
+	f.sessions = make(map[string]*session, len(m.sessions))
+	for node, s := range m.sessions {
+		f.sessions[node] = &session{newest: s.newest, outcomes: maps.Clone(s.outcomes)}
+	}
+	f.parts = make([]*partial, len(m.parts))
+	for i, p := range m.parts {
+		f.parts[i] = &partial{id: p.id, parts: p.parts, bytes: p.bytes}
+	}
+	return f
+}
+
+// Revision returns the newest revision in the snapshot.
+func (f *Frozen) Revision() manifest.Revision { return f.revision }
+
+// WriteTo writes the snapshot: a header, records in a fixed order, a trailer
+// with their number and digest. Equal states write equal bytes.
+func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
+	w := newRecordWriter(out)
+	w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Header{Header: f.header()}})
+	f.writeTrees(w)
+	for _, c := range f.history {
+		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Commit{Commit: proto.FromCommit(c)}})
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.members)) {
+		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Member{Member: f.members[id]}})
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.tokens)) {
+		t := f.tokens[id]
+		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Token{Token: &pb.SnapshotToken{Token: t.put, UsedBy: t.usedBy}}})
+	}
+	f.writeSessions(w)
+	for _, p := range f.parts {
+		for _, c := range p.parts {
+			w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Part{Part: c}})
+		}
+	}
+	return w.finish()
+}
+
+func (f *Frozen) header() *pb.SnapshotHeader {
+	return &pb.SnapshotHeader{
+		Format: SnapshotFormat, Revision: uint64(f.revision), Cluster: f.cluster, Voters: f.voters,
+		HistoryBelow: uint64(f.below), Removed: slices.Sorted(maps.Keys(f.removed)),
+	}
+}
+
+func (f *Frozen) writeTrees(w *recordWriter) {
+	for _, name := range slices.Sorted(maps.Keys(f.trees)) {
+		t := f.trees[name]
+		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Tree{Tree: &pb.SnapshotTree{Tree: t.info}}})
+		t.nodes.All(func(p manifest.Path, n manifest.Node) bool {
+			w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Node{Node: &pb.SnapshotNode{
+				Tree: name, Path: []byte(p), Node: proto.FromNode(n),
+			}}})
+			return w.err == nil
+		})
+	}
+}
+
+func (f *Frozen) writeSessions(w *recordWriter) {
+	for _, node := range slices.Sorted(maps.Keys(f.sessions)) {
+		outcomes := f.sessions[node].outcomes
+		for _, seq := range slices.Sorted(maps.Keys(outcomes)) {
+			w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Session{Session: &pb.SnapshotSession{
+				Node: node, Seq: seq, Outcome: outcomes[seq],
+			}}})
+		}
+	}
+}
+
+// recordWriter writes length-prefixed records and digests them. The first
+// error sticks.
+type recordWriter struct {
+	out     *bufio.Writer
+	hash    manifest.Hasher
+	buf     []byte
+	records uint64
+	bytes   int64
+	err     error
+}
+
+func newRecordWriter(out io.Writer) *recordWriter {
+	return &recordWriter{out: bufio.NewWriterSize(out, 1<<16), hash: manifest.NewHasher()}
+}
+
+func (w *recordWriter) put(r *pb.SnapshotRecord) {
+	if w.err != nil {
+		return
+	}
+	body := gproto.MarshalOptions{Deterministic: true}
+	size := body.Size(r)
+	w.buf = binary.AppendUvarint(w.buf[:0], uint64(size))
+	if w.buf, w.err = body.MarshalAppend(w.buf, r); w.err != nil {
+		return
+	}
+	_, _ = w.hash.Write(w.buf) // a Hasher's Write never fails
+	n, err := w.out.Write(w.buf)
+	w.records++
+	w.bytes += int64(n)
+	w.err = err
+}
+
+func (w *recordWriter) finish() (int64, error) {
+	digest := w.hash.Digest()
+	w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Trailer{Trailer: &pb.SnapshotTrailer{
+		Records: w.records, Digest: digest[:],
+	}}})
+	if w.err == nil {
+		w.err = w.out.Flush()
+	}
+	return w.bytes, w.err
+}

@@ -1,0 +1,117 @@
+package raftstore
+
+import (
+	"errors"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/gatesync/gatesync/cluster"
+)
+
+// hangingLogs is a disk whose writes hang while the gate is shut.
+type hangingLogs struct {
+	logs
+	mu   sync.Mutex
+	gate chan struct{} // nil: open
+}
+
+func (h *hangingLogs) shut() (open func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	gate := make(chan struct{})
+	h.gate = gate
+	return sync.OnceFunc(func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.gate = nil
+		close(gate)
+	})
+}
+
+func (h *hangingLogs) StoreLogs(l []*raft.Log) error {
+	h.mu.Lock()
+	gate := h.gate
+	h.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	return h.logs.StoreLogs(l)
+}
+
+func TestALeaderWhoseDiskHangsIsReplaced(t *testing.T) {
+	c := newTestCluster(t)
+	c.tune.Stall = 400 * time.Millisecond
+	disks := map[cluster.NodeID]*hangingLogs{}
+	c.wrap = func(id cluster.NodeID) func(logs) logs {
+		return func(l logs) logs {
+			disks[id] = &hangingLogs{logs: l}
+			return disks[id]
+		}
+	}
+	stores := c.found(3)
+	old, others := c.leader(stores)
+	open := disks[old.cfg.ID].shut()
+	t.Cleanup(open) // before the stores close
+	c.mkdir(others[0], "d")
+	if id, _ := others[0].Leader(); id == old.cfg.ID {
+		t.Fatal("the leader whose disk hangs still leads")
+	}
+	if old.Quorum() {
+		t.Error("a node that cannot write sees a quorum")
+	}
+	open()
+	c.await(old, "the others again", old.CaughtUp)
+	c.agree(stores...)
+}
+
+// TestCloseDoesNotHangWithTheDisk: it gives up in bounded time, and says so.
+func TestCloseDoesNotHangWithTheDisk(t *testing.T) {
+	c := newTestCluster(t)
+	var disk *hangingLogs
+	c.wrap = func(cluster.NodeID) func(logs) logs {
+		return func(l logs) logs {
+			disk = &hangingLogs{logs: l}
+			return disk
+		}
+	}
+	s := c.found(1)[0]
+	c.await(s, "caught up", s.CaughtUp)
+	open := disk.shut()
+	failed := make(chan error, 1)
+	go func() {
+		_, err := s.Propose(c.ctx(), makeDir("d"))
+		failed <- err
+	}()
+	c.await(s, "a write that hangs", func() bool { return s.logs.stalled(0) })
+	err := s.Close()
+	open() // the rest may end now
+	if !errors.Is(err, ErrNotStopped) {
+		t.Fatalf("close: %v", err)
+	}
+	if err := <-failed; !errors.Is(err, ErrClosed) {
+		t.Fatalf("the proposal: %v", err)
+	}
+	s.inside.Wait()
+	s.running.Wait()
+	_ = s.disk.Close()
+	s.closeErr = nil // told above; the test's own Close is to be silent
+}
+
+func TestAFullDiskRefusesEarly(t *testing.T) {
+	c := newTestCluster(t)
+	s := c.found(1)[0]
+	s.cfg.Reserve = math.MaxInt64
+	s.lookAtDisk()
+	_, _, err := s.ApplyLocal(c.ctx(), noop())
+	var room *RoomError
+	if !errors.Is(err, ErrNoRoom) || !errors.As(err, &room) || room.Free <= 0 {
+		t.Fatalf("error %v, want no room", err)
+	}
+	s.cfg.Reserve = 1
+	s.lookAtDisk()
+	c.mkdir(s, "d")
+}

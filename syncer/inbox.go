@@ -1,0 +1,111 @@
+package syncer
+
+import (
+	"sync"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+// hintChunk bounds how many hints one Handle call takes, so that a scan of a
+// large tree does not hold up everything else that happens.
+const hintChunk = 1024
+
+// inbox is where every goroutine of the executor posts what happened, and from
+// which the loop's goroutine takes it. Posting never blocks: a hint that is
+// there already costs nothing, and every other event answers work that the
+// loop asked for, so the inbox is bounded by what is under way.
+type inbox struct {
+	mu     sync.Mutex
+	hints  map[manifest.Path]struct{}
+	events []Event
+	calls  []func(*Loop)
+	ready  chan struct{} // holds a token while something is there
+}
+
+func newInbox() *inbox {
+	return &inbox{hints: map[manifest.Path]struct{}{}, ready: make(chan struct{}, 1)}
+}
+
+func (b *inbox) signal() {
+	select {
+	case b.ready <- struct{}{}:
+	default:
+	}
+}
+
+// hint posts Hinted, merged with the hints that are waiting.
+func (b *inbox) hint(paths ...manifest.Path) {
+	if len(paths) == 0 {
+		return
+	}
+	b.mu.Lock()
+	for _, p := range paths {
+		b.hints[p] = struct{}{}
+	}
+	b.mu.Unlock()
+	b.signal()
+}
+
+// post adds an event. Answers of the same kind in a row become one event, so
+// that what became known together is decided together.
+func (b *inbox) post(ev Event) {
+	b.mu.Lock()
+	defer b.signal()
+	defer b.mu.Unlock()
+	if n := len(b.events); n > 0 {
+		switch last := b.events[n-1].(type) {
+		case Looked:
+			if ev, ok := ev.(Looked); ok {
+				last.Observations = append(last.Observations, ev.Observations...)
+				b.events[n-1] = last
+				return
+			}
+		case Fetched:
+			if ev, ok := ev.(Fetched); ok {
+				last.Have = append(last.Have, ev.Have...)
+				last.Failed = append(last.Failed, ev.Failed...)
+				b.events[n-1] = last
+				return
+			}
+		}
+	}
+	b.events = append(b.events, ev)
+}
+
+// call has fn run by the loop's goroutine, between two events.
+func (b *inbox) call(fn func(*Loop)) {
+	b.mu.Lock()
+	b.calls = append(b.calls, fn)
+	b.mu.Unlock()
+	b.signal()
+}
+
+// take returns what is there: hints first, because whatever else was posted
+// (Scanned above all) may promise that they are in.
+func (b *inbox) take() ([]Event, []func(*Loop)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var out []Event
+	for len(b.hints) > 0 {
+		paths := make([]manifest.Path, 0, min(len(b.hints), hintChunk))
+		for p := range b.hints {
+			paths = append(paths, p)
+			delete(b.hints, p)
+			if len(paths) == hintChunk {
+				break
+			}
+		}
+		out = append(out, Hinted{Paths: paths})
+	}
+	out = append(out, b.events...)
+	calls := b.calls
+	b.events, b.calls = nil, nil
+	return out, calls
+}
+
+// idle tells whether nothing is waiting.
+func (b *inbox) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.hints) == 0 && len(b.events) == 0 && len(b.calls) == 0
+}

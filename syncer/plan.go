@@ -1,0 +1,126 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
+)
+
+// planned says, on disk, what a staged name is about. It is written before the
+// first swap and removed after what the swap displaced has been dealt with. The
+// inode tells, after a crash, what we staged and never swapped (to be removed)
+// from what came out of the tree (to be judged).
+type planned struct {
+	name   string
+	path   manifest.Path
+	ino    uint64 // of what we staged; 0 where the name was for taking out
+	expect Ancestor
+	winner manifest.Revision
+}
+
+func (r *records) planned() (map[string]planned, error) {
+	out := map[string]planned{}
+	err := r.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte(bucketPlan)).ForEach(func(k, v []byte) error {
+			p, err := decodePlanned(string(k), v)
+			out[string(k)] = p
+			return err
+		})
+	})
+	return out, err
+}
+
+// recoverStaging empties the staging directory of what an earlier run left
+// there: Open calls it, and whoever finds a lost root again. Nothing works in
+// the tree meanwhile. What cannot be judged now goes to the quarantine.
+func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
+	plan, err := s.rec.planned()
+	if err != nil {
+		return &DamagedError{File: s.rec.file, Err: err}
+	}
+	names, err := root.ListStaged()
+	if err != nil {
+		return fmt.Errorf("list the staging directory: %w", err)
+	}
+	inHand := s.quarantine.names()
+	done := recordJob{}
+	there := map[string]bool{}
+	for _, name := range names {
+		key := strings.TrimSuffix(name, "~")
+		there[key] = true
+		if inHand[name] {
+			continue
+		}
+		p, known := plan[key]
+		if err := s.recoverOne(ctx, root, name, p, known); err != nil {
+			return fmt.Errorf("recover %q in the staging directory: %w", name, err)
+		}
+	}
+	for key := range plan {
+		if !there[key] {
+			done.unplan = append(done.unplan, key)
+		}
+	}
+	if len(done.unplan) == 0 {
+		return nil
+	}
+	return s.rec.db.Update(done.write)
+}
+
+// recoverOne deals with one staged name.
+func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p planned, known bool) error {
+	st, err := root.StatStaged(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	beside := strings.HasSuffix(name, "~")
+	switch {
+	case known && !beside && st.Ino == p.ino:
+		s.log.Info("removing what was staged and never put in place", "path", p.path)
+		if err := root.RemoveStaged(name); err != nil {
+			return err
+		}
+		return s.rec.db.Update(recordJob{unplan: []string{p.name}}.write)
+	case known && st.Kind == manifest.Dir:
+		if now, err := root.Lstat(p.path); err == nil && now.Ino == p.ino {
+			return root.Exchange(name, p.path) // a directory that came out by mistake; ours is removed the next time
+		}
+		s.log.Error("a directory is left in the staging directory; move it back by hand", "path", p.path, "staged", name)
+		return nil
+	case !known && !s.rec.fresh:
+		// Not in the plan: never swapped, so nothing but our own copy.
+		return root.RemoveStaged(name)
+	}
+	d := displaced{name: name, plan: strings.TrimSuffix(name, "~"), path: p.path, expect: p.expect.Entry, winner: p.winner}
+	if !known {
+		// The records are new: this may be anybody's only copy.
+		d.path = manifest.Path("unknown-" + name)
+	}
+	err = s.judgeIn(ctx, root, d)
+	if err != nil {
+		s.log.Info("a displaced file is judged later", "path", p.path, "err", err)
+		s.quarantine.add(d)
+	}
+	return nil
+}
+
+// names tells which staged names are in quarantine.
+func (q *quarantine) names() map[string]bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	out := map[string]bool{}
+	for _, d := range q.items {
+		out[d.name] = true
+	}
+	return out
+}

@@ -1,0 +1,139 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
+	"github.com/gatesync/gatesync/vfs/errorfs"
+)
+
+func drawEntry(t *rapid.T) manifest.Entry {
+	e := manifest.Entry{
+		Kind: manifest.Kind(rapid.IntRange(1, 3).Draw(t, "kind")), Mode: rapid.Uint32Range(0, 0o777).Draw(t, "mode"),
+		Size: rapid.Int64().Draw(t, "size"), MTime: rapid.Int64().Draw(t, "mtime"), Target: rapid.String().Draw(t, "target"),
+	}
+	copy(e.Digest[:], rapid.SliceOfN(rapid.Byte(), 0, 32).Draw(t, "digest"))
+	return e
+}
+
+func drawAncestor(t *rapid.T) Ancestor {
+	return Ancestor{
+		Entry: drawEntry(t), Revision: manifest.Revision(rapid.Uint64().Draw(t, "revision")), Author: rapid.String().Draw(t, "author"),
+		Stamp: Stamp{
+			Ino: rapid.Uint64().Draw(t, "ino"), Size: rapid.Int64().Draw(t, "ssize"), MTime: rapid.Int64().Draw(t, "smtime"),
+			CTime: rapid.Int64().Draw(t, "ctime"), Racy: rapid.Bool().Draw(t, "racy"),
+		},
+	}
+}
+
+func TestCodecReadsWhatItWrote(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a := drawAncestor(t)
+		if got, err := decodeAncestor(encodeAncestor(a)); err != nil || got != a {
+			t.Fatalf("%+v became %+v (%v)", a, got, err)
+		}
+		p := planned{name: "n", path: manifest.Path(rapid.String().Draw(t, "path")), ino: 7, expect: a, winner: 9}
+		if got, err := decodePlanned("n", encodePlanned(p)); err != nil || got != p {
+			t.Fatalf("%+v became %+v (%v)", p, got, err)
+		}
+		n := Note{Guard: GuardLeft, Why: rapid.String().Draw(t, "why"), Time: 3, Entry: a.Entry, Base: 4}
+		if got, err := decodeNote(encodeNote(n)); err != nil || got != n {
+			t.Fatalf("%+v became %+v (%v)", n, got, err)
+		}
+		c := Conflict{ID: "x", Path: p.path, Lost: a.Entry, Winner: 5, Time: 6, Why: n.Why}
+		if got, err := decodeConflict("x", encodeConflict(c)); err != nil || got != c {
+			t.Fatalf("%+v became %+v (%v)", c, got, err)
+		}
+	})
+}
+
+func TestCodecRefusesDamage(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		whole := encodeAncestor(drawAncestor(t))
+		cut := whole[:rapid.IntRange(0, len(whole)-1).Draw(t, "cut")]
+		if a, err := decodeAncestor(cut); err == nil {
+			t.Fatalf("%d of %d bytes were taken for %+v", len(cut), len(whole), a)
+		}
+		_, _ = decodeAncestor(rapid.SliceOf(rapid.Byte()).Draw(t, "noise")) // must not panic
+	})
+}
+
+func TestDamagedRecordsSayWhatToDo(t *testing.T) {
+	_, b := committedFile(t, nil, "f", "x")
+	b.halt()
+	file := filepath.Join(b.dir, "t.db")
+	info, err := os.Stat(file)
+	must(t, err)
+	for name, damage := range map[string]func() error{
+		"truncated": func() error { return os.Truncate(file, info.Size()/2) },
+		"empty pages": func() error {
+			return os.WriteFile(file, make([]byte, info.Size()), 0o600)
+		},
+		"noise": func() error { return os.WriteFile(file, []byte("not a database"), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			must(t, damage())
+			s, err := Open(b.cfg)
+			var damaged *DamagedError
+			if err == nil {
+				_ = s.Close()
+			}
+			if !errors.As(err, &damaged) || damaged.File != file {
+				t.Errorf("opened a damaged file: %v", err)
+			}
+		})
+	}
+}
+
+// TestPersisterKeepsTheOrderOfAPath: a large file that is flushed beside the
+// queue must not overwrite what was recorded about its path later.
+func TestPersisterKeepsTheOrderOfAPath(t *testing.T) {
+	dir := t.TempDir()
+	rec, err := openRecords(filepath.Join(dir, "t.db"))
+	must(t, err)
+	defer rec.close()
+	must(t, os.MkdirAll(filepath.Join(dir, "root"), 0o755))
+	must(t, os.WriteFile(filepath.Join(dir, "root", "big"), []byte("x"), 0o644))
+	hang := errorfs.Hang("SyncFile")
+	defer hang.Release()
+	root := newRootKeeper(func() (vfs.FS, error) {
+		r, err := vfs.OpenRoot(filepath.Join(dir, "root"), vfs.Options{})
+		if err != nil {
+			return nil, err
+		}
+		return errorfs.Wrap(r, hang), nil
+	}, marker{Format: 1}, slog.New(slog.DiscardHandler))
+	_, err = root.find(context.Background(), true, nil)
+	must(t, err)
+	defer root.close()
+	p := newPersister(rec, root, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); p.run(ctx) }()
+
+	old := Ancestor{Entry: manifest.Entry{Kind: manifest.File, Size: bigFile}, Revision: 1}
+	younger := Ancestor{Entry: manifest.Entry{Kind: manifest.File, Size: 3}, Revision: 2}
+	p.add(recordJob{updates: []Update{{Path: "big", Ancestor: &old, Flush: true}}})
+	<-hang.Entered()
+	written := make(chan error, 1)
+	p.add(recordJob{updates: []Update{{Path: "big", Ancestor: &younger}}, done: func(err error) { written <- err }})
+	must(t, <-written) // although the flush of the large one still hangs
+	hang.Release()
+	p.slow.Wait()
+	cancel()
+	<-ended
+	known, err := rec.load("")
+	must(t, err)
+	if got, _ := known.state.Ancestors.Get("big"); !reflect.DeepEqual(got, younger) {
+		t.Errorf("recorded %+v", got)
+	}
+}

@@ -1,0 +1,128 @@
+package syncer
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
+)
+
+// remove takes a file, a symlink or an empty directory away.
+func (a *applier) remove(j *job) error {
+	st, err := a.fs.Lstat(j.step.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		j.end(StepDone, nil) // nil ancestor: absent
+		j.unplan, j.touched = j.name != "", true
+		return nil
+	case err != nil:
+		return err
+	case st.Kind != j.step.Expect.Entry.Kind:
+		j.surprise("a %s stands there", kindName(st.Kind))
+		return nil
+	}
+	if st.Kind == manifest.Dir {
+		if a.dropDir(j) {
+			j.end(StepDone, nil)
+		}
+		return nil
+	}
+	gone, err := a.takeOut(j)
+	if gone {
+		j.end(StepDone, nil)
+	}
+	return err
+}
+
+// dropDir removes an empty directory. What it does not do ends the job.
+func (a *applier) dropDir(j *job) (gone bool) {
+	err := a.fs.Rmdir(j.step.Path)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		j.touched = true
+		return true
+	case !errors.Is(err, vfs.ErrNotEmpty):
+		a.failed(j, err)
+		return false
+	}
+	names, err := a.fs.ReadDir(j.step.Path)
+	if err != nil {
+		a.failed(j, err)
+		return false
+	}
+	for _, e := range names {
+		if !a.s.cfg.Ignore.Match(j.step.Path.Join(e.Name), e.Stat.Kind == manifest.Dir) {
+			a.s.inbox.hint(j.step.Path.Join(e.Name))
+			j.surprise("%q stands in it", e.Name)
+			return false
+		}
+	}
+	j.end(StepLeft, nil)
+	return false
+}
+
+// takeOut moves a file or symlink out of the tree, looks at it, and puts it
+// back if it is not what was expected. gone tells that the path is free.
+func (a *applier) takeOut(j *job) (gone bool, err error) {
+	var h *held
+	if j.step.Expect.Entry.Kind == manifest.File {
+		if h, err = a.hold(j.step.Path, j.step.Expect); err != nil {
+			return false, err
+		}
+	}
+	if err := a.fs.TakeOut(j.step.Path, j.name); err != nil {
+		if h != nil {
+			h.release()
+		}
+		return false, err
+	}
+	j.touched = true
+	st, err := a.fs.StatStaged(j.name)
+	expected, unsure := false, false
+	switch {
+	case err != nil:
+	case h != nil:
+		expected = st.Ino == h.st.Ino && st.Size == h.st.Size && st.MTime == h.st.MTime && st.Mode == h.st.Mode
+		unsure = h.lease == nil
+	case st.Kind == manifest.Symlink:
+		target, err := a.fs.ReadlinkStaged(j.name)
+		expected = err == nil && target == j.step.Expect.Entry.Target
+	}
+	if h != nil && !h.release() && !unsure {
+		expected = false // somebody opens it for writing at this moment
+	}
+	switch {
+	case expected && !unsure && a.fs.RemoveStaged(j.name) == nil:
+		j.unplan = true
+		return true, nil
+	case expected:
+		a.quarantine(j, j.name)
+		return true, nil
+	}
+	return false, a.putBack(j)
+}
+
+// putBack returns to the tree what should not have been taken out. Where
+// something new stands there by now, it is kept aside instead.
+func (a *applier) putBack(j *job) error {
+	err := a.fs.Place(j.name, j.step.Path)
+	switch {
+	case err == nil:
+		j.unplan = true
+	case errors.Is(err, fs.ErrExist), errors.Is(err, fs.ErrNotExist):
+		a.quarantine(j, j.name)
+	default:
+		return err
+	}
+	j.surprise("it was changed a moment ago")
+	return nil
+}
+
+// quarantine hands what was displaced over, to be judged when it is at rest.
+func (a *applier) quarantine(j *job, name string) {
+	j.kept = true
+	a.s.quarantine.add(displaced{
+		name: name, plan: j.name, path: j.step.Path, expect: j.step.Expect.Entry, winner: j.step.New.Revision,
+	})
+}

@@ -1,0 +1,174 @@
+package syncer
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs/errorfs"
+)
+
+func (b *box) lost() bool {
+	st, err := b.s.Status(ctxOf(b.t))
+	return err == nil && st.Loop.RootLost != ""
+}
+
+func noDeletions(t *testing.T, h *hub) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.commits {
+		for _, ch := range c.Changes {
+			if ch.New.Absent() {
+				t.Errorf("revision %d deletes %s", c.Revision, ch.Path)
+			}
+		}
+	}
+}
+
+func TestRootMovedAwayAndBack(t *testing.T) {
+	h, b := committedFile(t, nil, "d/f", "content")
+	must(t, os.Rename(b.root, b.root+".away"))
+	b.until("the root is lost", b.lost)
+	h.put(t, "g", "meanwhile")
+	must(t, os.Rename(b.root+".away", b.root))
+	b.has("g", "meanwhile")
+	b.settle()
+	noDeletions(t, h)
+}
+
+func TestRootReplacedByAnEmptyDirectory(t *testing.T) {
+	h, b := committedFile(t, nil, "d/f", "content")
+	must(t, os.Rename(b.root, b.root+".away"))
+	must(t, os.Mkdir(b.root, 0o755)) // what a missing mount leaves
+	b.until("the root is lost", b.lost)
+	// A copy of the old root with its marker is taken up.
+	must(t, os.Remove(b.root))
+	must(t, exec.Command("cp", "-a", b.root+".away", b.root).Run())
+	b.until("the root is back", func() bool { return !b.lost() })
+	b.write("d/new", "in the new root")
+	h.committed(t, "d/new", "in the new root")
+	noDeletions(t, h)
+}
+
+func TestEmptiedRootIsHeldUntilApproved(t *testing.T) {
+	h, b := committedFile(t, nil, "d/f", "content")
+	must(t, os.RemoveAll(b.path("d")))
+	must(t, os.RemoveAll(b.path(manifest.MarkerDir)))
+	b.until("the root is lost", func() bool { _ = b.s.Rescan(ctxOf(t)); return b.lost() })
+	b.s.Rule(Approve)
+	b.has("d/f", "content") // the tree comes back: nothing that is missing was a deletion
+	noDeletions(t, h)
+}
+
+func TestRootThatIsMissingAtOpen(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "b")
+	must(t, os.Remove(b.root))
+	b.start()
+	b.until("the root is lost", b.lost)
+	must(t, os.Mkdir(b.root, 0o755))
+	b.until("the root is found", func() bool { return !b.lost() })
+	b.write("f", "x")
+	h.committed(t, "f", "x")
+}
+
+func TestForeignRootIsRefused(t *testing.T) {
+	h, b := committedFile(t, nil, "f", "x")
+	b.halt()
+	b.change = func(c *Config) { c.ClusterID = "c-other" }
+	b.start()
+	b.until("the root is refused", b.lost)
+	b.write("g", "y")
+	if err := b.s.Rescan(ctxOf(t)); !errors.Is(err, ErrRootLost) {
+		t.Errorf("rescan: %v", err)
+	}
+	if !h.tree.Entry("g").Absent() {
+		t.Error("proposed from a foreign root")
+	}
+}
+
+func TestLostRecordsMakeAJoiner(t *testing.T) {
+	h, b := committedFile(t, nil, "kept", "agreed")
+	b.write("own", "local")
+	h.committed(t, "own", "local")
+	b.settle()
+	b.halt()
+	must(t, os.Remove(filepath.Join(b.dir, "t.db")))
+	h.drop(t, "own")
+	b.start()
+	b.until("the file is held", func() bool {
+		st, err := b.s.Status(ctxOf(t))
+		return err == nil && st.Loop.Notes["own"].Guard == GuardJoiner && !st.Loop.Joiner
+	})
+	b.halt()
+	b.start() // a restart remembers both
+	b.settle()
+	if got := b.read("own"); got != "local" {
+		t.Errorf("own is %q", got)
+	}
+	if !h.tree.Entry("own").Absent() {
+		t.Error("a joiner's file was proposed")
+	}
+	st, err := b.s.Status(ctxOf(t))
+	must(t, err)
+	if st.Loop.Joiner {
+		t.Error("still a joiner after the restart")
+	}
+}
+
+func TestUnfitThingsAreHeldAndHoldNobodyUp(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "b").start()
+	must(t, unix.Mkfifo(b.path("fifo"), 0o644))
+	must(t, os.Symlink("/etc/passwd", b.path("absolute")))
+	must(t, os.Symlink("../outside", b.path("out")))
+	b.write("f", "x")
+	h.committed(t, "f", "x")
+	b.settle()
+	st, err := b.s.Status(ctxOf(t))
+	must(t, err)
+	for _, p := range []manifest.Path{"fifo", "absolute", "out"} {
+		if st.Loop.Notes[p].Guard != GuardUnfit {
+			t.Errorf("%s: %+v", p, st.Loop.Notes[p])
+		}
+		if !h.tree.Entry(p).Absent() {
+			t.Errorf("%s was committed", p)
+		}
+	}
+}
+
+func TestLeavesTree(t *testing.T) {
+	for _, c := range []struct {
+		at, target string
+		out        bool
+	}{
+		{"l", "f", false}, {"d/l", "../f", false}, {"d/l", "./x//y", false}, {"a/b/l", "../..", false},
+		{"l", "..", true}, {"l", "../x", true}, {"d/l", "../../x", true}, {"l", "/x", true}, {"l", "", true},
+		{"d/l", "x/../y", true}, {"l", ".gatesync/marker.json", true},
+	} {
+		if why := leavesTree(manifest.Path(c.at), c.target); (why != "") != c.out {
+			t.Errorf("%s -> %q: %q", c.at, c.target, why)
+		}
+	}
+}
+
+func TestHangingDiskDoesNotBlockStatus(t *testing.T) {
+	hang := errorfs.Hang("ReadDir")
+	defer hang.Release()
+	h := newHub()
+	b := newBox(t, h, "b")
+	b.inject = hang
+	b.start()
+	<-hang.Entered()
+	if _, err := b.s.Status(ctxOf(t)); err != nil {
+		t.Error(err)
+	}
+	hang.Release()
+	b.settle()
+}

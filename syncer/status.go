@@ -1,0 +1,38 @@
+package syncer
+
+import "context"
+
+// Status is what a Syncer tells of itself.
+type Status struct {
+	Tree       string
+	Path       string // of the root; "" while it was never opened
+	Loop       LoopStatus
+	Scan       ScanStatus
+	Watched    int      // directories
+	Quarantine int      // displaced files that are not judged yet
+	Warnings   []string // what is weaker than it should be, and what to do
+}
+
+// Status asks the loop and everybody else.
+func (s *Syncer) Status(ctx context.Context) (Status, error) {
+	st := Status{Tree: s.cfg.Tree, Scan: s.scanner.status(), Quarantine: s.quarantine.len()}
+	if n := s.watcher.current(); n != nil {
+		st.Watched = n.len()
+	}
+	for _, why := range []string{s.watcher.trouble(), s.persister.trouble()} {
+		if why != "" {
+			st.Warnings = append(st.Warnings, why)
+		}
+	}
+	if g, done, err := s.root.borrow(); err == nil {
+		st.Path = g.fs.Path()
+		if caps := g.fs.Capabilities(); !caps.Leases {
+			st.Warnings = append(st.Warnings, "leases do not work on this file system: a file is taken once it has rested for a second")
+		} else if !caps.Exchange {
+			st.Warnings = append(st.Warnings, "names cannot be exchanged on this file system: an edit in the very moment of a change from elsewhere may be lost")
+		}
+		done()
+	}
+	err := s.ask(ctx, func(l *Loop) { st.Loop = l.Status() })
+	return st, err
+}

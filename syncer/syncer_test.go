@@ -1,0 +1,120 @@
+package syncer
+
+import (
+	"maps"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+func TestTwoNodesConverge(t *testing.T) {
+	h := newHub()
+	a, b := newBox(t, h, "a").start(), newBox(t, h, "b").start()
+	a.write("x.xml", "one")
+	a.write("api/deep/er/y.xml", "two")
+	if err := os.Symlink("../x.xml", a.path("api/link")); err != nil {
+		t.Fatal(err)
+	}
+	b.has("x.xml", "one")
+	b.has("api/deep/er/y.xml", "two")
+	b.write("x.xml", "from b")
+	a.has("x.xml", "from b")
+	if err := os.Chmod(a.path("x.xml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the mode is there", func() bool { st, err := os.Stat(b.path("x.xml")); return err == nil && st.Mode().Perm() == 0o600 })
+	a.remove("api/deep/er/y.xml")
+	b.gone("api/deep/er/y.xml")
+	if err := os.Rename(a.path("api"), a.path("moved")); err != nil {
+		t.Fatal(err)
+	}
+	b.gone("api")
+	b.until("the symlink is there", func() bool { l, _ := os.Readlink(b.path("moved/link")); return l == "../x.xml" })
+	a.settle()
+	b.settle()
+	if ta, tb := a.tree(), b.tree(); !maps.Equal(ta, tb) {
+		t.Errorf("a has %v\nb has %v", ta, tb)
+	}
+	if c := conflictsOf(t, b); len(c) != 0 {
+		t.Errorf("conflicts: %+v", c)
+	}
+}
+
+func TestRestartFindsEditsMadeMeanwhile(t *testing.T) {
+	h := newHub()
+	a := newBox(t, h, "a").start()
+	a.write("d/kept", "kept")
+	a.write("d/edited", "old")
+	a.write("d/removed", "old")
+	h.committed(t, "d/removed", "old")
+	h.committed(t, "d/edited", "old")
+	h.committed(t, "d/kept", "kept")
+	a.settle()
+	a.halt()
+
+	a.write("d/edited", "new")
+	a.remove("d/removed")
+	h.put(t, "d/other", "from elsewhere")
+	before := h.revision()
+	a.start()
+	a.has("d/other", "from elsewhere")
+	h.committed(t, "d/edited", "new")
+	h.await(t, "the removal is committed", func(m *manifest.Manifest) bool { return m.Entry("d/removed").Absent() })
+	a.settle()
+	for _, c := range h.commits[before:] {
+		for _, ch := range c.Changes {
+			if ch.Path == "d/kept" || ch.Path == "d/other" {
+				t.Errorf("%s was proposed again", ch.Path)
+			}
+		}
+	}
+}
+
+func TestWatcherSeesNestedDirectories(t *testing.T) {
+	h := newHub()
+	a := newBox(t, h, "a").start()
+	a.settle() // from now on nothing but events helps: the next scan is a minute away
+	start := time.Now()
+	a.write("p/q/r/s/deep.xml", "deep")
+	h.committed(t, "p/q/r/s/deep.xml", "deep")
+	a.write("p/q/r/s/again.xml", "again")
+	h.committed(t, "p/q/r/s/again.xml", "again")
+	if err := os.Rename(a.path("p/q"), a.path("moved")); err != nil {
+		t.Fatal(err)
+	}
+	h.committed(t, "moved/r/s/deep.xml", "deep")
+	a.write("moved/r/s/after.xml", "after the move")
+	h.committed(t, "moved/r/s/after.xml", "after the move")
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestLoneChangeIsFast(t *testing.T) {
+	h := newHub()
+	a, b := newBox(t, h, "a").start(), newBox(t, h, "b").start()
+	a.write("f", "0")
+	b.has("f", "0")
+	a.settle()
+	b.settle()
+	var best time.Duration = time.Hour
+	for range 20 {
+		text := time.Now().String()
+		start := time.Now()
+		a.write("f", text)
+		for b.read("f") != text {
+			if time.Since(start) > 5*time.Second {
+				t.Fatal("never arrived")
+			}
+		}
+		best = min(best, time.Since(start))
+		b.settle()
+		a.settle()
+	}
+	t.Logf("best of 20: %s", best)
+	if best > 100*time.Millisecond {
+		t.Errorf("the fastest change took %s", best)
+	}
+}

@@ -1,0 +1,65 @@
+package transport
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/gatesync/gatesync/cluster"
+)
+
+// verdict is what a server thinks of its caller.
+type verdict string
+
+const (
+	verdictOK           verdict = "ok"
+	verdictWrongCluster verdict = "wrong-cluster" // the certificate is not of this cluster
+	verdictClock        verdict = "clock"         // the certificate is not valid by the server's clock
+	verdictNotMember    verdict = "not-member"    // removed, or never a member
+	verdictBusy         verdict = "busy"          // too many joins at once
+)
+
+// greeting is the first thing in a connection after the handshake, sent by the
+// server: a length of two bytes and JSON. The protocol that ALPN chose follows
+// if the verdict is OK, nothing otherwise.
+type greeting struct {
+	Verdict verdict        `json:"verdict"`
+	Clock   int64          `json:"clock"`   // the server's, Unix nanoseconds
+	Cluster string         `json:"cluster"` // the server's
+	Node    cluster.NodeID `json:"node"`    // the server's
+}
+
+const maxGreeting = 1024
+
+func writeGreeting(w io.Writer, g greeting) error {
+	body, err := json.Marshal(g)
+	if err != nil {
+		return fmt.Errorf("greeting: %w", err)
+	}
+	_, err = w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(body))), body...))
+	return err
+}
+
+func readGreeting(r io.Reader) (greeting, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return greeting{}, fmt.Errorf("greeting: %w", err)
+	}
+	n := binary.BigEndian.Uint16(size[:])
+	if n > maxGreeting {
+		return greeting{}, fmt.Errorf("greeting of %d bytes, the limit is %d", n, maxGreeting)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return greeting{}, fmt.Errorf("greeting: %w", err)
+	}
+	var g greeting
+	if err := json.Unmarshal(body, &g); err != nil {
+		return greeting{}, fmt.Errorf("greeting: %w", err)
+	}
+	return g, nil
+}
+
+func (g greeting) clock() time.Time { return time.Unix(0, g.Clock) }

@@ -1,0 +1,102 @@
+package web
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// raftStates are all values of the state label, so that each series exists.
+var raftStates = [...]string{"leader", "follower", "candidate", "shutdown"}
+
+// collector turns State into metrics at each scrape.
+type collector struct {
+	source Source
+	now    func() time.Time
+
+	build, revision, quorum, raft, members, alive, certificate       *prometheus.Desc
+	applied, lag, entries, held, conflicts, rejected, busy, rootLost *prometheus.Desc
+	proposals, blobs, blobBytes, blobDisk, carrierBytes              *prometheus.Desc
+}
+
+func newCollector(source Source) *collector {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("gatesync_"+name, help, labels, nil)
+	}
+	return &collector{
+		source:       source,
+		now:          time.Now,
+		build:        d("build_info", "Always 1; the version is in the label.", "version", "node", "name"),
+		revision:     d("revision", "Newest committed revision known to this node."),
+		quorum:       d("quorum", "1 while a leader is known and answers, else 0."),
+		raft:         d("raft_state", "1 for the state that this node's Raft is in.", "state"),
+		members:      d("members", "Members of the cluster."),
+		alive:        d("members_alive", "Members that this node hears from, itself included."),
+		certificate:  d("certificate_expiry_seconds", "Seconds until this node's certificate ends."),
+		applied:      d("tree_applied_revision", "Revision that the tree on disk agrees with.", "tree"),
+		lag:          d("tree_apply_lag_seconds", "Age of the oldest committed revision that the tree lacks.", "tree"),
+		entries:      d("tree_entries", "Entries of the tree as committed.", "tree"),
+		held:         d("held", "Paths that a guard holds back.", "tree"),
+		conflicts:    d("conflicts", "Contents that lost a conflict and are kept aside.", "tree"),
+		rejected:     d("rejected", "Paths that the gateway beside this node rejected.", "tree"),
+		busy:         d("busy", "Paths that somebody is writing.", "tree"),
+		rootLost:     d("tree_root_lost", "1 while the tree's root is missing or not ours.", "tree"),
+		proposals:    d("proposals_total", "Changes proposed by this node, by result.", "result"),
+		blobs:        d("blobs", "Blobs in the store."),
+		blobBytes:    d("blob_bytes", "Bytes of content in the blob store."),
+		blobDisk:     d("blob_disk_bytes", "Bytes that the blob store takes on disk."),
+		carrierBytes: d("carrier_bytes_total", "Bytes of content by carrier and direction.", "carrier", "direction"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	s := c.source.State()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge(c.build, 1, s.Version, s.Node, s.Name)
+	gauge(c.revision, float64(s.Revision))
+	gauge(c.quorum, truth(s.Quorum))
+	for _, state := range raftStates {
+		gauge(c.raft, truth(s.Raft == state), state)
+	}
+	gauge(c.members, float64(s.Members))
+	gauge(c.alive, float64(s.Alive))
+	if !s.CertificateExpires.IsZero() {
+		gauge(c.certificate, s.CertificateExpires.Sub(c.now()).Seconds())
+	}
+	for _, t := range s.Trees {
+		gauge(c.applied, float64(t.Applied), t.Name)
+		gauge(c.lag, t.Lag.Seconds(), t.Name)
+		gauge(c.entries, float64(t.Entries), t.Name)
+		gauge(c.held, float64(t.Held), t.Name)
+		gauge(c.conflicts, float64(t.Conflicts), t.Name)
+		gauge(c.rejected, float64(t.Rejected), t.Name)
+		gauge(c.busy, float64(t.Busy), t.Name)
+		gauge(c.rootLost, truth(t.Lost != ""), t.Name)
+	}
+	for result, n := range s.Proposals {
+		counter(c.proposals, n, result)
+	}
+	gauge(c.blobs, float64(s.Blobs.Count))
+	gauge(c.blobBytes, float64(s.Blobs.Bytes))
+	gauge(c.blobDisk, float64(s.Blobs.Disk))
+	for _, k := range s.Carriers {
+		counter(c.carrierBytes, k.Sent, k.Name, "sent")
+		counter(c.carrierBytes, k.Received, k.Name, "received")
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

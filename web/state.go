@@ -1,0 +1,71 @@
+package web
+
+import "time"
+
+// Source tells how the node is, at the moment of the call. It is called from
+// several goroutines and must not block on a tree's disk.
+type Source interface{ State() State }
+
+// State is what the endpoints tell about one node.
+type State struct {
+	Version  string
+	Node     string // id
+	Name     string
+	Revision uint64 // committed, as known here
+	Quorum   bool   // a leader is known and was heard from
+	CaughtUp bool   // the log was read up to where it stood at start
+	Raft     string // leader, follower, candidate, shutdown
+	Trees    []Tree
+	Blobs    Blobs
+	Carriers []Carrier
+	Members  int
+	Alive    int
+	// Proposals counts this node's proposed changes by how they ended.
+	Proposals map[string]uint64
+	// CertificateExpires is when this node's certificate ends.
+	CertificateExpires time.Time
+}
+
+// Tree is the state of one tree.
+type Tree struct {
+	Name      string
+	Applied   uint64
+	Lag       time.Duration // since the oldest revision not yet applied was seen; 0: current
+	Entries   int           // files, directories and symlinks
+	Held      int
+	Conflicts int
+	Rejected  int
+	Busy      int
+	Lost      string // why the root is not usable; "" when it is
+}
+
+// Blobs is the state of the blob store.
+type Blobs struct {
+	Count int
+	Bytes int64 // of content
+	Disk  int64 // on disk
+}
+
+// Carrier counts the bytes of one way of travelling.
+type Carrier struct {
+	Name           string
+	Sent, Received uint64
+}
+
+// Unready lists why a load balancer should not send traffic to the gateway
+// beside this node; empty: it should.
+func (s State) Unready(maxLag time.Duration) []string {
+	var why []string
+	if !s.CaughtUp {
+		why = append(why, "still reading the log: it is not known yet what is current")
+	}
+	for _, t := range s.Trees {
+		switch {
+		case t.Lost != "":
+			why = append(why, "tree "+t.Name+": "+t.Lost)
+		case t.Lag > maxLag:
+			why = append(why, "tree "+t.Name+" is "+t.Lag.Round(time.Second).String()+" behind, the limit is "+maxLag.String())
+		}
+	}
+	return why
+}
