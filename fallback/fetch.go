@@ -63,6 +63,8 @@ type fetch struct {
 	left     map[*item]bool // not yet done
 	working  []cluster.NodeID
 	dead     []cluster.NodeID // failed; not asked again by this call
+	hedged   []cluster.NodeID // of the dead, those that were merely quiet for a while
+	patient  bool             // they have been given their second chance
 	width    int              // how many peers are asked at a time
 	wanted   int
 	failures int
@@ -170,10 +172,15 @@ func (f *fetch) requeue(it *item, peer cluster.NodeID, why error) {
 	f.sweep()
 }
 
-// fail takes a peer out.
+// fail takes a peer out; one that was merely quiet comes back if nobody else
+// can help.
 func (f *fetch) fail(peer cluster.NodeID, err error) {
+	var quiet *StalledError
 	f.mu.Lock()
 	f.dead = append(f.dead, peer)
+	if errors.As(err, &quiet) && !f.patient {
+		f.hedged = append(f.hedged, peer)
+	}
 	f.working = slices.DeleteFunc(f.working, func(p cluster.NodeID) bool { return p == peer })
 	for _, it := range f.queue {
 		if !slices.Contains(it.tried, peer) {
@@ -190,21 +197,36 @@ func (f *fetch) fail(peer cluster.NodeID, err error) {
 
 // sweep gives up what nobody is left to ask for.
 func (f *fetch) sweep() {
-	var hopeless []*item
 	f.mu.Lock()
-	f.queue = slices.DeleteFunc(f.queue, func(it *item) bool {
-		for _, p := range f.peers {
-			if !slices.Contains(it.tried, p) && !slices.Contains(f.dead, p) {
-				return false
-			}
-		}
-		hopeless = append(hopeless, it)
-		return true
-	})
+	hopeless := slices.DeleteFunc(slices.Clone(f.queue), f.hopeful)
+	if len(hopeless) > 0 && len(f.hedged) > 0 {
+		f.revive()
+		hopeless = nil
+	}
+	f.queue = slices.DeleteFunc(f.queue, func(it *item) bool { return !f.hopeful(it) })
 	f.mu.Unlock()
 	for _, it := range hopeless {
 		f.finish(it, it.err)
 	}
+}
+
+// hopeful tells whether somebody is left to ask.
+func (f *fetch) hopeful(it *item) bool {
+	return slices.ContainsFunc(f.peers, func(p cluster.NodeID) bool {
+		return !slices.Contains(it.tried, p) && !slices.Contains(f.dead, p)
+	})
+}
+
+// revive gives the peers that were quiet a second chance, and more time.
+func (f *fetch) revive() {
+	wasHedged := func(p cluster.NodeID) bool { return slices.Contains(f.hedged, p) }
+	f.dead = slices.DeleteFunc(f.dead, wasHedged)
+	for it := range f.left {
+		it.tried = slices.DeleteFunc(it.tried, wasHedged)
+	}
+	f.width = len(f.working) + len(f.hedged)
+	f.hedged, f.patient = nil, true
+	f.changed.Broadcast()
 }
 
 // enter waits until this peer's worker is needed; false when all is done.
@@ -212,7 +234,7 @@ func (f *fetch) enter(peer cluster.NodeID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.ctx.Err() == nil && len(f.left) > 0 {
-		if len(f.queue) > 0 && len(f.working) < f.width {
+		if len(f.queue) > 0 && len(f.working) < f.width && !slices.Contains(f.dead, peer) {
 			f.working = append(f.working, peer)
 			return true
 		}

@@ -35,26 +35,28 @@ type asked struct {
 	arrival *arrival
 }
 
-// work fetches from one peer until all is done or the peer fails. The stream is
-// opened before anything is taken from the queue: a peer that does not answer
-// holds nothing up.
+// work fetches from one peer until all is done. The stream is opened before
+// anything is taken from the queue: a peer that does not answer holds nothing
+// up.
 func (f *fetch) work(peer cluster.NodeID) {
-	if !f.enter(peer) {
-		return
-	}
-	if err := f.ask(peer); err != nil && f.ctx.Err() == nil {
+	for f.enter(peer) {
+		err := f.ask(peer)
+		if err == nil || f.ctx.Err() != nil {
+			return
+		}
 		f.fail(peer, err)
 	}
 }
 
-// patience is how long a peer may be quiet: not long, unless it is the last.
+// patience is how long a peer may be quiet: not long, unless nobody else is
+// left to ask.
 func (f *fetch) patience() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.dead)+1 < len(f.peers) {
-		return f.push.limits.hedge
+	if f.patient || len(f.dead)+1 == len(f.peers) {
+		return f.push.limits.stall
 	}
-	return f.push.limits.stall
+	return f.push.limits.hedge
 }
 
 func (f *fetch) ask(peer cluster.NodeID) (err error) {

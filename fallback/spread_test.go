@@ -387,21 +387,26 @@ func (failing) Read([]byte) (int, error) { return 0, errors.New("read error") }
 // A peer that hangs does not gather transfers without end.
 func TestSpreadBehind(t *testing.T) {
 	net := newNet(t)
-	net.serve("n-mute", mute{})
-	a := net.node("n-a")
-	for i := range maxBehind {
-		if _, err := a.Spread(testContext(t), a.store.addAll(content(1, 100, uint64(100+i))), nodes("n-mute"), all(1)); err != nil {
+	a, b := net.node("n-a"), net.node("n-b")
+	for range maxBehind { // as that many transfers do that go on in the background
+		if err := a.begin("n-b"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Each Spread returned with the own receipt alone; the others may still be
-	// on their way to being counted.
-	for {
-		_, err := a.Spread(testContext(t), a.store.addAll(content(1, 100, 99)), nodes("n-mute"), nil)
-		var behind *BehindError
-		if errors.As(wantError[*ShortError](t, err).Failed["n-mute"], &behind) {
-			return
-		}
+	refs := a.store.addAll(content(1, 100, 20))
+	_, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2))
+	if e := wantError[*BehindError](t, wantError[*ShortError](t, err).Failed["n-b"]); e.Transfers != maxBehind {
+		t.Errorf("%d transfers", e.Transfers)
+	}
+	a.finish("n-b")
+	if _, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2)); err != nil || !b.store.holds(refs) {
+		t.Errorf("once one has ended: %v", err)
+	}
+	for range maxBehind - 1 {
+		a.finish("n-b")
+	}
+	if len(a.behind) != 0 {
+		t.Error("transfers are still counted")
 	}
 }
 

@@ -50,7 +50,7 @@ type layer struct {
 	of *network
 }
 
-func (n *network) layer(t *testing.T, id string) *layer {
+func (n *network) layer(t testing.TB, id string) *layer {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -119,14 +119,14 @@ var fast = Tuning{
 }
 
 type testCluster struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	net  *network
 	tune Tuning
 	wrap func(cluster.NodeID) func(logs) logs
 }
 
-func newTestCluster(t *testing.T) *testCluster {
+func newTestCluster(t testing.TB) *testCluster {
 	return &testCluster{t: t, dir: t.TempDir(), net: newNetwork(), tune: fast}
 }
 

@@ -35,12 +35,13 @@ type persister struct {
 	root *rootKeeper
 	log  *slog.Logger
 
-	mu      sync.Mutex
-	queue   []recordJob
-	late    map[manifest.Path]uint64 // of large files that are being flushed: the ticket
-	tickets uint64
-	failing string // why the last transaction failed
-	busy    bool
+	mu       sync.Mutex
+	queue    []recordJob
+	late     map[manifest.Path]uint64 // of large files that are being flushed: the ticket
+	tickets  uint64
+	followed manifest.Revision // held back until late is empty
+	failing  string            // why the last transaction failed
+	busy     bool
 
 	ready chan struct{}
 	slow  sync.WaitGroup
@@ -93,6 +94,7 @@ func (p *persister) round(ctx context.Context) {
 		return
 	}
 	p.flush(ctx, jobs)
+	p.holdFollowed(jobs)
 	err := p.commit(ctx, jobs)
 	p.mu.Lock()
 	p.busy = false
@@ -101,6 +103,20 @@ func (p *persister) round(ctx context.Context) {
 		if j.done != nil {
 			j.done(err)
 		}
+	}
+}
+
+// holdFollowed keeps back what says "everything up to this revision is
+// recorded" while the update of a large file is still to come.
+func (p *persister) holdFollowed(jobs []recordJob) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.late) == 0 {
+		return
+	}
+	for i := range jobs {
+		p.followed = max(p.followed, jobs[i].followed)
+		jobs[i].followed = 0
 	}
 }
 
@@ -216,11 +232,18 @@ func (p *persister) flushLate(ctx context.Context, u Update) {
 		}
 		u.Flush = false
 		p.mu.Lock()
-		if p.late[u.Path] == ticket { // nothing newer came meanwhile
+		switch {
+		case p.late[u.Path] != ticket: // something newer came meanwhile
+		case err == nil && ctx.Err() == nil:
 			delete(p.late, u.Path)
-			if err == nil && ctx.Err() == nil {
-				p.queue = append(p.queue, recordJob{updates: []Update{u}})
-			}
+			p.queue = append(p.queue, recordJob{updates: []Update{u}})
+		default:
+			delete(p.late, u.Path)
+			p.followed = 0
+		}
+		if len(p.late) == 0 && p.followed > 0 {
+			p.queue = append(p.queue, recordJob{followed: p.followed})
+			p.followed = 0
 		}
 		p.mu.Unlock()
 		p.wake()

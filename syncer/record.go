@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -26,10 +27,11 @@ const (
 
 // The keys of bucketMeta.
 const (
-	metaFormat = "format"
-	metaBoot   = "boot"   // id of the boot under which it was written last
-	metaJoiner = "joiner" // present: what stands on disk is unknown to the cluster
-	metaRooted = "rooted" // present: the root has been given its marker
+	metaFormat   = "format"
+	metaBoot     = "boot"     // id of the boot under which it was written last
+	metaJoiner   = "joiner"   // present: what stands on disk is unknown to the cluster
+	metaRooted   = "rooted"   // present: the root has been given its marker
+	metaFollowed = "followed" // the disk has followed every revision up to this one
 )
 
 const recordFormat = "1"
@@ -153,6 +155,9 @@ func (r *records) load(bootID string) (out loaded, err error) {
 			out.rooted = meta.Get([]byte(metaRooted)) != nil
 			out.state.Joiner = meta.Get([]byte(metaJoiner)) != nil
 			out.state.SameBoot = bootID != "" && string(meta.Get([]byte(metaBoot))) == bootID
+			if b := meta.Get([]byte(metaFollowed)); len(b) == 8 {
+				out.state.Followed = manifest.Revision(binary.BigEndian.Uint64(b))
+			}
 			err := tx.Bucket([]byte(bucketAncestor)).ForEach(func(k, v []byte) error {
 				a, err := decodeAncestor(v)
 				if err != nil {
@@ -236,9 +241,10 @@ func (r *records) close() error { return r.db.Close() }
 // recordJob is what one transaction is to persist. Jobs are persisted in the
 // order in which they were handed over.
 type recordJob struct {
-	updates []Update
-	notes   []Remember
-	joined  bool
+	updates  []Update
+	notes    []Remember
+	joined   bool
+	followed manifest.Revision // 0: as before
 
 	conflicts  []Conflict
 	unconflict []string // ids
@@ -295,8 +301,14 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 			return err
 		}
 	}
+	meta := tx.Bucket([]byte(bucketMeta))
+	if j.followed > 0 {
+		if err := meta.Put([]byte(metaFollowed), binary.BigEndian.AppendUint64(nil, uint64(j.followed))); err != nil {
+			return err
+		}
+	}
 	if j.joined {
-		return tx.Bucket([]byte(bucketMeta)).Delete([]byte(metaJoiner))
+		return meta.Delete([]byte(metaJoiner))
 	}
 	return nil
 }

@@ -71,16 +71,17 @@ func TestDamagedRecordsSayWhatToDo(t *testing.T) {
 	_, b := committedFile(t, nil, "f", "x")
 	b.halt()
 	file := filepath.Join(b.dir, "t.db")
-	info, err := os.Stat(file)
+	whole, err := os.ReadFile(file)
 	must(t, err)
 	for name, damage := range map[string]func() error{
-		"truncated": func() error { return os.Truncate(file, info.Size()/2) },
+		"truncated": func() error { return os.Truncate(file, int64(2*os.Getpagesize())) },
 		"empty pages": func() error {
-			return os.WriteFile(file, make([]byte, info.Size()), 0o600)
+			return os.WriteFile(file, make([]byte, len(whole)), 0o600)
 		},
 		"noise": func() error { return os.WriteFile(file, []byte("not a database"), 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
+			must(t, os.WriteFile(file, whole, 0o600))
 			must(t, damage())
 			s, err := Open(b.cfg)
 			var damaged *DamagedError

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,6 +120,7 @@ type Syncer struct {
 	rounds   broadcast         // after each round of the loop
 	logAt    manifest.Revision // of the last Committed; owned by watchLog
 	logRead  bool
+	began    State         // that this run began with, until the log was read once
 	names    atomic.Uint64 // of staged names in this run
 	stagedBy string        // prefix of staged names, unique to this run
 }
@@ -217,11 +219,11 @@ func (s *Syncer) load() error {
 	if err := s.rec.setMeta(map[string][]byte{metaBoot: []byte(s.cfg.BootID)}); err != nil {
 		return err
 	}
-	// What is older than the newest agreement is no news to any path.
-	known.state.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {
-		s.logAt = max(s.logAt, a.Revision)
-		return true
-	})
+	s.logAt = known.state.Followed
+	s.began = known.state
+	if known.state.Ancestors != nil {
+		s.began.Ancestors = known.state.Ancestors.Clone()
+	}
 	s.loop = NewLoop(s.cfg.Loop, known.state)
 	return nil
 }
@@ -332,6 +334,8 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 			s.persister.add(recordJob{updates: e.Updates})
 		case Remember:
 			s.persister.add(recordJob{notes: []Remember{e}})
+		case Follow:
+			s.persister.add(recordJob{followed: e.Revision})
 		case Joined:
 			s.persister.add(recordJob{joined: true})
 		case Rescan:
@@ -366,22 +370,33 @@ func (s *Syncer) readLog() {
 	if !ok || s.logRead && view.Revision == s.logAt {
 		return
 	}
-	ev := Committed{View: view, Jump: true}
-	var commits []manifest.Commit
-	if s.logRead || s.logAt > 0 {
-		// Where nothing was ever agreed on, history says nothing: a file that
-		// was once committed and removed is as unknown as any other.
-		var whole bool
-		commits, whole = s.cfg.Log.Since(s.cfg.Tree, s.logAt)
-		ev.Jump = !whole
-	}
+	ev := Committed{View: view}
+	commits, whole := s.cfg.Log.Since(s.cfg.Tree, s.logAt)
+	ev.Jump = !whole
 	for _, c := range commits {
-		if c.Revision <= view.Revision { // more may have come since the view
-			ev.Commits = append(ev.Commits, c)
+		if c.Revision > view.Revision {
+			break // came since the view: the next time
 		}
+		if !s.logRead {
+			c.Changes = s.news(c)
+		}
+		ev.Commits = append(ev.Commits, c)
 	}
-	s.logAt, s.logRead = view.Revision, true
+	s.logAt, s.logRead, s.began = view.Revision, true, State{}
 	s.inbox.post(ev)
+}
+
+// news are a commit's changes that are news to the state that this run began
+// with. To a joiner history says nothing: a file that was once committed and
+// removed is as unknown as any other.
+func (s *Syncer) news(c manifest.Commit) []manifest.Committed {
+	if s.began.Joiner {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(c.Changes), func(ch manifest.Committed) bool {
+		a, ok := s.began.Ancestors.Get(ch.Path)
+		return ok && a.Revision >= c.Revision
+	})
 }
 
 // Hint says that paths may differ: they are looked at.

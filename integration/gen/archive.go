@@ -21,7 +21,7 @@ func Archive(p Params, i int) File {
 		return File{Path: "carbonapps/" + name + ".car", Mode: 0o644, Data: pack(rng, size, "artifacts.xml", name)}
 	}
 	name := fmt.Sprintf("%s-portal-%d", pick(rng, words), i)
-	return File{Path: "webapps/" + name + ".war", Mode: 0o644, Data: pack(rng, size, "WEB-INF/web.xml", name)}
+	return File{Path: "jaxwebapps/" + name + ".war", Mode: 0o644, Data: pack(rng, size, "WEB-INF/web.xml", name)}
 }
 
 // built is the time that all entries bear: zips are compared byte for byte.
