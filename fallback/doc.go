@@ -19,6 +19,8 @@
 //     first. What a peer is pushing here right now is not fetched as well.
 //   - A peer that refuses, stalls or breaks the protocol costs the caller an
 //     error for that peer and nothing else.
+//   - A fetch asks a few peers at a time, passes over one that is quiet for some
+//     seconds, and comes back to it if nobody else has the blob.
 //   - Memory is bounded by constants (limits.go), whatever a peer declares:
 //     every size is checked before it is believed.
 //

@@ -43,14 +43,14 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	if _, err := ignores(cfg); err != nil {
 		return made, err
 	}
+	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
+		return made, err
+	}
 	lock, err := d.prepare()
 	if err != nil {
 		return made, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	if err := d.vacant(); err != nil {
-		return made, err
-	}
 	missing, clusters, err := checkRoots(cfg)
 	if err != nil {
 		return made, err

@@ -89,6 +89,9 @@ func (s *localService) Resolve(ctx context.Context, req *pb.ResolveRequest) (*pb
 			return nil, err
 		}
 		here := concerned(st.Loop, paths)
+		if verb == syncer.Approve {
+			here = append(heldParents(st.Loop, here), here...)
+		}
 		if len(paths) == 0 {
 			t.syncr.Rule(verb)
 		} else if len(here) > 0 {
@@ -113,6 +116,25 @@ func concerned(st syncer.LoopStatus, asked []manifest.Path) []manifest.Path {
 		}
 		if hit && p != "" {
 			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// heldParents lists held directories above approved paths: without them the
+// cluster has no place for what was approved.
+func heldParents(st syncer.LoopStatus, approved []manifest.Path) []manifest.Path {
+	seen := map[manifest.Path]bool{}
+	for _, p := range approved {
+		seen[p] = true
+	}
+	var out []manifest.Path
+	for _, p := range approved {
+		for dir := p.Dir(); dir != ""; dir = dir.Dir() {
+			if n, held := st.Notes[dir]; held && n.Entry.IsDir() && !seen[dir] {
+				seen[dir] = true
+				out = append(out, dir)
+			}
 		}
 	}
 	return out

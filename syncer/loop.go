@@ -86,6 +86,9 @@ type Loop struct {
 	removals pathSet // judged deletions, to be offered likewise
 	leaving  pathSet // directories to be removed or replaced once nothing is left in them
 	toApply  pathSet // staged: blob here, step ready
+	// Big files go each for itself, so that nobody waits for them.
+	bigQueue   pathSet
+	bigToApply pathSet
 
 	batches   map[uint64][]manifest.Path // under way
 	lastBatch uint64
@@ -109,6 +112,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		cfg: cfg, state: st, anc: st.Ancestors, notes: st.Notes,
 		works: newWorkMap(), ready: pathSet{}, looks: pathSet{},
 		queue: pathSet{}, removals: pathSet{}, leaving: pathSet{}, toApply: pathSet{},
+		bigQueue: pathSet{}, bigToApply: pathSet{},
 		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
 		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(),
 	}
@@ -333,6 +337,7 @@ func (l *Loop) dropAncestors() {
 	}
 	l.anc = NewAncestorMap()
 	l.floor = 0
+	l.works.each(func(w *work) bool { w.chain = nil; return true })
 	l.view.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
 		w := l.works.ensure(p)
 		w.pending = n.Revision

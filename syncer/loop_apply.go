@@ -53,8 +53,7 @@ func (l *Loop) arrived(d manifest.Digest, have bool) {
 			w.phase = w.seenPhase()
 			l.ready.add(p)
 		default:
-			w.phase = staged
-			l.toApply.add(p)
+			l.stage(w)
 		}
 	}
 }
@@ -79,31 +78,25 @@ func (l *Loop) stageRemovals() {
 			l.fetch(w, w.step.New.Entry.Blob())
 			continue
 		}
-		w.phase = staged
-		l.toApply.add(p)
+		l.stage(w)
 	}
 }
 
 // applySteps starts what is staged: big files each for itself, all else
 // together, one such Apply at a time.
 func (l *Loop) applySteps() {
-	if len(l.toApply) == 0 {
+	for _, p := range l.bigToApply.sorted() {
+		if w := l.works.get(p); l.onDisk(p.Dir()) {
+			l.start(w)
+			l.emit(Apply{Steps: []Step{w.step}})
+		}
+	}
+	if l.applying > 0 || len(l.toApply) == 0 {
 		return
 	}
 	var small []Step
 	for _, p := range l.toApply.sorted() {
-		w := l.works.get(p)
-		if w.step.Op == PutFile && w.step.New.Entry.Size >= l.cfg.BigFile {
-			if l.onDisk(p.Dir()) {
-				l.start(w)
-				l.emit(Apply{Steps: []Step{w.step}})
-			}
-			continue
-		}
-		small = append(small, w.step)
-	}
-	if l.applying > 0 || len(small) == 0 {
-		return
+		small = append(small, l.works.get(p).step)
 	}
 	l.order(small)
 	small = small[:min(len(small), applyMost)]
@@ -117,6 +110,22 @@ func (l *Loop) applySteps() {
 func (l *Loop) start(w *work) {
 	w.phase, w.again = applying, false
 	l.toApply.drop(w.path)
+	l.bigToApply.drop(w.path)
+}
+
+// stage makes w's step ready to be applied.
+func (l *Loop) stage(w *work) {
+	w.phase = staged
+	if l.bigStep(w) {
+		l.bigToApply.add(w.path)
+	} else {
+		l.toApply.add(w.path)
+	}
+}
+
+// bigStep tells whether w's step takes so long that nobody should wait for it.
+func (l *Loop) bigStep(w *work) bool {
+	return w.step.Op == PutFile && w.step.New.Entry.Size >= l.cfg.BigFile
 }
 
 func (l *Loop) onDisk(dir manifest.Path) bool {
@@ -179,7 +188,7 @@ func (l *Loop) applied(ev Applied) {
 		if w == nil || w.phase != applying {
 			continue
 		}
-		if !(w.step.Op == PutFile && w.step.New.Entry.Size >= l.cfg.BigFile) {
+		if !l.bigStep(w) {
 			l.applying--
 		}
 		l.stepped(w, r)

@@ -222,7 +222,11 @@ func (l *Loop) enqueue(w *work, d manifest.Entry, c manifest.Node) bool {
 			return false
 		}
 	}
-	l.queue.add(w.path)
+	if l.big(w) {
+		l.bigQueue.add(w.path)
+	} else {
+		l.queue.add(w.path)
+	}
 	return true
 }
 
@@ -276,8 +280,7 @@ func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, wh
 		l.fetch(w, c.Entry.Blob())
 		return
 	}
-	w.phase = staged
-	l.toApply.add(w.path)
+	l.stage(w)
 }
 
 // dirComes tells whether dir is a directory on disk, or will be by a step that

@@ -53,9 +53,11 @@ func (l *Loop) lookNow(w *work) {
 // unqueue takes back what was prepared for a path, because it has to be seen anew.
 func (l *Loop) unqueue(w *work) {
 	l.queue.drop(w.path)
+	l.bigQueue.drop(w.path)
 	l.removals.drop(w.path)
 	l.leaving.drop(w.path)
 	l.toApply.drop(w.path)
+	l.bigToApply.drop(w.path)
 	l.deletes.drop(w.path)
 }
 

@@ -15,9 +15,7 @@ const changeOverhead = 80
 // batch, and one such batch is under way at a time (what comes meanwhile goes
 // together with the next). A big file has a batch of its own.
 func (l *Loop) offerBatches() {
-	if len(l.queue) > 0 {
-		l.offerBig()
-	}
+	l.offerBig()
 	if l.lane != 0 || len(l.queue)+len(l.removals) == 0 {
 		return
 	}
@@ -27,7 +25,7 @@ func (l *Loop) offerBatches() {
 		if b.full(l.cfg) {
 			break
 		}
-		if l.big(w) || !l.parentStands(p, &b) {
+		if !l.parentStands(p, &b) {
 			continue
 		}
 		b.add(l.change(w))
@@ -70,14 +68,12 @@ func (l *Loop) parentStands(p manifest.Path, b *batch) bool {
 }
 
 func (l *Loop) offerBig() {
-	for _, p := range l.queue.sorted() {
-		w := l.works.get(p)
-		if !l.big(w) || !l.parentStands(p, &batch{}) {
-			continue
-		}
+	for _, p := range l.bigQueue.sorted() {
 		var b batch
-		b.add(l.change(w))
-		l.send(b)
+		if l.parentStands(p, &b) {
+			b.add(l.change(l.works.get(p)))
+			l.send(b)
+		}
 	}
 }
 

@@ -4,22 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
-	"time"
 
+	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
 	"github.com/gatesync/gatesync/manifest"
-)
-
-const (
-	// createDelay holds back the hint of a created name: where it is a file
-	// that is being written, the close follows and is the better moment; a
-	// hard link or a symlink has nothing else to announce it.
-	createDelay = 5 * time.Millisecond
-	// modifyDelay holds back the hint of a write, for the same reason; it
-	// matters for truncate(2), which is followed by no close.
-	modifyDelay = 100 * time.Millisecond
 )
 
 // watcher turns the kernel's events into hints. It promises latency, never
@@ -34,12 +26,10 @@ type watcher struct {
 	changed chan struct{}
 	limited string // why not everything is watched, "" if it is
 	refused string // … as far as the scan that is running has found out
-
-	later map[manifest.Path]time.Time // hints that are held back; run's own
 }
 
 func newWatcher(s *Syncer) *watcher {
-	return &watcher{s: s, changed: make(chan struct{}, 1), later: map[manifest.Path]time.Time{}}
+	return &watcher{s: s, changed: make(chan struct{}, 1)}
 }
 
 // reset starts anew for a root that was opened: nothing is watched until the
@@ -134,38 +124,16 @@ func (w *watcher) close() error {
 	return n.close()
 }
 
-// run reads events until ctx ends. One goroutine of Run; a second one reads
-// for it, because a read cannot wait for a timer too.
+// run reads events until ctx ends. One goroutine of Run.
 func (w *watcher) run(ctx context.Context) {
-	batches := make(chan []notice)
-	var reader sync.WaitGroup
-	reader.Go(func() { w.readAll(ctx, batches) })
-	defer reader.Wait()
-	defer func() { _ = w.close() }() // ends the read
-
-	timer := time.NewTimer(time.Hour)
-	timer.Stop()
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case batch := <-batches:
-			w.take(batch)
-		case <-timer.C:
-			w.flushLater(time.Now())
-		}
-		if at, ok := w.nextLater(); ok {
-			timer.Reset(time.Until(at))
-		} else {
-			timer.Stop()
-		}
-	}
+	stop := context.AfterFunc(ctx, func() { _ = w.close() }) // ends the read
+	defer stop()
+	w.readAll(ctx)
+	_ = w.close()
 }
 
 // readAll reads from whichever notifier is the current one.
-func (w *watcher) readAll(ctx context.Context, batches chan<- []notice) {
-	buf := make([]byte, 64<<10)
+func (w *watcher) readAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		n := w.current()
 		if n == nil {
@@ -175,14 +143,8 @@ func (w *watcher) readAll(ctx context.Context, batches chan<- []notice) {
 			}
 			continue
 		}
-		batch, err := n.read(buf, nil)
-		if len(batch) > 0 {
-			select {
-			case <-ctx.Done():
-				return
-			case batches <- batch:
-			}
-		}
+		batch, err := n.read()
+		w.take(n, batch)
 		switch {
 		case err == nil:
 		case errors.Is(err, errOverflow):
@@ -201,78 +163,46 @@ func (w *watcher) readAll(ctx context.Context, batches chan<- []notice) {
 	}
 }
 
-// take turns a batch of events into hints and scans.
-func (w *watcher) take(batch []notice) {
+// take turns a batch of events into hints and scans. A file that is still
+// being written is found busy and looked at again soon: there is no event for
+// its being closed.
+func (w *watcher) take(n *notifier, batch []notice) {
 	now := map[manifest.Path]struct{}{}
 	for _, ev := range batch {
-		if ev.name == "" {
-			w.takeSelf(ev)
+		if ev.path == "" {
+			w.takeRoot(ev)
 			continue
 		}
-		p, err := manifest.ParsePath(string(ev.dir.Join(ev.name)))
-		isDir := ev.mask&unix.IN_ISDIR != 0
-		if err != nil || w.s.cfg.Ignore.Match(p, isDir) {
-			continue
-		}
+		isDir := false
 		switch {
-		case isDir && ev.mask&unix.IN_MOVED_FROM != 0:
-			if n := w.current(); n != nil {
-				n.drop(p)
+		case ev.op.Has(fsnotify.Remove) || ev.op.Has(fsnotify.Rename):
+			isDir = n.drop(ev.path)
+		case ev.op.Has(fsnotify.Create):
+			if isDir = n.isDir(ev.path); isDir {
+				n.drop(ev.path) // of another directory that stood there before
 			}
-			w.s.scanner.request(p) // everything that the ancestor knows there
-		case isDir && ev.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0:
-			w.s.scanner.request(p)
-		case ev.mask&^unix.IN_CREATE&watchMask == 0:
-			w.hold(p, createDelay)
-			continue
-		case ev.mask&^unix.IN_MODIFY&watchMask == 0:
-			w.hold(p, modifyDelay)
+		}
+		if w.s.cfg.Ignore.Match(ev.path, isDir) {
 			continue
 		}
-		delete(w.later, p)
-		now[p] = struct{}{}
+		if isDir { // everything that stands there now, or that the ancestor knows
+			w.s.scanner.request(ev.path)
+		}
+		now[ev.path] = struct{}{}
 	}
-	paths := make([]manifest.Path, 0, len(now))
-	for p := range now {
-		paths = append(paths, p)
+	if len(now) > 0 {
+		w.s.inbox.hint(slices.Collect(maps.Keys(now))...)
 	}
-	w.s.inbox.hint(paths...)
 }
 
-// takeSelf takes an event about a watched directory itself. Of the tree's
-// directories their parents tell; the root has none.
-func (w *watcher) takeSelf(ev notice) {
-	if ev.dir != "" || ev.mask&(unix.IN_DELETE_SELF|unix.IN_MOVE_SELF|unix.IN_UNMOUNT) == 0 {
+// takeRoot takes an event about the root itself. Of the other directories
+// their parents tell.
+func (w *watcher) takeRoot(ev notice) {
+	if !ev.op.Has(fsnotify.Remove) && !ev.op.Has(fsnotify.Rename) {
 		return
 	}
 	if g, done, err := w.s.root.borrow(); err == nil {
 		_ = w.s.root.verify(g) // tells everybody
 		done()
 	}
-}
-
-func (w *watcher) hold(p manifest.Path, d time.Duration) {
-	if _, held := w.later[p]; !held {
-		w.later[p] = time.Now().Add(d)
-	}
-}
-
-func (w *watcher) nextLater() (at time.Time, ok bool) {
-	for _, t := range w.later {
-		if !ok || t.Before(at) {
-			at, ok = t, true
-		}
-	}
-	return at, ok
-}
-
-func (w *watcher) flushLater(now time.Time) {
-	var due []manifest.Path
-	for p, t := range w.later {
-		if !t.After(now) {
-			due = append(due, p)
-			delete(w.later, p)
-		}
-	}
-	w.s.inbox.hint(due...)
 }

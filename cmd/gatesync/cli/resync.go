@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 
@@ -61,9 +62,12 @@ func (a *app) resync(ctx context.Context, req *pb.ResyncRequest, from string, ta
 	if !a.json {
 		fmt.Fprintln(a.Stderr, "no daemon runs here: doing it without one")
 	}
-	cfg.Log.Level = a.env("LOG_LEVEL", "warn")
+	var log *slog.Logger
+	if a.env("LOG_LEVEL", "") != "" { // a command is silent unless it is asked to tell
+		log = a.logger(cfg.Log)
+	}
 	return node.Resync(ctx, cfg, node.ResyncOptions{
-		DryRun: req.GetDryRun(), Trees: req.GetTrees(), From: from, Version: a.Version, Log: a.logger(cfg.Log),
+		DryRun: req.GetDryRun(), Trees: req.GetTrees(), From: from, Version: a.Version, Log: log,
 	}, take)
 }
 
