@@ -37,7 +37,6 @@ type memStore struct {
 	durable map[manifest.Digest]bool
 	puts    map[manifest.Digest]int
 	flushes int
-	most    int // bytes read for one blob beyond its size
 }
 
 func newMemStore(id string) *memStore {

@@ -466,10 +466,3 @@ func (l *lookers) rested(p manifest.Path, stamp Stamp, now time.Time) error {
 	l.rest[p] = resting{stamp: stamp, since: now}
 	return errRestless
 }
-
-// idle tells whether nothing is being looked at.
-func (l *lookers) idle() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.few)+len(l.many)+len(l.big)+l.inUse == 0
-}

@@ -27,7 +27,6 @@ func newLanes() lanes { return lanes{small: newLane(), big: newLane()} }
 type lane struct {
 	mu    sync.Mutex
 	queue []Apply
-	busy  bool
 	ready chan struct{}
 }
 
@@ -49,18 +48,11 @@ func (l lanes) add(a Apply) {
 func (l *lane) next() (a Apply, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy = len(l.queue) > 0
-	if !l.busy {
+	if len(l.queue) == 0 {
 		return a, false
 	}
 	a, l.queue = l.queue[0], l.queue[1:]
 	return a, true
-}
-
-func (l *lane) idle() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.queue) == 0 && !l.busy
 }
 
 func (s *Syncer) runSmallLane(ctx context.Context) { s.runLane(ctx, s.lanes.small) }

@@ -41,7 +41,6 @@ type persister struct {
 	tickets  uint64
 	followed manifest.Revision // held back until late is empty
 	failing  string            // why the last transaction failed
-	busy     bool
 
 	ready chan struct{}
 	slow  sync.WaitGroup
@@ -88,7 +87,6 @@ func (p *persister) round(ctx context.Context) {
 	p.mu.Lock()
 	jobs := p.queue
 	p.queue = nil
-	p.busy = len(jobs) > 0
 	p.mu.Unlock()
 	if len(jobs) == 0 {
 		return
@@ -96,9 +94,6 @@ func (p *persister) round(ctx context.Context) {
 	p.flush(ctx, jobs)
 	p.holdFollowed(jobs)
 	err := p.commit(ctx, jobs)
-	p.mu.Lock()
-	p.busy = false
-	p.mu.Unlock()
 	for _, j := range jobs {
 		if j.done != nil {
 			j.done(err)
@@ -248,13 +243,6 @@ func (p *persister) flushLate(ctx context.Context, u Update) {
 		p.mu.Unlock()
 		p.wake()
 	})
-}
-
-// idle tells whether everything handed over is on disk.
-func (p *persister) idle() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.queue) == 0 && !p.busy && len(p.late) == 0
 }
 
 // trouble tells why records cannot be written, "" if they can.

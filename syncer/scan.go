@@ -31,15 +31,14 @@ type scanner struct {
 	s    *Syncer
 	wake chan struct{}
 
-	mu      sync.Mutex
-	whole   bool
-	dirs    map[manifest.Path]struct{}
-	asked   uint64 // complete scans asked for …
-	ended   uint64 // … and answered up to this one
-	running bool
-	failed  bool // the last complete one
-	last    ScanStatus
-	done    broadcast
+	mu     sync.Mutex
+	whole  bool
+	dirs   map[manifest.Path]struct{}
+	asked  uint64 // complete scans asked for …
+	ended  uint64 // … and answered up to this one
+	failed bool   // the last complete one
+	last   ScanStatus
+	done   broadcast
 }
 
 // ScanStatus tells about the last complete scan.
@@ -88,13 +87,6 @@ func (sc *scanner) wait(ctx context.Context, ticket uint64) error {
 		case <-next:
 		}
 	}
-}
-
-// idle tells whether no scan is wanted or running.
-func (sc *scanner) idle() bool {
-	sc.mu.Lock()
-	defer sc.mu.Unlock()
-	return !sc.whole && len(sc.dirs) == 0 && !sc.running
 }
 
 func (sc *scanner) status() ScanStatus {
@@ -152,7 +144,6 @@ func (sc *scanner) one(ctx context.Context) bool {
 		sc.mu.Unlock()
 		return false
 	}
-	sc.running = true
 	sc.mu.Unlock()
 
 	start := time.Now()
@@ -161,7 +152,6 @@ func (sc *scanner) one(ctx context.Context) bool {
 		sc.s.log.Warn("a scan has failed; the next one tries again", "err", err)
 	}
 	sc.mu.Lock()
-	sc.running = false
 	if ticket > 0 {
 		sc.ended, sc.failed = ticket, err != nil
 		if err == nil {
