@@ -80,6 +80,7 @@ type Loop struct {
 	timers timerHeap
 
 	scanned  bool   // the first scan since the root was found is complete
+	refill   bool   // a person wants a lost root filled anew: what is unknown in it goes aside
 	rootLost string // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
@@ -287,7 +288,7 @@ func (l *Loop) maybeJoined() {
 		return !unseen
 	})
 	if !unseen {
-		l.state.Joiner = false
+		l.state.Joiner, l.refill = false, false
 		l.emit(Joined{})
 	}
 }

@@ -175,7 +175,7 @@ func (l *Loop) wait(w *work) {
 
 // offer prepares the disk's entry for the log, unless a guard holds it.
 func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
-	if l.rulings[w.path] == Restore {
+	if l.rulings[w.path] == Restore || l.refill && l.state.Joiner && a.Entry.Absent() {
 		l.follow(w, a, d, c, "restored to what is committed")
 		return
 	}

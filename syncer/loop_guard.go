@@ -219,6 +219,9 @@ func (l *Loop) rule(ev Ruling) {
 		}
 		return len(ev.Paths) == 0
 	}
+	if l.rootLost != "" && len(ev.Paths) == 0 {
+		l.refill = ev.Verb == Restore
+	}
 	ruled := pathSet{}
 	for p := range l.notes {
 		if p != "" && named(p) {

@@ -117,7 +117,7 @@ func (k *rootKeeper) verify(g *rootGen) error {
 }
 
 var (
-	errNoMarker = errors.New("the root has no marker (.gatesync/marker.json): it was emptied, or nothing is mounted there; put it back, or approve it as it is")
+	errNoMarker = errors.New("the root has no marker (.gatesync/marker.json): it was emptied, or nothing is mounted there: put it back; or 'restore' to fill this directory anew; or 'approve' to take it as it is (what is unknown in it is held)")
 	errOlder    = errors.New("the root's marker is of an older generation than the cluster's")
 )
 
@@ -135,7 +135,7 @@ func (k *rootKeeper) inspect(root vfs.FS) error {
 	}
 	var m marker
 	if err := json.Unmarshal(b, &m); err != nil {
-		return fmt.Errorf("the root's marker is damaged (%w): remove .gatesync/marker.json and approve the tree as it is", err)
+		return fmt.Errorf("the root's marker is damaged (%w): remove .gatesync/marker.json, then 'restore' or 'approve' the tree", err)
 	}
 	switch {
 	case m.Format > markerFormat:
@@ -281,16 +281,15 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 	}
 }
 
-// approveRoot gives a root that has lost its marker a new one, on a person's
+// remakeRoot gives a root that has lost its marker a new one, on a person's
 // word. Everything on its disk is unknown from then on.
-func (s *Syncer) approveRoot() bool {
+func (s *Syncer) remakeRoot() {
 	if _, bare := s.root.state(); !bare {
-		return false
+		return
 	}
 	s.remake.Store(true)
 	select {
 	case s.root.kick <- struct{}{}:
 	default:
 	}
-	return true
 }

@@ -402,13 +402,15 @@ func (s *Syncer) news(c manifest.Commit) []manifest.Committed {
 // Hint says that paths may differ: they are looked at.
 func (s *Syncer) Hint(paths ...manifest.Path) { s.inbox.hint(paths...) }
 
-// Rule is an operator's word on held paths; no paths: all of them. Approving
-// a whole tree whose root has lost its marker makes a new one.
+// Rule is an operator's word on held paths; no paths: all of them. With it a
+// root that has lost its marker (or is not there at all) gets a new one: after
+// Restore it is filled with what is committed, and what else stands in it goes
+// aside; after Approve what else stands in it is held.
 func (s *Syncer) Rule(verb Verb, paths ...manifest.Path) {
-	if verb == Approve && len(paths) == 0 && s.approveRoot() {
-		return
-	}
 	s.inbox.post(Ruling{Verb: verb, Paths: paths})
+	if (verb == Approve || verb == Restore) && len(paths) == 0 {
+		s.remakeRoot()
+	}
 }
 
 // ask runs fn on the loop's goroutine and waits for it.
