@@ -277,7 +277,7 @@ func BenchmarkIdle(b *testing.B) {
 		for _, n := range c.nodes {
 			pids = append(pids, n.daemon.Process.Pid)
 		}
-		idle(b, ours, pids, span)
+		idle(b, ours, "", pids, span)
 		for _, n := range c.nodes { // what remains after a start, without the filling
 			n.term()
 			n.start()
@@ -287,7 +287,7 @@ func BenchmarkIdle(b *testing.B) {
 		for _, n := range c.nodes {
 			pids = append(pids, n.daemon.Process.Pid)
 		}
-		idle(b, ours+", started anew", pids, span)
+		idle(b, ours, ", after a start", pids, span)
 	})
 	b.Run("syncthing", func(b *testing.B) {
 		if !have(b, "syncthing") {
@@ -308,12 +308,12 @@ func BenchmarkIdle(b *testing.B) {
 		if err := newSighting(b, edited, roots[1]).wait("scanned", 10*time.Minute); err != nil {
 			b.Fatal(err)
 		}
-		idle(b, "Syncthing", pids, span)
+		idle(b, "Syncthing", "", pids, span)
 	})
 }
 
 // idle lets processes alone for a while and reports the busiest and the largest.
-func idle(b *testing.B, who string, pids []int, span time.Duration) {
+func idle(b *testing.B, who, when string, pids []int, span time.Duration) {
 	b.Helper()
 	if err := sleep(b.Context(), 5*time.Second); err != nil { // what follows the last write
 		b.Fatal(err)
@@ -335,8 +335,8 @@ func idle(b *testing.B, who string, pids []int, span time.Duration) {
 	}
 	b.ReportMetric(cpu, "cpu-%")
 	b.ReportMetric(float64(kb)/1024, "MB")
-	figures.add(figure{"idle with 50,000 files, of a core", who, cpu, "%", "< 1 %"})
-	figures.add(figure{"idle with 50,000 files, memory", who, float64(kb) / 1024, "MB", "< 150 MB"})
+	figures.add(figure{"idle with 50,000 files" + when + ", of a core", who, cpu, "%", "< 1 %"})
+	figures.add(figure{"idle with 50,000 files" + when + ", memory", who, float64(kb) / 1024, "MB", "< 150 MB"})
 }
 
 // cpuTime is what a process has used so far, in user and kernel mode.

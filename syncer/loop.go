@@ -190,10 +190,10 @@ func (l *Loop) tellFollowed() {
 }
 
 // mayAct tells whether anything may be decided: the root is ours, its first
-// scan is complete, and the log has caught up with what this disk agreed on
-// (a manifest never goes backwards).
+// scan is complete, and there is a view (which there is only once the log has
+// caught up with what this disk agreed on: a manifest never goes backwards).
 func (l *Loop) mayAct() bool {
-	return l.rootLost == "" && l.scanned && l.view.Tree != "" && l.view.Revision >= l.floor
+	return l.rootLost == "" && l.scanned && l.view.Tree != ""
 }
 
 func (l *Loop) emit(e Effect) { l.out = append(l.out, e) }
@@ -201,8 +201,8 @@ func (l *Loop) emit(e Effect) { l.out = append(l.out, e) }
 // committed takes the log's news and finds the paths that it concerns.
 func (l *Loop) committed(ev Committed) {
 	first := l.view.Tree == ""
-	if !first && ev.View.Revision < l.view.Revision {
-		return // late news
+	if ev.View.Revision < max(l.view.Revision, l.floor, l.state.Followed) {
+		return // late news, or of a log that has yet to reach what this disk agreed on
 	}
 	was := l.view
 	l.view = ev.View
@@ -246,7 +246,7 @@ func (l *Loop) committed(ev Committed) {
 		}
 		return true
 	})
-	if first || was.Revision < l.floor {
+	if first {
 		l.readyAll()
 	}
 }

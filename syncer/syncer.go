@@ -367,7 +367,9 @@ func (s *Syncer) watchLog(ctx context.Context) {
 // readLog posts what was committed since the last time.
 func (s *Syncer) readLog() {
 	view, ok := s.cfg.Log.View(s.cfg.Tree)
-	if !ok || s.logRead && view.Revision == s.logAt {
+	// Raft restarts at its snapshot and replays: until it has reached what this
+	// disk has followed, there is no news.
+	if !ok || view.Revision < s.logAt || s.logRead && view.Revision == s.logAt {
 		return
 	}
 	ev := Committed{View: view}
