@@ -29,7 +29,8 @@ type node struct {
 	alive bool
 	life  int // incarnation; what was begun in an earlier one comes to nothing
 	loop  *syncer.Loop
-	told  manifest.Revision
+	told  manifest.Revision // to the loop, of the log
+	read  bool              // anything was told in this life
 	wake  time.Time
 	boot  bool // the machine has not lost power since the last start
 }
@@ -74,8 +75,9 @@ func (n *node) start(first bool) {
 	if n.alive {
 		return
 	}
-	n.alive, n.told, n.wake = true, 0, time.Time{}
+	n.alive, n.told, n.wake = true, n.saved.followed, time.Time{}
 	n.life++
+	n.machine, n.applied, n.read = newMachine(n.w), 0, false // Raft replays its log
 	st := syncer.State{Ancestors: syncer.NewAncestorMap(), Notes: map[manifest.Path]syncer.Note{}, Joiner: !n.saved.joined, SameBoot: n.boot, Followed: n.saved.followed}
 	for p, a := range n.saved.ancestors {
 		st.Ancestors.Set(p, a)
@@ -118,22 +120,29 @@ func (n *node) crash(power bool) {
 	}
 }
 
-// hear applies what the log holds, if this node can hear a majority.
+// hear applies what the log holds, if this node can hear a majority; after a
+// start sometimes only a part of it at first. What it posts follows the
+// executor: no news before the log has reached what this disk has followed.
 func (n *node) hear() {
 	if !n.alive || !n.w.majority(n) {
 		return
 	}
-	for ; n.applied < len(n.w.log); n.applied++ {
+	end := len(n.w.log)
+	if n.applied < end && n.w.chance(0.2) {
+		end = n.applied + n.w.rng.IntN(end-n.applied)
+		n.later(10*time.Millisecond, n.hear)
+	}
+	for ; n.applied < end; n.applied++ {
 		n.machine.Apply(n.w.log[n.applied])
 	}
 	view, ok := n.machine.View(treeName)
-	if !ok {
+	if !ok || view.Revision < n.told || n.read && view.Revision == n.told {
 		return
 	}
 	commits, reaches := n.machine.Since(treeName, n.told)
-	jump := n.told == 0 || !reaches || n.w.chance(0.02)
-	n.told = view.Revision
-	n.post(syncer.Committed{View: view, Commits: commits, Jump: jump})
+	ev := syncer.Committed{View: view, Commits: commits, Jump: !reaches || n.w.chance(0.02)}
+	n.told, n.read = view.Revision, true
+	n.post(ev)
 }
 
 func (n *node) post(ev syncer.Event) {
