@@ -64,7 +64,7 @@ type fetch struct {
 	working  []cluster.NodeID
 	dead     []cluster.NodeID // failed; not asked again by this call
 	hedged   []cluster.NodeID // of the dead, those that were merely quiet for a while
-	patient  bool             // they have been given their second chance
+	second   []cluster.NodeID // those that have been given a second chance, with more time
 	width    int              // how many peers are asked at a time
 	wanted   int
 	failures int
@@ -178,7 +178,7 @@ func (f *fetch) fail(peer cluster.NodeID, err error) {
 	var quiet *StalledError
 	f.mu.Lock()
 	f.dead = append(f.dead, peer)
-	if errors.As(err, &quiet) && !f.patient {
+	if errors.As(err, &quiet) && !slices.Contains(f.second, peer) {
 		f.hedged = append(f.hedged, peer)
 	}
 	f.working = slices.DeleteFunc(f.working, func(p cluster.NodeID) bool { return p == peer })
@@ -225,7 +225,8 @@ func (f *fetch) revive() {
 		it.tried = slices.DeleteFunc(it.tried, wasHedged)
 	}
 	f.width = len(f.working) + len(f.hedged)
-	f.hedged, f.patient = nil, true
+	f.second = append(f.second, f.hedged...)
+	f.hedged = nil
 	f.changed.Broadcast()
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -49,11 +50,11 @@ func (f *fetch) work(peer cluster.NodeID) {
 }
 
 // patience is how long a peer may be quiet: not long, unless nobody else is
-// left to ask.
-func (f *fetch) patience() time.Duration {
+// left to ask, or it is its second chance.
+func (f *fetch) patience(peer cluster.NodeID) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.patient || len(f.dead)+1 == len(f.peers) {
+	if slices.Contains(f.second, peer) || len(f.dead)+1 == len(f.peers) {
 		return f.push.limits.stall
 	}
 	return f.push.limits.hedge
@@ -62,7 +63,7 @@ func (f *fetch) patience() time.Duration {
 func (f *fetch) ask(peer cluster.NodeID) (err error) {
 	ctx, cancel := context.WithCancelCause(f.ctx)
 	defer cancel(nil)
-	stall := f.patience()
+	stall := f.patience(peer)
 	a := &asking{fetch: f, peer: peer, asked: map[manifest.Digest]*asked{}}
 	a.pulse.beat()
 	a.dog = startWatchdog(stall, func() { cancel(&StalledError{Peer: peer, After: stall}) })
