@@ -321,6 +321,8 @@ func (l *Loop) findRoot(fresh bool) {
 	if fresh {
 		l.state.Joiner = true
 		l.dropAncestors()
+	} else {
+		l.refill = false // it came back by itself
 	}
 	l.emit(Rescan{})
 }

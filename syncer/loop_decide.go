@@ -175,7 +175,10 @@ func (l *Loop) wait(w *work) {
 
 // offer prepares the disk's entry for the log, unless a guard holds it.
 func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
-	if l.rulings[w.path] == Restore || l.refill && l.state.Joiner && a.Entry.Absent() {
+	if l.refill && l.state.Joiner && a.Entry.Absent() {
+		l.rulings[w.path] = Restore // for this path, however often it has to be tried
+	}
+	if l.rulings[w.path] == Restore {
 		l.follow(w, a, d, c, "restored to what is committed")
 		return
 	}
