@@ -110,8 +110,12 @@ func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string,
 		req.Trees = append(req.Trees, t.Name)
 	}
 	if cfg.TLS.Own() {
-		if _, err := transport.LoadIdentity(identityFiles(cfg)); err != nil {
+		id, err := transport.LoadIdentity(identityFiles(cfg))
+		if err != nil {
 			return nil, fmt.Errorf("certificates of your own PKI: %w", err)
+		}
+		if !id.Trusts(tok.Fingerprint) {
+			return nil, fmt.Errorf("certificates of your own PKI: %s does not hold the CA of this cluster (SHA-256 %.16s…): bring certificates of the PKI that its members use", cfg.TLS.CA, tok.Fingerprint)
 		}
 		return req, nil
 	}

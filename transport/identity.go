@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -117,6 +118,13 @@ func (i *Identity) CAPEM() []byte { return i.now.Load().caPEM }
 func (i *Identity) IssuerPEM() []byte {
 	chain := i.now.Load().chain
 	return encodeCert(chain[len(chain)-1].Raw)
+}
+
+// Trusts tells whether the CA file holds the certificate with a fingerprint:
+// a joiner with an own PKI asks it of its token's.
+func (i *Identity) Trusts(fp string) bool {
+	roots, err := parseCerts(i.CAPEM())
+	return err == nil && slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return fingerprint(c) == fp })
 }
 
 // Validity says from when to when this node's certificate is valid.
