@@ -13,6 +13,7 @@ type deletes struct {
 	first      time.Time // sighting of the run that is under way
 	last       time.Time // sighting of it
 	recent     []sighting
+	moved      pathSet // judged to be moves: not counted when they are committed
 	newcomers  map[manifest.Path]sighting // content that appeared: a deletion of the same content is a move
 }
 
@@ -22,7 +23,7 @@ type sighting struct {
 }
 
 func newDeletes() deletes {
-	return deletes{candidates: pathSet{}, newcomers: map[manifest.Path]sighting{}}
+	return deletes{candidates: pathSet{}, moved: pathSet{}, newcomers: map[manifest.Path]sighting{}}
 }
 
 // saw notes the first sighting of an absence.
@@ -45,7 +46,11 @@ func (d *deletes) drop(p manifest.Path) { d.candidates.drop(p) }
 
 func (d *deletes) clear() { *d = newDeletes() }
 
-func (d *deletes) committed(e manifest.Entry, now time.Time) {
+func (d *deletes) committed(p manifest.Path, e manifest.Entry, now time.Time) {
+	if d.moved.has(p) {
+		d.moved.drop(p)
+		return
+	}
 	d.recent = append(d.recent, sighting{now, e.Digest})
 }
 
@@ -95,6 +100,7 @@ func (l *Loop) judgeDeletes() {
 		}
 		if moved[a.Entry.Digest] > 0 {
 			moved[a.Entry.Digest]--
+			d.moved.add(p)
 			continue
 		}
 		pending++
@@ -115,6 +121,7 @@ func (l *Loop) judgeDeletes() {
 	for _, p := range candidates {
 		w := l.works.get(p)
 		if mass {
+			d.moved.drop(p)
 			l.hold(w, GuardMassDelete, why, manifest.Entry{})
 			continue
 		}

@@ -202,7 +202,7 @@ func (l *Loop) conclude(w *work) bool {
 	c, _ := l.view.Manifest.Get(w.path)
 	if w.sent.Absent() {
 		if was, ok := l.anc.Get(w.path); ok && !was.Entry.IsDir() {
-			l.deletes.committed(was.Entry, l.now)
+			l.deletes.committed(w.path, was.Entry, l.now)
 		}
 		l.agree(w, Ancestor{}, true)
 	} else {
