@@ -49,6 +49,7 @@ func (n *Node) start(s *stages) {
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
 	s.run("membership", time.Second, (&steering{self: n.file.Node, group: n.log, peers: n.peers, wanted: n.cfg.Voters, log: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
+	s.run("memory", time.Second, giveBackMemory)
 	s.run("lag", time.Second, func(ctx context.Context) error { return n.trees.track(ctx, n.log) })
 	if err := n.openTrees(s); err != nil {
 		s.fail(err)

@@ -13,7 +13,7 @@ type deletes struct {
 	first      time.Time // sighting of the run that is under way
 	last       time.Time // sighting of it
 	recent     []sighting
-	moved      pathSet // judged to be moves: not counted when they are committed
+	moved      pathSet                    // judged to be moves: not counted when they are committed
 	newcomers  map[manifest.Path]sighting // content that appeared: a deletion of the same content is a move
 }
 
