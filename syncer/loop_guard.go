@@ -86,6 +86,12 @@ func (l *Loop) judgeDeletes() {
 		l.timers.add(quietAt, "")
 		return
 	}
+	if mostAt := d.first.Add(l.cfg.Burst); l.now.Before(mostAt) && l.stillLooking() {
+		// Those that are still looked at belong to the same run: judged apart, a
+		// few would pass before the rest is found to be too many.
+		l.timers.add(mostAt, "")
+		return
+	}
 	d.expire(l.now, l.cfg.Window)
 	moved := map[manifest.Digest]int{}
 	for _, s := range d.newcomers {
@@ -129,6 +135,16 @@ func (l *Loop) judgeDeletes() {
 	}
 	d.candidates = pathSet{}
 	d.first, d.last = time.Time{}, time.Time{}
+}
+
+// stillLooking tells whether any path is to be looked at or under a look, but
+// for those that somebody keeps busy.
+func (l *Loop) stillLooking() (looks bool) {
+	l.works.each(func(w *work) bool {
+		looks = w.phase == looking || w.phase == toLook && !w.stuck()
+		return !looks
+	})
+	return looks
 }
 
 // present counts the committed files and symlinks.
