@@ -138,7 +138,10 @@ type NodeState struct {
 	Leader        string                 `protobuf:"bytes,9,opt,name=leader,proto3" json:"leader,omitempty"` // id, as known here
 	Raft          bool                   `protobuf:"varint,10,opt,name=raft,proto3" json:"raft,omitempty"`   // takes part in Raft right now
 	Trees         []*TreeState           `protobuf:"bytes,11,rep,name=trees,proto3" json:"trees,omitempty"`
-	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"` // a one-shot resync: answers now, will be gone soon
+	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"`                                   // a one-shot resync: answers now, will be gone soon
+	ActiveFormat  uint32                 `protobuf:"varint,40,opt,name=active_format,json=activeFormat,proto3" json:"active_format,omitempty"` // of the log, as known here
+	Trusts        []string               `protobuf:"bytes,41,rep,name=trusts,proto3" json:"trusts,omitempty"`                                  // fingerprints of the CAs whose certificates are accepted here
+	Issuer        string                 `protobuf:"bytes,42,opt,name=issuer,proto3" json:"issuer,omitempty"`                                  // fingerprint of the CA that this node's certificate leads to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +258,27 @@ func (x *NodeState) GetVisit() bool {
 		return x.Visit
 	}
 	return false
+}
+
+func (x *NodeState) GetActiveFormat() uint32 {
+	if x != nil {
+		return x.ActiveFormat
+	}
+	return 0
+}
+
+func (x *NodeState) GetTrusts() []string {
+	if x != nil {
+		return x.Trusts
+	}
+	return nil
+}
+
+func (x *NodeState) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
 }
 
 type TreeState struct {
@@ -1075,7 +1099,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xc3\x02\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\x98\x03\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1090,7 +1114,10 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x04raft\x18\n" +
 	" \x01(\bR\x04raft\x12,\n" +
 	"\x05trees\x18\v \x03(\v2\x16.gatesync.v1.TreeStateR\x05trees\x12\x14\n" +
-	"\x05visit\x18\f \x01(\bR\x05visit\"k\n" +
+	"\x05visit\x18\f \x01(\bR\x05visit\x12#\n" +
+	"\ractive_format\x18( \x01(\rR\factiveFormat\x12\x16\n" +
+	"\x06trusts\x18) \x03(\tR\x06trusts\x12\x16\n" +
+	"\x06issuer\x18* \x01(\tR\x06issuer\"k\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
