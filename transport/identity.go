@@ -98,14 +98,19 @@ func readMaterial(f Files) (*material, error) {
 			return nil, fmt.Errorf("%s is not signed by a CA in %s for both ends of a connection (serverAuth, clientAuth): %w", f.Cert, f.CA, err)
 		}
 	}
-	chain, err := chainTo(presented, roots, x509.ExtKeyUsageServerAuth)
-	if err != nil {
-		return nil, err
-	}
-	m := &material{caPEM: caPEM, roots: roots, cert: cert, leaf: presented[0], chain: chain, full: cert}
-	m.full.Certificate = nil
-	for _, c := range chain {
-		m.full.Certificate = append(m.full.Certificate, c.Raw)
+	m := &material{caPEM: caPEM, roots: roots, cert: cert, leaf: presented[0], full: cert}
+	m.full.Certificate = slices.Clone(cert.Certificate)
+	for _, root := range roots {
+		chain, err := chainTo(presented, []*x509.Certificate{root}, x509.ExtKeyUsageServerAuth)
+		if err != nil {
+			continue
+		}
+		// While one CA replaces another there are two ways up. Joiners are shown
+		// both; the CA that has signed the certificate is the nearer one.
+		if m.chain == nil || len(chain) < len(m.chain) {
+			m.chain = chain
+		}
+		m.full.Certificate = append(m.full.Certificate, root.Raw)
 	}
 	return m, nil
 }
@@ -123,8 +128,24 @@ func (i *Identity) IssuerPEM() []byte {
 // Trusts tells whether the CA file holds the certificate with a fingerprint:
 // a joiner with an own PKI asks it of its token's.
 func (i *Identity) Trusts(fp string) bool {
-	roots, err := parseCerts(i.CAPEM())
-	return err == nil && slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return fingerprint(c) == fp })
+	return slices.Contains(i.Trusted(), fp)
+}
+
+// Trusted lists the fingerprints of the CAs in the CA file.
+func (i *Identity) Trusted() []string {
+	var prints []string
+	for _, c := range i.now.Load().roots {
+		prints = append(prints, fingerprint(c))
+	}
+	return prints
+}
+
+// Issuer returns the fingerprint of the CA that this node's certificate leads
+// to, and until when that CA is valid.
+func (i *Identity) Issuer() (print string, ends time.Time) {
+	chain := i.now.Load().chain
+	root := chain[len(chain)-1]
+	return fingerprint(root), root.NotAfter
 }
 
 // Validity says from when to when this node's certificate is valid.

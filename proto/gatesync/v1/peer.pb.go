@@ -138,10 +138,9 @@ type NodeState struct {
 	Leader        string                 `protobuf:"bytes,9,opt,name=leader,proto3" json:"leader,omitempty"` // id, as known here
 	Raft          bool                   `protobuf:"varint,10,opt,name=raft,proto3" json:"raft,omitempty"`   // takes part in Raft right now
 	Trees         []*TreeState           `protobuf:"bytes,11,rep,name=trees,proto3" json:"trees,omitempty"`
-	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"`                                   // a one-shot resync: answers now, will be gone soon
-	ActiveFormat  uint32                 `protobuf:"varint,40,opt,name=active_format,json=activeFormat,proto3" json:"active_format,omitempty"` // of the log, as known here
-	Trusts        []string               `protobuf:"bytes,41,rep,name=trusts,proto3" json:"trusts,omitempty"`                                  // fingerprints of the CAs whose certificates are accepted here
-	Issuer        string                 `protobuf:"bytes,42,opt,name=issuer,proto3" json:"issuer,omitempty"`                                  // fingerprint of the CA that this node's certificate leads to
+	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"`  // a one-shot resync: answers now, will be gone soon
+	Trusts        []string               `protobuf:"bytes,41,rep,name=trusts,proto3" json:"trusts,omitempty"` // fingerprints of the CAs whose certificates are accepted here
+	Issuer        string                 `protobuf:"bytes,42,opt,name=issuer,proto3" json:"issuer,omitempty"` // fingerprint of the CA that this node's certificate leads to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,13 +257,6 @@ func (x *NodeState) GetVisit() bool {
 		return x.Visit
 	}
 	return false
-}
-
-func (x *NodeState) GetActiveFormat() uint32 {
-	if x != nil {
-		return x.ActiveFormat
-	}
-	return 0
 }
 
 func (x *NodeState) GetTrusts() []string {
@@ -1099,7 +1091,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\x98\x03\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xf3\x02\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1114,8 +1106,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x04raft\x18\n" +
 	" \x01(\bR\x04raft\x12,\n" +
 	"\x05trees\x18\v \x03(\v2\x16.gatesync.v1.TreeStateR\x05trees\x12\x14\n" +
-	"\x05visit\x18\f \x01(\bR\x05visit\x12#\n" +
-	"\ractive_format\x18( \x01(\rR\factiveFormat\x12\x16\n" +
+	"\x05visit\x18\f \x01(\bR\x05visit\x12\x16\n" +
 	"\x06trusts\x18) \x03(\tR\x06trusts\x12\x16\n" +
 	"\x06issuer\x18* \x01(\tR\x06issuer\"k\n" +
 	"\tTreeState\x12\x12\n" +
