@@ -37,12 +37,13 @@ type Identity struct {
 
 // material is what was in the files; immutable.
 type material struct {
-	caPEM []byte
-	roots []*x509.Certificate
-	cert  tls.Certificate
-	leaf  *x509.Certificate
-	chain []*x509.Certificate // leaf … root
-	full  tls.Certificate     // with the root: a joiner knows nothing but its fingerprint
+	caPEM  []byte
+	roots  []*x509.Certificate
+	cert   tls.Certificate
+	leaf   *x509.Certificate
+	chain  []*x509.Certificate // leaf … root
+	issuer string              // fingerprint of that root
+	full   tls.Certificate     // with the root: a joiner knows nothing but its fingerprint
 }
 
 // LoadIdentity reads the files. Dates are not looked at: a node whose
@@ -112,6 +113,7 @@ func readMaterial(f Files) (*material, error) {
 		}
 		m.full.Certificate = append(m.full.Certificate, root.Raw)
 	}
+	m.issuer = fingerprint(m.chain[len(m.chain)-1])
 	return m, nil
 }
 
@@ -143,9 +145,8 @@ func (i *Identity) Trusted() []string {
 // Issuer returns the fingerprint of the CA that this node's certificate leads
 // to, and until when that CA is valid.
 func (i *Identity) Issuer() (print string, ends time.Time) {
-	chain := i.now.Load().chain
-	root := chain[len(chain)-1]
-	return fingerprint(root), root.NotAfter
+	m := i.now.Load()
+	return m.issuer, m.chain[len(m.chain)-1].NotAfter
 }
 
 // Validity says from when to when this node's certificate is valid.
@@ -191,8 +192,8 @@ func WriteIdentity(f Files, caPEM, certPEM, keyPEM []byte) error {
 	return nil
 }
 
-// WriteRenewed replaces the certificate, and the CA file where one is given,
-// durably. Reload uses them.
+// WriteRenewed replaces the CA file and the certificate, each where one is
+// given, durably. Reload uses them.
 func WriteRenewed(f Files, caPEM, certPEM []byte) error {
 	if len(caPEM) > 0 {
 		// First: a new certificate needs its CA, the old one keeps it.
@@ -200,7 +201,32 @@ func WriteRenewed(f Files, caPEM, certPEM []byte) error {
 			return err
 		}
 	}
+	if len(certPEM) == 0 {
+		return nil
+	}
 	return writeFile(f.Cert, certPEM, 0o644)
+}
+
+// Bundle puts certificates into one CA file, each once, in their order.
+func Bundle(pems ...[]byte) ([]byte, error) {
+	var out []byte
+	seen := map[string]bool{}
+	for _, p := range pems {
+		if len(p) == 0 {
+			continue
+		}
+		certs, err := parseCerts(p)
+		if err != nil {
+			return nil, fmt.Errorf("a CA: %w", err)
+		}
+		for _, c := range certs {
+			if print := fingerprint(c); !seen[print] {
+				seen[print] = true
+				out = append(out, encodeCert(c.Raw)...)
+			}
+		}
+	}
+	return out, nil
 }
 
 // writeFile replaces a file so that a crash leaves the old or the new one.
