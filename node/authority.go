@@ -145,7 +145,7 @@ func (r *replacing) step(ctx context.Context) error {
 	return nil
 }
 
-// certificates tells what the members last said of their certificates.
+// certificates tells what the members last said of their certificates, by name.
 func (n *Node) certificates() []caMember {
 	var out []caMember
 	for _, m := range n.log.Members() {
@@ -157,6 +157,7 @@ func (n *Node) certificates() []caMember {
 		}
 		out = append(out, c)
 	}
+	slices.SortFunc(out, func(a, b caMember) int { return strings.Compare(a.name, b.name) })
 	return out
 }
 

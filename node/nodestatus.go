@@ -157,6 +157,7 @@ func (n *Node) formatStatus() FormatStatus {
 	for _, m := range waits {
 		s.Waits = append(s.Waits, m.Name)
 	}
+	slices.Sort(s.Waits)
 	return s
 }
 
