@@ -96,8 +96,11 @@ func TestPromise_Available_CertificatesRenewUnderWriting(t *testing.T) {
 	if left := time.Until(info.Node.CertificateExpires); left > life {
 		t.Fatalf("the first certificate has %s to live, want at most %s", left, life)
 	}
+	firsts := map[*node]time.Time{}
 	for _, n := range c.nodes {
-		begun := n.certs().Node.CertificateExpires
+		firsts[n] = n.certs().Node.CertificateExpires
+	}
+	for n, begun := range firsts {
 		eventually(t, 3*life, n.name+" has outlived its first certificate", func() error {
 			if now := n.certs().Node.CertificateExpires; time.Now().Before(begun) || !now.After(begun) {
 				return fmt.Errorf("the first one ended at %s, the present one ends at %s", begun, now)

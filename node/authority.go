@@ -165,12 +165,12 @@ func (n *Node) certificates() []caMember {
 // while it was off: the CA's key is in its own log. Nobody could be reached
 // without one, and a cluster that was off as a whole could not start. A member
 // that was removed meanwhile gains nothing by it: it is refused by its id.
-func (n *Node) renewExpired(a raftstore.Authorities) {
-	_, end := n.identity.Validity()
-	if n.cfg.TLS.Own() || time.Now().Before(end) {
+func (n *Node) renewExpired() {
+	begin, end := n.identity.Validity()
+	if now := time.Now(); n.cfg.TLS.Own() || now.After(begin) && now.Before(end) {
 		return
 	}
-	if err := n.renewAlone(a); err != nil {
+	if err := n.renewAlone(); err != nil {
 		n.slog.Error("this node's certificate has expired, and it cannot make itself a new one: if the clock is right, join it anew with a new data directory", "ended", end, "err", err)
 		return
 	}
@@ -178,27 +178,44 @@ func (n *Node) renewExpired(a raftstore.Authorities) {
 	n.slog.Warn("this node's certificate had expired; it has made itself a new one with the CA in its log", "ended", end, "ends", now)
 }
 
-func (n *Node) renewAlone(a raftstore.Authorities) error {
-	if len(a.Key) == 0 {
-		return errors.New("its log holds no CA")
-	}
+func (n *Node) renewAlone() error {
 	csr, err := n.identity.CSR()
 	if err != nil {
 		return err
 	}
-	ca := transport.CA{ClusterID: n.file.Cluster, Cert: a.Signing.Cert, Key: a.Key, Cross: a.Signing.Cross, Life: n.cfg.TLS.Lifetime.Std()}
-	cert, err := ca.Sign(csr, n.file.Node, n.file.Name, time.Now())
+	res, err := n.signAlone(csr)
 	if err != nil {
 		return err
 	}
-	trusted, err := transport.Bundle(a.Signing.Cert, n.identity.CAPEM())
+	trusted, err := transport.Bundle(res.GetCaPem(), n.identity.CAPEM())
 	if err != nil {
 		return err
 	}
-	if err := transport.WriteRenewed(identityFiles(n.cfg), trusted, cert); err != nil {
+	if err := transport.WriteRenewed(identityFiles(n.cfg), trusted, res.GetCertPem()); err != nil {
 		return err
 	}
 	return n.identity.Reload()
+}
+
+// signAlone signs for this node with the CA that its log held at the start.
+func (n *Node) signAlone(csr []byte) (*pb.RenewResponse, error) {
+	a := n.began.Authorities
+	if len(a.Key) == 0 {
+		return nil, errors.New("its log holds no CA")
+	}
+	ca := transport.CA{ClusterID: n.file.Cluster, Cert: a.Signing.Cert, Key: a.Key, Cross: a.Signing.Cross, Life: n.cfg.TLS.Lifetime.Std()}
+	cert, err := ca.Sign(csr, n.file.Node, n.file.Name, time.Now())
+	return &pb.RenewResponse{CertPem: cert, CaPem: a.Signing.Cert}, err
+}
+
+// signSelf signs for this node with the CA of the log. As long as the log is
+// not read, the CA that it held at the start has to do.
+func (n *Node) signSelf(csr []byte) (*pb.RenewResponse, error) {
+	res, err := n.clusterService().sign(n.file.Node, csr)
+	if err != nil && !n.caughtUp() {
+		return n.signAlone(csr)
+	}
+	return res, err
 }
 
 // RotateCA begins the replacement of the CA, or (finish) ends it although
@@ -240,6 +257,7 @@ func (s *localService) finishRotation(ctx context.Context, a raftstore.Authoriti
 	if a.Also == nil || a.Incoming {
 		return nil, status.Error(codes.FailedPrecondition, "there is no old CA to drop: see `gatesync status` for how far its replacement is")
 	}
+	s.peers.refresh(ctx) // this daemon may have started just now, and have heard nobody yet
 	if _, waits, _ := nextCA(a, s.certs()); len(waits) > 0 {
 		return nil, status.Errorf(codes.FailedPrecondition, "%s: alive, and without a certificate of the new CA yet: wait a moment", strings.Join(waits, ", "))
 	}

@@ -419,6 +419,12 @@ func TestRenewerFollowsTheCA(t *testing.T) {
 	log.a = raftstore.Authorities{}
 	log.a.Signing, log.a.Key = newAuthority(t)
 	is(log.a.Signing.Fingerprint, log.a.Signing.Fingerprint)
+	// A certificate from the time when the clock was wrong is made anew.
+	r.now = func() time.Time { return time.Now().Add(-365 * 24 * time.Hour) }
+	if !r.due() {
+		t.Error("a certificate of the future stays")
+	}
+	r.now = time.Now
 	// A shorter life is taken over at once.
 	r.life = time.Hour
 	if !r.tooLong() {

@@ -67,7 +67,7 @@ type Node struct {
 	local    net.Listener // nil on a visit
 	localSrv *grpc.Server
 	web      *web.Server                     // nil where switched off
-	began    uint32                          // the log's active format at the start
+	began    raftstore.Peeked                // what the log said at the start
 	opened   atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
 	outdated chan error                      // the cluster has gone beyond what this version understands
 	reload   chan struct{}
@@ -103,15 +103,13 @@ func (n *Node) open() (err error) {
 	if n.lock, err = n.dir.lock(); err != nil {
 		return err
 	}
-	peeked, err := raftstore.Peek(n.dir.raft())
-	if err != nil {
+	if n.began, err = raftstore.Peek(n.dir.raft()); err != nil {
 		return err
 	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
 		return fmt.Errorf("this node's identity: %w", err)
 	}
-	n.renewExpired(peeked.Authorities)
-	n.began = peeked.Format
+	n.renewExpired()
 	store, err := blob.Open(n.dir.blobs(), blob.Options{Reserve: int64(n.cfg.FreeReserve), Log: n.slog})
 	if err != nil {
 		return fmt.Errorf("open the blob store: %w", err)

@@ -139,11 +139,13 @@ func (r *renewer) follow(ctx context.Context) error {
 }
 
 // due tells whether it is time to renew, and a renewal would help: no
-// certificate outlives its CA.
+// certificate outlives its CA. One that is not valid yet was made when the
+// clock was wrong.
 func (r *renewer) due() bool {
-	_, end := r.identity.Validity()
+	begin, end := r.identity.Validity()
 	_, caEnd := r.identity.Issuer()
-	return r.now().After(renewalTime(r.identity)) && end.Before(caEnd)
+	now := r.now()
+	return now.Before(begin) || now.After(renewalTime(r.identity)) && end.Before(caEnd)
 }
 
 // tooLong tells whether the certificate lives on for longer than certificates

@@ -99,7 +99,7 @@ func (n *Node) renewer() *renewer {
 			return ids
 		},
 		sign: func(_ context.Context, csr []byte) (*pb.RenewResponse, error) {
-			return n.clusterService().sign(n.file.Node, csr)
+			return n.signSelf(csr)
 		},
 	}
 }

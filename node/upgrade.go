@@ -100,7 +100,7 @@ func (n *Node) stopOutdated(err error) {
 // log has to be read again after a start.
 func (n *Node) activeFormat() uint32 {
 	if l := n.opened.Load(); l != nil {
-		return max(n.began, l.Format())
+		return max(n.began.Format, l.Format())
 	}
-	return n.began
+	return n.began.Format
 }

@@ -18,13 +18,6 @@ import (
 // active one.
 const Format = 1
 
-// feature is something that the machine does differently since a format. A
-// version that brings one raises Newest, gives the feature a name with that
-// number, and asks has wherever it matters.
-type feature uint32
-
-func (s *state) has(f feature) bool { return s.format >= uint32(f) }
-
 // NewerError: something is of a format that this version does not know.
 type NewerError struct {
 	What   string // for people
