@@ -35,6 +35,8 @@ type state struct {
 	parts    []*partial
 	history  []manifest.Commit // of consecutive revisions, up to revision
 	below    manifest.Revision // history holds the revisions from below on
+	// incarnation is the cluster's life that this log belongs to.
+	incarnation uint64
 }
 
 func newState() state {
@@ -45,6 +47,8 @@ func newState() state {
 		tokens:   make(map[string]*token),
 		sessions: make(map[string]*session),
 		below:    1,
+
+		incarnation: firstIncarnation,
 	}
 }
 
@@ -87,6 +91,8 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.initCluster(do.InitCluster)
 	case *pb.Command_TrimHistory:
 		return m.trimHistory(do.TrimHistory)
+	case *pb.Command_BeginIncarnation:
+		return m.beginIncarnation(do.BeginIncarnation, cmd.GetTimeNs())
 	case *pb.Command_Noop:
 		return done()
 	}

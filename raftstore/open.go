@@ -190,7 +190,7 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 }
 
 func (s *Store) start() (err error) {
-	if s.sequence, err = newSequence(s.disk); err != nil {
+	if s.sequence, err = newSequence(s.disk, s.cfg.FirstSequence); err != nil {
 		return err
 	}
 	config := s.cfg.raftConfig()

@@ -80,6 +80,7 @@ func (r *restoring) header(h *pb.SnapshotHeader) error {
 	}
 	r.revision, r.below = manifest.Revision(h.GetRevision()), manifest.Revision(h.GetHistoryBelow())
 	r.cluster = h.GetCluster()
+	r.incarnation = max(h.GetIncarnation(), firstIncarnation)
 	r.voters = slices.Compact(slices.Sorted(slices.Values(h.GetVoters())))
 	for _, id := range h.GetRemoved() {
 		r.removed[id] = true

@@ -37,6 +37,7 @@ type Command struct {
 	//	*Command_InitCluster
 	//	*Command_TrimHistory
 	//	*Command_Noop
+	//	*Command_BeginIncarnation
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -174,6 +175,15 @@ func (x *Command) GetNoop() *Noop {
 	return nil
 }
 
+func (x *Command) GetBeginIncarnation() *BeginIncarnation {
+	if x != nil {
+		if x, ok := x.Do.(*Command_BeginIncarnation); ok {
+			return x.BeginIncarnation
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -214,6 +224,10 @@ type Command_Noop struct {
 	Noop *Noop `protobuf:"bytes,18,opt,name=noop,proto3,oneof"` // makes followers learn the commit index at once
 }
 
+type Command_BeginIncarnation struct {
+	BeginIncarnation *BeginIncarnation `protobuf:"bytes,30,opt,name=begin_incarnation,json=beginIncarnation,proto3,oneof"`
+}
+
 func (*Command_Propose) isCommand_Do() {}
 
 func (*Command_PutMember) isCommand_Do() {}
@@ -231,6 +245,8 @@ func (*Command_InitCluster) isCommand_Do() {}
 func (*Command_TrimHistory) isCommand_Do() {}
 
 func (*Command_Noop) isCommand_Do() {}
+
+func (*Command_BeginIncarnation) isCommand_Do() {}
 
 type Noop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -917,7 +933,8 @@ type SnapshotHeader struct {
 	Cluster       *InitCluster           `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Voters        []string               `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
 	HistoryBelow  uint64                 `protobuf:"varint,5,opt,name=history_below,json=historyBelow,proto3" json:"history_below,omitempty"`
-	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"` // ids of members that were removed; they never come back
+	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"`           // ids of members that were removed; they never come back
+	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -992,6 +1009,13 @@ func (x *SnapshotHeader) GetRemoved() []string {
 		return x.Removed
 	}
 	return nil
+}
+
+func (x *SnapshotHeader) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
 }
 
 type SnapshotTree struct {
@@ -1264,11 +1288,67 @@ func (x *SnapshotTrailer) GetDigest() []byte {
 	return nil
 }
 
+// BeginIncarnation begins the next life of a cluster that had lost its
+// majority for good (recover), or was made anew from a backup
+// (restore_cluster). It is applied to the state that the new life begins with,
+// and never proposed.
+type BeginIncarnation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Founder       *Member                `protobuf:"bytes,2,opt,name=founder,proto3" json:"founder,omitempty"` // restore-cluster: the only member; absent: the members stay
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginIncarnation) Reset() {
+	*x = BeginIncarnation{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginIncarnation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginIncarnation) ProtoMessage() {}
+
+func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginIncarnation.ProtoReflect.Descriptor instead.
+func (*BeginIncarnation) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BeginIncarnation) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *BeginIncarnation) GetFounder() *Member {
+	if x != nil {
+		return x.Founder
+	}
+	return nil
+}
+
 var File_gatesync_v1_log_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb5\x04\n" +
+	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\x83\x05\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x122\n" +
@@ -1282,7 +1362,8 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\bput_tree\x18\x0f \x01(\v2\x14.gatesync.v1.PutTreeH\x00R\aputTree\x12=\n" +
 	"\finit_cluster\x18\x10 \x01(\v2\x18.gatesync.v1.InitClusterH\x00R\vinitCluster\x12=\n" +
 	"\ftrim_history\x18\x11 \x01(\v2\x18.gatesync.v1.TrimHistoryH\x00R\vtrimHistory\x12'\n" +
-	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noopB\x04\n" +
+	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noop\x12L\n" +
+	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnationB\x04\n" +
 	"\x02do\"\x06\n" +
 	"\x04Noop\"j\n" +
 	"\vInitCluster\x12\x1d\n" +
@@ -1327,14 +1408,15 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\asession\x18\a \x01(\v2\x1c.gatesync.v1.SnapshotSessionH\x00R\asession\x128\n" +
 	"\atrailer\x18\b \x01(\v2\x1c.gatesync.v1.SnapshotTrailerH\x00R\atrailer\x12,\n" +
 	"\x04part\x18\t \x01(\v2\x16.gatesync.v1.ChangesetH\x00R\x04partB\x04\n" +
-	"\x02of\"\xcf\x01\n" +
+	"\x02of\"\xf1\x01\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
 	"\acluster\x18\x03 \x01(\v2\x18.gatesync.v1.InitClusterR\acluster\x12\x16\n" +
 	"\x06voters\x18\x04 \x03(\tR\x06voters\x12#\n" +
 	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
-	"\aremoved\x18\x06 \x03(\tR\aremoved\"8\n" +
+	"\aremoved\x18\x06 \x03(\tR\aremoved\x12 \n" +
+	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"8\n" +
 	"\fSnapshotTree\x12(\n" +
 	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"]\n" +
 	"\fSnapshotNode\x12\x12\n" +
@@ -1350,7 +1432,10 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\aoutcome\x18\x03 \x01(\v2\x14.gatesync.v1.OutcomeR\aoutcome\"C\n" +
 	"\x0fSnapshotTrailer\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digestB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"c\n" +
+	"\x10BeginIncarnation\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12-\n" +
+	"\afounder\x18\x02 \x01(\v2\x13.gatesync.v1.MemberR\afounderB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_log_proto_rawDescOnce sync.Once
@@ -1364,33 +1449,34 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_gatesync_v1_log_proto_goTypes = []any{
-	(*Command)(nil),         // 0: gatesync.v1.Command
-	(*Noop)(nil),            // 1: gatesync.v1.Noop
-	(*InitCluster)(nil),     // 2: gatesync.v1.InitCluster
-	(*PutMember)(nil),       // 3: gatesync.v1.PutMember
-	(*RemoveMember)(nil),    // 4: gatesync.v1.RemoveMember
-	(*PutToken)(nil),        // 5: gatesync.v1.PutToken
-	(*UseToken)(nil),        // 6: gatesync.v1.UseToken
-	(*PutTree)(nil),         // 7: gatesync.v1.PutTree
-	(*TrimHistory)(nil),     // 8: gatesync.v1.TrimHistory
-	(*Outcome)(nil),         // 9: gatesync.v1.Outcome
-	(*SnapshotRecord)(nil),  // 10: gatesync.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),  // 11: gatesync.v1.SnapshotHeader
-	(*SnapshotTree)(nil),    // 12: gatesync.v1.SnapshotTree
-	(*SnapshotNode)(nil),    // 13: gatesync.v1.SnapshotNode
-	(*SnapshotToken)(nil),   // 14: gatesync.v1.SnapshotToken
-	(*SnapshotSession)(nil), // 15: gatesync.v1.SnapshotSession
-	(*SnapshotTrailer)(nil), // 16: gatesync.v1.SnapshotTrailer
-	(*Changeset)(nil),       // 17: gatesync.v1.Changeset
-	(*Member)(nil),          // 18: gatesync.v1.Member
-	(*Result)(nil),          // 19: gatesync.v1.Result
-	(*Commit)(nil),          // 20: gatesync.v1.Commit
-	(*Node)(nil),            // 21: gatesync.v1.Node
+	(*Command)(nil),          // 0: gatesync.v1.Command
+	(*Noop)(nil),             // 1: gatesync.v1.Noop
+	(*InitCluster)(nil),      // 2: gatesync.v1.InitCluster
+	(*PutMember)(nil),        // 3: gatesync.v1.PutMember
+	(*RemoveMember)(nil),     // 4: gatesync.v1.RemoveMember
+	(*PutToken)(nil),         // 5: gatesync.v1.PutToken
+	(*UseToken)(nil),         // 6: gatesync.v1.UseToken
+	(*PutTree)(nil),          // 7: gatesync.v1.PutTree
+	(*TrimHistory)(nil),      // 8: gatesync.v1.TrimHistory
+	(*Outcome)(nil),          // 9: gatesync.v1.Outcome
+	(*SnapshotRecord)(nil),   // 10: gatesync.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 11: gatesync.v1.SnapshotHeader
+	(*SnapshotTree)(nil),     // 12: gatesync.v1.SnapshotTree
+	(*SnapshotNode)(nil),     // 13: gatesync.v1.SnapshotNode
+	(*SnapshotToken)(nil),    // 14: gatesync.v1.SnapshotToken
+	(*SnapshotSession)(nil),  // 15: gatesync.v1.SnapshotSession
+	(*SnapshotTrailer)(nil),  // 16: gatesync.v1.SnapshotTrailer
+	(*BeginIncarnation)(nil), // 17: gatesync.v1.BeginIncarnation
+	(*Changeset)(nil),        // 18: gatesync.v1.Changeset
+	(*Member)(nil),           // 19: gatesync.v1.Member
+	(*Result)(nil),           // 20: gatesync.v1.Result
+	(*Commit)(nil),           // 21: gatesync.v1.Commit
+	(*Node)(nil),             // 22: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	17, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	18, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
 	3,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
 	4,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
 	5,  // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
@@ -1399,28 +1485,30 @@ var file_gatesync_v1_log_proto_depIdxs = []int32{
 	2,  // 6: gatesync.v1.Command.init_cluster:type_name -> gatesync.v1.InitCluster
 	8,  // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
 	1,  // 8: gatesync.v1.Command.noop:type_name -> gatesync.v1.Noop
-	18, // 9: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	18, // 10: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	19, // 11: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
-	11, // 12: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
-	12, // 13: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
-	13, // 14: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	20, // 15: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	18, // 16: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	14, // 17: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
-	15, // 18: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	16, // 19: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	17, // 20: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
-	2,  // 21: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
-	7,  // 22: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	21, // 23: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	5,  // 24: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
-	9,  // 25: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	17, // 9: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
+	19, // 10: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	19, // 11: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	20, // 12: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	11, // 13: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
+	12, // 14: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
+	13, // 15: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
+	21, // 16: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	19, // 17: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	14, // 18: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	15, // 19: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	16, // 20: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	18, // 21: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	2,  // 22: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
+	7,  // 23: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
+	22, // 24: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	5,  // 25: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	9,  // 26: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	19, // 27: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -1439,6 +1527,7 @@ func file_gatesync_v1_log_proto_init() {
 		(*Command_InitCluster)(nil),
 		(*Command_TrimHistory)(nil),
 		(*Command_Noop)(nil),
+		(*Command_BeginIncarnation)(nil),
 	}
 	file_gatesync_v1_log_proto_msgTypes[10].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
@@ -1457,7 +1546,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
