@@ -44,7 +44,7 @@ func (n *Node) start(s *stages) {
 	s.run("members", time.Second, n.followMembers)
 	s.run("hello", time.Second, n.peers.run)
 	if len(n.cfg.Seeds) > 0 {
-		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, identity: n.identity, clusterID: n.file.Cluster, peers: n.peers, log: n.slog}).run)
+		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, dial: n.server, peers: n.peers, log: n.slog}).run)
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
 	s.run("membership", time.Second, (&steering{self: n.file.Node, group: n.log, peers: n.peers, wanted: n.cfg.Voters, log: n.slog}).run)

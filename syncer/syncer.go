@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -55,6 +56,13 @@ type Config struct {
 	ClusterID  string
 	TreeID     string
 	Generation uint64
+	// Since: markers and records from this generation on are this node's own, and
+	// taken over; 0: Generation. What is older belongs to a life of the cluster
+	// that is over: nothing is known of what stands on disk.
+	Since uint64
+	// Aside: what an older generation left on disk and the log does not hold
+	// goes aside, instead of being held.
+	Aside bool
 
 	// OpenRoot opens the root. It is called again after the root was replaced
 	// by another directory (a remount). The Syncer closes what it opened.
@@ -152,6 +160,9 @@ func Open(cfg Config) (*Syncer, error) {
 		}
 	}
 	cfg.Loop.Self, cfg.Loop.Tree = cfg.Self, cfg.Tree
+	if cfg.Since == 0 || cfg.Since > cfg.Generation {
+		cfg.Since = cfg.Generation
+	}
 
 	rec, err := openRecords(cfg.Records)
 	if err != nil {
@@ -165,6 +176,7 @@ func Open(cfg Config) (*Syncer, error) {
 	s.root = newRootKeeper(cfg.OpenRoot, marker{
 		Format: markerFormat, Cluster: cfg.ClusterID, Tree: cfg.TreeID, Generation: cfg.Generation,
 	}, s.log)
+	s.root.since = cfg.Since
 	s.root.onLost = func(why string) { s.inbox.post(RootLost{Why: why}) }
 	s.persister = newPersister(rec, s.root, s.log)
 	s.lookers = newLookers(s)
@@ -186,18 +198,21 @@ func (s *Syncer) load() error {
 	if err != nil {
 		return err
 	}
+	if known, err = s.ofThisLife(known); err != nil {
+		return err
+	}
 	if s.rec.fresh && s.cfg.Joiner {
-		known.state.Joiner = true
-		if err := s.rec.setMeta(map[string][]byte{metaJoiner: {1}}); err != nil {
+		known.state.Joiner, known.state.Aside = true, s.cfg.Aside
+		if err := s.rec.setMeta(joinerMeta(s.cfg.Aside)); err != nil {
 			return err
 		}
 	}
 	s.first.Store(!known.rooted)
-	s.root.onFresh = func() error {
+	s.root.onFresh = func(older bool) error {
 		if s.first.Load() {
 			return nil // the first marker of a new tree: nothing was known before
 		}
-		return s.rec.forgetAll()
+		return s.rec.forgetAll(older && s.cfg.Aside)
 	}
 	found, err := s.root.find(context.Background(), s.first.Load(), s.recoverStaging)
 	switch {
@@ -226,6 +241,35 @@ func (s *Syncer) load() error {
 	}
 	s.loop = NewLoop(s.cfg.Loop, known.state)
 	return nil
+}
+
+// ofThisLife voids the records of an older life of the cluster: its revisions
+// may be numbered like ours, and are others.
+func (s *Syncer) ofThisLife(known loaded) (loaded, error) {
+	generation := binary.BigEndian.AppendUint64(nil, s.cfg.Generation)
+	if known.generation == 0 || known.generation >= s.cfg.Since {
+		if known.generation == s.cfg.Generation {
+			return known, nil
+		}
+		return known, s.rec.setMeta(map[string][]byte{metaGeneration: generation})
+	}
+	s.log.Info("the cluster has begun a new life: what stands here is compared with it anew", "aside", s.cfg.Aside)
+	if err := s.rec.forgetAll(s.cfg.Aside); err != nil {
+		return known, err
+	}
+	if err := s.rec.setMeta(map[string][]byte{metaGeneration: generation, metaFollowed: nil}); err != nil {
+		return known, err
+	}
+	return s.rec.load(s.cfg.BootID)
+}
+
+// joinerMeta is what the records say of a joiner's tree.
+func joinerMeta(aside bool) map[string][]byte {
+	m := map[string][]byte{metaJoiner: {1}}
+	if aside {
+		m[metaAside] = []byte{1}
+	}
+	return m
 }
 
 // rooted notes that the root was found in order. On the very first time it
@@ -257,7 +301,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 
 	if s.foundOK {
 		s.watcher.reset(s.found.gen.fs.Path())
-		s.inbox.post(RootBack{Fresh: s.found.fresh})
+		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside})
 	} else {
 		lost, _ := s.root.state()
 		s.inbox.post(RootLost{Why: lost})
