@@ -26,7 +26,12 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		n.slog.Info("stopping")
 	case failed = <-s.failed:
-		n.slog.Error("stopping after a failure", "err", failed)
+		var yield *YieldError
+		if errors.As(failed, &yield) {
+			n.slog.Warn("stopping to rejoin", "reason", failed)
+		} else {
+			n.slog.Error("stopping after a failure", "err", failed)
+		}
 	}
 	begun := time.Now()
 	err := errors.Join(failed, s.stop())
@@ -38,11 +43,13 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) start(s *stages) {
 	s.closer("lock", time.Second, n.lock.Close)
 	s.closer("blob store", time.Second, n.blobs.Close)
+	s.run("identity", time.Second, n.heed)
 	s.run("network", time.Second, n.server.Run)
 	s.closer("carrier", time.Second, n.push.Close)
 	s.closer("log", 2*time.Second, n.log.Close)
 	s.run("members", time.Second, n.followMembers)
 	s.run("hello", time.Second, n.peers.run)
+	s.run("seen", time.Second, n.seeing().run)
 	if len(n.cfg.Seeds) > 0 {
 		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, dial: n.server, peers: n.peers, log: n.slog}).run)
 	}

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"maps"
 
+	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -11,33 +12,31 @@ import (
 // cluster again (restore-cluster). Logs of different incarnations have nothing
 // to say to each other; package transport keeps their nodes apart.
 
-// firstIncarnation is what init makes.
-const firstIncarnation = 1
-
 // Incarnation returns the life that the log belongs to.
-func (m *Machine) Incarnation() uint64 {
+func (m *Machine) Incarnation() cluster.Incarnation {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.incarnation
 }
 
 // Incarnation returns the life that this node's log belongs to. A log that has
-// not begun yet says 1.
-func (s *Store) Incarnation() uint64 { return s.machine.Incarnation() }
+// not begun yet says the first.
+func (s *Store) Incarnation() cluster.Incarnation { return s.machine.Incarnation() }
 
 // beginIncarnation begins the next life: roots of the old one become joiners'
 // roots, and the old one's tokens are void. With a founder all other members
 // are removed for good.
 func (s *state) beginIncarnation(b *pb.BeginIncarnation, now int64) *pb.Outcome {
-	if b.GetIncarnation() <= s.incarnation {
-		return refuse(CodeMalformed, "this log is of incarnation %d already", s.incarnation)
+	next := cluster.Incarnation(b.GetIncarnation())
+	if next <= s.incarnation {
+		return refuse(CodeMalformed, "this log is of incarnation %s already", s.incarnation)
 	}
 	if f := b.GetFounder(); f != nil {
 		if o := s.found(b, now); o != nil {
 			return o
 		}
 	}
-	s.incarnation = b.GetIncarnation()
+	s.incarnation = next
 	s.tokens = make(map[string]*token)
 	s.sessions = make(map[string]*session)
 	s.parts = nil

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
@@ -25,7 +26,7 @@ type Machine struct {
 // state is everything that a snapshot holds.
 type state struct {
 	revision manifest.Revision
-	cluster  *pb.InitCluster // nil before the first command
+	identity *pb.InitCluster // nil before the first command
 	voters   []string        // sorted
 	members  map[string]*pb.Member
 	removed  map[string]bool // ids of members that were removed
@@ -36,7 +37,7 @@ type state struct {
 	history  []manifest.Commit // of consecutive revisions, up to revision
 	below    manifest.Revision // history holds the revisions from below on
 	// incarnation is the cluster's life that this log belongs to.
-	incarnation uint64
+	incarnation cluster.Incarnation
 }
 
 func newState() state {
@@ -48,7 +49,7 @@ func newState() state {
 		sessions: make(map[string]*session),
 		below:    1,
 
-		incarnation: firstIncarnation,
+		incarnation: cluster.FirstIncarnation,
 	}
 }
 
@@ -111,16 +112,16 @@ func (m *Machine) Revision() manifest.Revision {
 func (m *Machine) Cluster() (id string, caCert, caKey []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.cluster.GetClusterId(), m.cluster.GetCaCertPem(), m.cluster.GetCaKeyPem()
+	return m.identity.GetClusterId(), m.identity.GetCaCertPem(), m.identity.GetCaKeyPem()
 }
 
 func (s *state) initCluster(c *pb.InitCluster) *pb.Outcome {
 	if !validName(c.GetClusterId()) {
 		return refuse(CodeMalformed, "a cluster needs an id")
 	}
-	if s.cluster != nil && !proto.Equal(s.cluster, c) {
-		return refuse(CodeInitialized, "this log already belongs to cluster %s", s.cluster.GetClusterId())
+	if s.identity != nil && !proto.Equal(s.identity, c) {
+		return refuse(CodeInitialized, "this log already belongs to cluster %s", s.identity.GetClusterId())
 	}
-	s.cluster = c
+	s.identity = c
 	return done()
 }

@@ -41,6 +41,7 @@ type Store struct {
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
 	stalled  atomic.Bool
+	silenced atomic.Bool
 	free     atomic.Int64 // bytes on the disk
 
 	closing   chan struct{}

@@ -3,7 +3,6 @@ package raftstore
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -57,12 +56,9 @@ func Replay(dir string, upTo, mark uint64, tail func(Tailing)) (r Replayed, err 
 	if !Exists(dir) {
 		return r, fmt.Errorf("%s: %w", dir, ErrNoLog)
 	}
-	disk, err := raftboltdb.New(raftboltdb.Options{
-		Path:        filepath.Join(dir, logFile),
-		BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second},
-	})
+	disk, err := openReadOnly(dir)
 	if err != nil {
-		return r, fmt.Errorf("open the log in %s: %w", dir, err)
+		return r, err
 	}
 	defer func() { err = errors.Join(err, disk.Close()) }()
 	r.Machine = NewMachine()
@@ -80,6 +76,25 @@ func Replay(dir string, upTo, mark uint64, tail func(Tailing)) (r Replayed, err 
 	return r, r.apply(disk, f, upTo, mark, tail)
 }
 
+func openReadOnly(dir string) (*raftboltdb.BoltStore, error) {
+	disk, err := raftboltdb.New(raftboltdb.Options{
+		Path:        filepath.Join(dir, logFile),
+		BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the log in %s: %w", dir, err)
+	}
+	return disk, nil
+}
+
+// snapshotsIn opens the snapshots of a log, nil where there are none.
+func snapshotsIn(dir string) (*raft.FileSnapshotStore, error) {
+	if _, err := os.Stat(filepath.Join(dir, "snapshots")); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(Config{}.withDefaults().Log))
+}
+
 func number(disk *raftboltdb.BoltStore, key string) (uint64, error) {
 	n, err := disk.GetUint64([]byte(key))
 	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
@@ -90,11 +105,8 @@ func number(disk *raftboltdb.BoltStore, key string) (uint64, error) {
 
 // restore loads the newest usable snapshot. What is in it is committed.
 func (r *Replayed) restore(dir string, f *fsm) error {
-	if _, err := os.Stat(filepath.Join(dir, "snapshots")); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(Config{}.withDefaults().Log))
-	if err != nil {
+	snapshots, err := snapshotsIn(dir)
+	if err != nil || snapshots == nil {
 		return err
 	}
 	all, err := snapshots.List()
@@ -175,58 +187,43 @@ func decodeConfiguration(b []byte) (c raft.Configuration, err error) {
 	return raft.DecodeConfiguration(b), nil
 }
 
-// Rebegin writes a new log in dir, which must not exist: its first word is a
-// snapshot of the machine at the replayed place, its only voter is self. The
-// machine has begun its new incarnation before.
-func (r Replayed) Rebegin(dir string, self cluster.NodeID) (err error) {
-	if r.Machine.Incarnation() <= firstIncarnation {
-		return errors.New("a log is begun anew for a new incarnation only")
+// Extent tells how far the log in dir goes, which no daemon uses: the newest
+// term that it knows, and the index of its last entry; zero where there is none.
+func Extent(dir string) (term, last uint64, err error) {
+	if !Exists(dir) {
+		return 0, 0, nil
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return fmt.Errorf("begin the log anew: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("begin the log anew: %w", err), os.RemoveAll(dir))
-		}
-	}()
-	disk, err := openDisk(dir)
+	disk, err := openReadOnly(dir)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	err = r.writeNumbers(disk)
-	if err = errors.Join(err, disk.Close()); err != nil {
-		return err
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	if term, err = number(disk, "CurrentTerm"); err != nil {
+		return 0, 0, err
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(Config{}.withDefaults().Log))
-	if err != nil {
-		return err
+	if last, err = disk.LastIndex(); err != nil {
+		return 0, 0, err
 	}
-	voter := raft.Configuration{Servers: []raft.Server{{
-		Suffrage: raft.Voter, ID: raft.ServerID(self), Address: raft.ServerAddress(self),
-	}}}
-	_, encoder := raft.NewInmemTransport(raft.ServerAddress(self)) // an old field of snapshots wants one
-	sink, err := snapshots.Create(raft.SnapshotVersionMax, r.Last, r.LastTerm, voter, 1, encoder)
-	if err != nil {
-		return err
+	all, err := snapshotsIn(dir)
+	if err != nil || all == nil {
+		return term, last, err
 	}
-	snapshot := fsmSnapshot{index: r.Last, frozen: r.Machine.Freeze()}
-	if err := snapshot.Persist(sink); err != nil {
-		return err
+	metas, err := all.List()
+	if err == nil && len(metas) > 0 {
+		term, last = max(term, metas[0].Term), max(last, metas[0].Index)
 	}
-	return syncDir(dir)
+	return term, last, err
 }
 
-// writeNumbers keeps what must never be used twice: terms and sequences.
-func (r Replayed) writeNumbers(disk *raftboltdb.BoltStore) error {
-	if err := disk.SetUint64([]byte("CurrentTerm"), r.Term+1); err != nil {
-		return err
-	}
-	return disk.SetUint64(seqKey, max(r.sequence, 1))
+// Extent tells how far this node's log goes: terms and entries behind which it
+// will never fall back, and the index of its last entry.
+func (s *Store) Extent() (term, applied, last uint64) {
+	return s.raft.CurrentTerm(), s.fsm.applied.Load(), s.raft.LastIndex()
 }
 
-// Restored is a state that came out of a backup: it begins a log of its own.
-func Restored(in io.Reader) (Replayed, error) {
-	r := Replayed{Machine: NewMachine(), Last: 1, LastTerm: 1, Term: 1, End: 1}
-	return r, r.Machine.Restore(in)
+// Silence ends this node's part in Raft, until it is closed: the cluster goes
+// on without it.
+func (s *Store) Silence() {
+	s.silenced.Store(true)
+	s.stream.fence(true)
 }

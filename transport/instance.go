@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/gatesync/gatesync/cluster"
 )
 
 // Instance is one run of one node: what it says of itself in every handshake,
@@ -14,7 +16,7 @@ import (
 // the handshake signs, and older programs pass over), a server in its greeting.
 type Instance struct {
 	// Incarnation is the life of the cluster that the node knows; 0 reads as 1.
-	Incarnation uint64 `json:"incarnation"`
+	Incarnation cluster.Incarnation `json:"incarnation"`
 	// Start counts the starts of the data directory, this one included.
 	Start uint64 `json:"start"`
 	// Nonce is random, of this run; "" for a command that only asks.
@@ -34,11 +36,13 @@ func NewNonce() string {
 
 const instancePrefix = "gatesync-instance/1:"
 
-func (i Instance) incarnation() uint64 { return max(i.Incarnation, 1) }
+func (i Instance) incarnation() cluster.Incarnation {
+	return max(i.Incarnation, cluster.FirstIncarnation)
+}
 
 // alpn writes the instance as a name for ALPN.
 func (i Instance) alpn() string {
-	return fmt.Sprintf("%s%d.%d.%s.%d.%d", instancePrefix, i.incarnation(), i.Start, i.Nonce, i.Term, i.Last)
+	return fmt.Sprintf("%s%d.%d.%s.%d.%d", instancePrefix, uint64(i.incarnation()), i.Start, i.Nonce, i.Term, i.Last)
 }
 
 // parseInstance finds the instance among the names that a caller offers. What
@@ -61,7 +65,7 @@ func parseInstance(protos []string) (i Instance) {
 			}
 			return n
 		}
-		i = Instance{Incarnation: number(f[0]), Start: number(f[1]), Nonce: f[2], Term: number(f[3]), Last: number(f[4])}
+		i = Instance{Incarnation: cluster.Incarnation(number(f[0])), Start: number(f[1]), Nonce: f[2], Term: number(f[3]), Last: number(f[4])}
 		if err != nil {
 			return Instance{}
 		}
@@ -72,7 +76,7 @@ func parseInstance(protos []string) (i Instance) {
 // IncarnationError: the two ends belong to different lives of the cluster.
 type IncarnationError struct {
 	Addr         string
-	Ours, Theirs uint64
+	Ours, Theirs cluster.Incarnation
 }
 
 // Yield tells whether it is this node that has to yield.
@@ -80,9 +84,9 @@ func (e *IncarnationError) Yield() bool { return e.Theirs > e.Ours }
 
 func (e *IncarnationError) Error() string {
 	if e.Yield() {
-		return fmt.Sprintf("%s belongs to incarnation %d of the cluster, this node to incarnation %d: the cluster was recovered without it; it rejoins by itself", e.Addr, e.Theirs, e.Ours)
+		return fmt.Sprintf("%s belongs to incarnation %s of the cluster, this node to incarnation %s: the cluster was recovered without it; it rejoins by itself", e.Addr, e.Theirs, e.Ours)
 	}
-	return fmt.Sprintf("%s belongs to incarnation %d of the cluster, this node to incarnation %d: that node was told, and rejoins by itself", e.Addr, e.Theirs, e.Ours)
+	return fmt.Sprintf("%s belongs to incarnation %s of the cluster, this node to incarnation %s: that node was told, and rejoins by itself", e.Addr, e.Theirs, e.Ours)
 }
 
 // TwinError: another run of this node's data directory is or was there.

@@ -90,7 +90,7 @@ func TestTwoRunsOfOneNode(t *testing.T) {
 func TestIncarnationsKeepApart(t *testing.T) {
 	ca, b := newTestCA(t), newBook()
 	told := map[cluster.NodeID]chan error{"n-old": make(chan error, 9), "n-new": make(chan error, 9)}
-	server := func(id cluster.NodeID, incarnation uint64) *Server {
+	server := func(id cluster.NodeID, incarnation cluster.Incarnation) *Server {
 		s := start(t, Config{
 			Identity: ca.identity(t, id), ClusterID: ca.id, Self: id, Resolve: b.resolve, Member: b.member,
 			Instance: Instance{Incarnation: incarnation, Start: 1, Nonce: NewNonce()},

@@ -42,11 +42,7 @@ Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between
 		if err != nil {
 			return err
 		}
-		n, err := node.Open(cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log)})
-		if err != nil {
-			return err
-		}
-		return n.Run(cmd.Context())
+		return node.Serve(cmd.Context(), cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log)})
 	}
 	return cmd
 }
