@@ -27,6 +27,7 @@ type localLog interface {
 	watcher
 	Barrier(ctx context.Context) error
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+	Freeze() *raftstore.Frozen
 }
 
 // localService answers the command line on this machine. Who may open the
@@ -42,6 +43,8 @@ type localService struct {
 	blobs    *recentBlobs
 	identity *transport.Identity
 	status   func(ctx context.Context) (Status, error)
+	// name and version are of the node, for what it signs.
+	name, version string
 }
 
 // Status tells how this node sees the cluster and itself.

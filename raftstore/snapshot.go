@@ -48,6 +48,9 @@ func (m *Machine) Freeze() *Frozen {
 	return f
 }
 
+// Machine returns the frozen state as a machine, for its reads alone.
+func (f *Frozen) Machine() *Machine { return &Machine{state: f.state} }
+
 // Revision returns the newest revision in the snapshot.
 func (f *Frozen) Revision() manifest.Revision { return f.revision }
 
