@@ -153,6 +153,9 @@ func (i *Instances) judge(id cluster.NodeID, is Instance, addr string) (v verdic
 	case is.Start <= r.Start || is.incarnation() < r.incarnation():
 		return verdictPast, r.Addr, false, nil
 	case is.Last < r.ReachedIndex || is.Term < r.ReachedTerm:
+		if len(r.open) > 0 {
+			return verdictTwin, r.Addr, false, nil // and so it went back
+		}
 		return verdictWentBack, r.Addr, false, nil
 	}
 	v, cut = i.contest(r, is.Nonce)
