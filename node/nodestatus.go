@@ -26,7 +26,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(), Raft: n.raftState(), Address: n.file.Address,
 			Version: n.opts.Version, Started: n.started, CertificateExpires: ends,
 		},
-		Cluster: n.file.Cluster, Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
+		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{},
 		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk},
 		Carriers: []CarrierStatus{{
