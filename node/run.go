@@ -68,6 +68,7 @@ func (n *Node) start(s *stages) {
 	if n.opts.Visit {
 		return
 	}
+	s.run("refill", time.Second, n.refill)
 	s.run("janitor", time.Second, (&janitor{
 		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
 	}).run)
