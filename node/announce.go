@@ -52,8 +52,8 @@ func (a *announcer) differs() (cluster.Member, bool) {
 			continue
 		}
 		want := a.self
-		want.Joined = m.Joined
-		if m.Name == want.Name && m.Address == want.Address && m.Store == want.Store {
+		want.Joined, want.Wish = m.Joined, m.Wish
+		if m.Name == want.Name && m.Address == want.Address && m.Store == want.Store && m.Witness == want.Witness {
 			return want, false
 		}
 		want.Epoch = max(want.Epoch, m.Epoch)

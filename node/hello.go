@@ -187,7 +187,10 @@ func toMessages(members []cluster.Member) []*pb.Member {
 }
 
 func toMessage(m cluster.Member) *pb.Member {
-	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch}
+	return &pb.Member{
+		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Witness: m.Witness,
+	}
 }
 
 func fromMessages(members []*pb.Member) []cluster.Member {
@@ -195,7 +198,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Witness: m.GetWitness(),
 		}
 	}
 	return out

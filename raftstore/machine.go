@@ -87,6 +87,8 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.initCluster(do.InitCluster)
 	case *pb.Command_TrimHistory:
 		return m.trimHistory(do.TrimHistory)
+	case *pb.Command_SetRole:
+		return m.setRole(do.SetRole)
 	case *pb.Command_Noop:
 		return done()
 	}

@@ -37,6 +37,7 @@ type Command struct {
 	//	*Command_InitCluster
 	//	*Command_TrimHistory
 	//	*Command_Noop
+	//	*Command_SetRole
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -174,6 +175,15 @@ func (x *Command) GetNoop() *Noop {
 	return nil
 }
 
+func (x *Command) GetSetRole() *SetRole {
+	if x != nil {
+		if x, ok := x.Do.(*Command_SetRole); ok {
+			return x.SetRole
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -214,6 +224,10 @@ type Command_Noop struct {
 	Noop *Noop `protobuf:"bytes,18,opt,name=noop,proto3,oneof"` // makes followers learn the commit index at once
 }
 
+type Command_SetRole struct {
+	SetRole *SetRole `protobuf:"bytes,19,opt,name=set_role,json=setRole,proto3,oneof"`
+}
+
 func (*Command_Propose) isCommand_Do() {}
 
 func (*Command_PutMember) isCommand_Do() {}
@@ -231,6 +245,8 @@ func (*Command_InitCluster) isCommand_Do() {}
 func (*Command_TrimHistory) isCommand_Do() {}
 
 func (*Command_Noop) isCommand_Do() {}
+
+func (*Command_SetRole) isCommand_Do() {}
 
 type Noop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1264,11 +1280,65 @@ func (x *SnapshotTrailer) GetDigest() []byte {
 	return nil
 }
 
+// SetRole is an operator's word on a member's part in Raft: the leader follows
+// it, and decides nothing against it.
+type SetRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // voter, nonvoter; empty: the cluster decides
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRole) Reset() {
+	*x = SetRole{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRole) ProtoMessage() {}
+
+func (x *SetRole) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRole.ProtoReflect.Descriptor instead.
+func (*SetRole) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetRole) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 var File_gatesync_v1_log_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb5\x04\n" +
+	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xe8\x04\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x122\n" +
@@ -1282,7 +1352,8 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\bput_tree\x18\x0f \x01(\v2\x14.gatesync.v1.PutTreeH\x00R\aputTree\x12=\n" +
 	"\finit_cluster\x18\x10 \x01(\v2\x18.gatesync.v1.InitClusterH\x00R\vinitCluster\x12=\n" +
 	"\ftrim_history\x18\x11 \x01(\v2\x18.gatesync.v1.TrimHistoryH\x00R\vtrimHistory\x12'\n" +
-	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noopB\x04\n" +
+	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noop\x121\n" +
+	"\bset_role\x18\x13 \x01(\v2\x14.gatesync.v1.SetRoleH\x00R\asetRoleB\x04\n" +
 	"\x02do\"\x06\n" +
 	"\x04Noop\"j\n" +
 	"\vInitCluster\x12\x1d\n" +
@@ -1350,7 +1421,10 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\aoutcome\x18\x03 \x01(\v2\x14.gatesync.v1.OutcomeR\aoutcome\"C\n" +
 	"\x0fSnapshotTrailer\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digestB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"-\n" +
+	"\aSetRole\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04roleB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_log_proto_rawDescOnce sync.Once
@@ -1364,7 +1438,7 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_gatesync_v1_log_proto_goTypes = []any{
 	(*Command)(nil),         // 0: gatesync.v1.Command
 	(*Noop)(nil),            // 1: gatesync.v1.Noop
@@ -1383,14 +1457,15 @@ var file_gatesync_v1_log_proto_goTypes = []any{
 	(*SnapshotToken)(nil),   // 14: gatesync.v1.SnapshotToken
 	(*SnapshotSession)(nil), // 15: gatesync.v1.SnapshotSession
 	(*SnapshotTrailer)(nil), // 16: gatesync.v1.SnapshotTrailer
-	(*Changeset)(nil),       // 17: gatesync.v1.Changeset
-	(*Member)(nil),          // 18: gatesync.v1.Member
-	(*Result)(nil),          // 19: gatesync.v1.Result
-	(*Commit)(nil),          // 20: gatesync.v1.Commit
-	(*Node)(nil),            // 21: gatesync.v1.Node
+	(*SetRole)(nil),         // 17: gatesync.v1.SetRole
+	(*Changeset)(nil),       // 18: gatesync.v1.Changeset
+	(*Member)(nil),          // 19: gatesync.v1.Member
+	(*Result)(nil),          // 20: gatesync.v1.Result
+	(*Commit)(nil),          // 21: gatesync.v1.Commit
+	(*Node)(nil),            // 22: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	17, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	18, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
 	3,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
 	4,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
 	5,  // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
@@ -1399,28 +1474,29 @@ var file_gatesync_v1_log_proto_depIdxs = []int32{
 	2,  // 6: gatesync.v1.Command.init_cluster:type_name -> gatesync.v1.InitCluster
 	8,  // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
 	1,  // 8: gatesync.v1.Command.noop:type_name -> gatesync.v1.Noop
-	18, // 9: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	18, // 10: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	19, // 11: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
-	11, // 12: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
-	12, // 13: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
-	13, // 14: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	20, // 15: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	18, // 16: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	14, // 17: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
-	15, // 18: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	16, // 19: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	17, // 20: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
-	2,  // 21: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
-	7,  // 22: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	21, // 23: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	5,  // 24: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
-	9,  // 25: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	17, // 9: gatesync.v1.Command.set_role:type_name -> gatesync.v1.SetRole
+	19, // 10: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	19, // 11: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	20, // 12: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	11, // 13: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
+	12, // 14: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
+	13, // 15: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
+	21, // 16: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	19, // 17: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	14, // 18: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	15, // 19: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	16, // 20: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	18, // 21: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	2,  // 22: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
+	7,  // 23: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
+	22, // 24: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	5,  // 25: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	9,  // 26: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -1439,6 +1515,7 @@ func file_gatesync_v1_log_proto_init() {
 		(*Command_InitCluster)(nil),
 		(*Command_TrimHistory)(nil),
 		(*Command_Noop)(nil),
+		(*Command_SetRole)(nil),
 	}
 	file_gatesync_v1_log_proto_msgTypes[10].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
@@ -1457,7 +1534,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
