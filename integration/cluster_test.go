@@ -152,7 +152,7 @@ func (c *cluster) waitVoters(count int) {
 			}
 			voters := 0
 			for _, m := range s.Members {
-				if m.Alive && (m.Role == "voter" || m.Role == "leader") {
+				if m.Alive && m.Votes {
 					voters++
 				}
 			}

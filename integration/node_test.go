@@ -172,9 +172,11 @@ type status struct {
 	Revision uint64
 	Members  []struct {
 		ID, Name, Role, Address string
-		Alive                   bool
-		Applied                 uint64
+		Alive, Votes            bool
+		Applied, Content        uint64
+		Chosen                  string
 	}
+	Tolerance int
 	Trees []treeStatus
 }
 
@@ -195,7 +197,7 @@ func (n *node) status() (status, error) {
 	if err := json.Unmarshal([]byte(a.stdout), &s); err != nil {
 		return s, fmt.Errorf("status of %s: %w in %s", n.name, err, a.stdout)
 	}
-	if len(s.Trees) == 0 {
+	if len(s.Trees) == 0 && n.tree != "" {
 		return s, fmt.Errorf("status of %s names no tree: %s", n.name, a.stdout)
 	}
 	return s, nil

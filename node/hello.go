@@ -34,6 +34,7 @@ type peers struct {
 	book    *book
 	state   func(context.Context) *pb.NodeState
 	now     func() time.Time
+	started time.Time // of this daemon: it has heard nothing before
 	log     *slog.Logger
 
 	mu    sync.Mutex
@@ -159,6 +160,19 @@ func (p *peers) last(id cluster.NodeID) (h heard, alive bool) {
 		h = *e
 	}
 	return h, id == p.self || !h.at.IsZero() && p.now().Sub(h.at) <= aliveFor
+}
+
+// deadSince tells since when a member has been silent, as far as is known here;
+// zero while it is alive.
+func (p *peers) deadSince(id cluster.NodeID) time.Time {
+	h, alive := p.last(id)
+	switch {
+	case alive:
+		return time.Time{}
+	case h.at.IsZero():
+		return p.started
+	}
+	return h.at
 }
 
 // alive is last without the details.

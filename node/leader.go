@@ -4,9 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
@@ -19,20 +21,31 @@ type raftGroup interface {
 	Servers() ([]cluster.Member, error) // Raft's own configuration
 	AddNonVoter(ctx context.Context, id cluster.NodeID) error
 	Promote(ctx context.Context, id cluster.NodeID) error
+	Demote(ctx context.Context, id cluster.NodeID) error
 	Remove(ctx context.Context, id cluster.NodeID) error
 }
 
 // steering makes Raft's membership follow the log's while this node leads:
-// members come in as non-voters, are promoted once they have the log and the
-// content, and who was removed goes. It looks at what is and does the next
-// step, so that a change of leaders in the middle of anything loses nothing.
-// One goroutine.
+// members come in as non-voters, vote as raftstore.NextStep says, and who was
+// removed goes. It looks at what is and does the next step, so that a change of
+// leaders in the middle of anything loses nothing. One goroutine runs;
+// standings may be asked by any.
 type steering struct {
 	self   cluster.NodeID
 	group  raftGroup
 	peers  *peers
-	wanted int // voters
+	policy raftstore.Policy
+	now    func() time.Time
 	log    *slog.Logger
+
+	mu sync.Mutex
+	// since is when this node began to lead; zero while it does not. What was
+	// silent before does not count as dead: this node may have been cut off.
+	since time.Time
+	// first is, for each living member, the revision that stood when this
+	// leader first heard of it. Who holds all content up to there has been
+	// complete once, and lacks only what has come since.
+	first map[cluster.NodeID]manifest.Revision
 }
 
 const (
@@ -49,7 +62,7 @@ func (s *steering) run(ctx context.Context) error {
 	tick := time.NewTicker(steerEvery)
 	defer tick.Stop()
 	for {
-		if leader, ok := s.group.Leader(); ok && leader == s.self {
+		if s.leads() {
 			if err := s.step(ctx); err != nil && ctx.Err() == nil {
 				s.log.Debug("cannot change Raft's membership now", "err", err)
 			}
@@ -61,6 +74,20 @@ func (s *steering) run(ctx context.Context) error {
 		case <-ch:
 		}
 	}
+}
+
+// leads tells whether this node leads, and notes since when.
+func (s *steering) leads() bool {
+	leader, ok := s.group.Leader()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch leads := ok && leader == s.self; {
+	case !leads:
+		s.since, s.first = time.Time{}, nil
+	case s.since.IsZero():
+		s.since, s.first = s.now(), map[cluster.NodeID]manifest.Revision{}
+	}
+	return !s.since.IsZero()
 }
 
 // step does what is due.
@@ -87,9 +114,14 @@ func (s *steering) step(ctx context.Context) error {
 			return s.group.Remove(ctx, r.ID)
 		}
 	}
-	if id, ok := raftstore.NextPromotion(members, s.ready, s.wanted); ok {
-		s.log.Info("promoting to voter", "id", id)
-		return s.group.Promote(ctx, id)
+	next, due := raftstore.NextStep(s.standings(), s.policy)
+	switch {
+	case due && next.Role == cluster.Voter:
+		s.log.Info("promoting to voter", "id", next.ID, "why", next.Why)
+		return s.group.Promote(ctx, next.ID)
+	case due:
+		s.log.Warn("demoting to non-voter", "id", next.ID, "why", next.Why)
+		return s.group.Demote(ctx, next.ID)
 	}
 	return nil
 }
@@ -98,16 +130,51 @@ func contains(members []cluster.Member, id cluster.NodeID) bool {
 	return slices.ContainsFunc(members, func(m cluster.Member) bool { return m.ID == id })
 }
 
-// ready tells whether a member has the log and the content.
-func (s *steering) ready(id cluster.NodeID) bool {
-	h, alive := s.peers.last(id)
-	if id == s.self {
-		return true
+// standings is what this leader knows of all members.
+func (s *steering) standings() []raftstore.Standing {
+	members := s.group.Members()
+	revision := s.group.Revision()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]raftstore.Standing, len(members))
+	for i, m := range members {
+		h, alive := s.peers.last(m.ID)
+		st := raftstore.Standing{Member: m, Alive: alive}
+		switch {
+		case m.ID == s.self:
+			st.Ready = true
+		case alive:
+			st.Ready = s.caughtUp(m.ID, h.state, revision)
+		default:
+			delete(s.first, m.ID)
+			since := h.at
+			if since.Before(s.since) {
+				since = s.since
+			}
+			st.Dead = s.now().Sub(since)
+		}
+		out[i] = st
 	}
-	return alive && caughtUp(h.state, uint64(s.group.Revision()))
+	return out
 }
 
-// caughtUp judges what a member says of itself.
-func caughtUp(s *pb.NodeState, revision uint64) bool {
-	return s != nil && s.GetRaft() && !s.GetVisit() && s.GetRevision()+nearly >= revision && s.GetApplied()+nearly >= revision
+// caughtUp tells whether a living member has the log and the content. The lock
+// is held.
+func (s *steering) caughtUp(id cluster.NodeID, state *pb.NodeState, revision manifest.Revision) bool {
+	if s.first == nil {
+		return false // this node leads no more
+	}
+	first, seen := s.first[id]
+	if !seen {
+		first = revision
+		s.first[id] = first
+	}
+	return complete(state, first, revision)
+}
+
+// complete judges what a member says of itself. Its trees do not matter: who
+// votes needs the log and the content, and a witness has no tree.
+func complete(s *pb.NodeState, first, revision manifest.Revision) bool {
+	return s != nil && s.GetRaft() && !s.GetVisit() && s.GetRevision()+nearly >= uint64(revision) &&
+		s.GetContent() >= uint64(first) && s.GetContent()+nearly >= uint64(revision)
 }

@@ -47,7 +47,7 @@ func (n *Node) start(s *stages) {
 		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, identity: n.identity, clusterID: n.file.Cluster, peers: n.peers, log: n.slog}).run)
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
-	s.run("membership", time.Second, (&steering{self: n.file.Node, group: n.log, peers: n.peers, wanted: n.cfg.Voters, log: n.slog}).run)
+	s.run("membership", time.Second, n.steering.run)
 	s.run("certificate", time.Second, n.renewer().run)
 	s.run("memory", time.Second, giveBackMemory)
 	s.run("lag", time.Second, func(ctx context.Context) error { return n.trees.track(ctx, n.log) })
@@ -58,6 +58,7 @@ func (n *Node) start(s *stages) {
 	if n.opts.Visit {
 		return
 	}
+	s.run("keeper", time.Second, n.keeper.run)
 	s.run("janitor", time.Second, (&janitor{
 		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
 	}).run)
@@ -102,7 +103,8 @@ func (n *Node) renewer() *renewer {
 
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
-		self: n.file.Node, log: n.log, peers: n.peers, applied: n.trees.waitApplied, caPEM: n.identity.CAPEM, now: time.Now,
+		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.standings,
+		caPEM: n.identity.CAPEM, now: time.Now,
 	}
 }
 
@@ -115,7 +117,7 @@ func (n *Node) registerCluster() {
 
 func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
-		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, blobs: n.blobs,
+		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
 		identity: n.identity, status: n.status,
 	})
 }

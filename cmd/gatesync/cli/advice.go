@@ -29,6 +29,8 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)
+		} else if m.Missing > 0 {
+			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
 	}
 	if left := s.Node.CertificateExpires.Sub(now); !s.Node.CertificateExpires.IsZero() && left < 30*24*time.Hour {
@@ -77,7 +79,7 @@ func adviseDead(m node.MemberStatus, s node.Status, now time.Time, say func(stri
 func deadVoters(s node.Status) []string {
 	var dead []string
 	for _, m := range s.Members {
-		if m.Role == "voter" && !m.Alive {
+		if m.Votes && !m.Alive {
 			dead = append(dead, m.Name)
 		}
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,13 +11,17 @@ import (
 )
 
 func (a *app) runCmd() *cobra.Command {
+	var seeds []string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon",
 		Long: `Run the daemon in the foreground until SIGTERM or SIGINT; it then stops
 cleanly within five seconds. It logs to standard error.
 
-Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between.`,
+Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between.
+
+Nodes find each other by the addresses that they last heard. Where all of them
+have changed at once, --seed names one member's new address, on each node.`,
 		Example: `  gatesync run --data-dir /var/lib/gatesync
   GATESYNC_LOG_LEVEL=debug gatesync run --data-dir /var/lib/gatesync --http 127.0.0.1:9000`,
 		Args: noArgs,
@@ -27,6 +32,7 @@ Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between
 	}
 	cmd.Flags().String("listen", "", "the one port for everything between nodes")
 	cmd.Flags().String("advertise", "", "what other nodes dial")
+	cmd.Flags().StringSliceVar(&seeds, "seed", nil, "HOST:PORT of any member, where every remembered address has changed (repeatable)")
 	cmd.Flags().String("http", "", "/healthz, /readyz, /metrics")
 	cmd.Flags().String("scan-interval", "", "time between full scans")
 	cmd.Flags().String("log-level", "", "debug, info, warn, error")
@@ -37,6 +43,9 @@ Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between
 			if f := cmd.Flags().Lookup(flag); f.Changed {
 				flags[key] = f.Value.String()
 			}
+		}
+		if len(seeds) > 0 {
+			flags["seeds"] = strings.Join(seeds, ",")
 		}
 		cfg, err := a.load(flags)
 		if err != nil {
