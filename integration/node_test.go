@@ -21,9 +21,11 @@ type node struct {
 	t    testing.TB
 	name string
 	data string // data directory
-	tree string // root of the tree `server`
+	tree string // root of the tree `server`; "": a witness
 	addr string // of the one port between nodes
 	http string
+	vars []string // more of its environment
+	args []string // more flags of its daemon
 
 	daemon *exec.Cmd     // nil while it does not run
 	exited chan struct{} // closed when it has ended; daemon.ProcessState then tells how
@@ -61,7 +63,9 @@ func (n *node) must(verb string, args ...string) string {
 	return a.stdout
 }
 
-func (n *node) env() []string { return append(os.Environ(), "GATESYNC_HTTP="+n.http) }
+func (n *node) env() []string {
+	return append(append(os.Environ(), "GATESYNC_HTTP="+n.http), n.vars...)
+}
 
 // start runs the daemon and returns once it answers.
 func (n *node) start() {
@@ -74,7 +78,7 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	n.daemon = exec.Command(gatesync, "run", "--data-dir", n.data)
+	n.daemon = exec.Command(gatesync, append([]string{"run", "--data-dir", n.data}, n.args...)...)
 	n.daemon.Env, n.daemon.Stdout, n.daemon.Stderr = n.env(), log, log
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.daemon.Start(); err != nil {
@@ -177,7 +181,7 @@ type status struct {
 		Chosen                  string
 	}
 	Tolerance int
-	Trees []treeStatus
+	Trees     []treeStatus
 }
 
 type treeStatus struct {

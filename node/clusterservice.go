@@ -39,7 +39,7 @@ type clusterService struct {
 	log       clusterLog
 	peers     *peers
 	applied   func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
-	standings func() []raftstore.Standing                                                 // of all members, on the leader
+	standings func(context.Context) []raftstore.Standing                                  // of all members at this moment, on the leader
 	caPEM     func() []byte
 	now       func() time.Time
 }

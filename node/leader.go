@@ -114,7 +114,14 @@ func (s *steering) step(ctx context.Context) error {
 			return s.group.Remove(ctx, r.ID)
 		}
 	}
-	next, due := raftstore.NextStep(s.standings(), s.policy)
+	next, due := raftstore.NextStep(s.standings(time.Time{}), s.policy)
+	if due && next.Role == cluster.NonVoter {
+		// Who has died within the last seconds still seems alive. Taking a vote
+		// is for good where it costs the quorum: ask everybody now.
+		if again, still := raftstore.NextStep(s.fresh(ctx), s.policy); !still || again != next {
+			return nil
+		}
+	}
 	switch {
 	case due && next.Role == cluster.Voter:
 		s.log.Info("promoting to voter", "id", next.ID, "why", next.Why)
@@ -130,15 +137,26 @@ func contains(members []cluster.Member, id cluster.NodeID) bool {
 	return slices.ContainsFunc(members, func(m cluster.Member) bool { return m.ID == id })
 }
 
-// standings is what this leader knows of all members.
-func (s *steering) standings() []raftstore.Standing {
+// fresh is standings of now: alive is who answers this very moment.
+func (s *steering) fresh(ctx context.Context) []raftstore.Standing {
+	begun := s.now()
+	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+	defer cancel()
+	s.peers.refresh(ctx)
+	return s.standings(begun)
+}
+
+// standings is what this leader knows of all members. Alive is who was heard
+// lately, and not before since.
+func (s *steering) standings(since time.Time) []raftstore.Standing {
 	members := s.group.Members()
 	revision := s.group.Revision()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]raftstore.Standing, len(members))
 	for i, m := range members {
-		h, alive := s.peers.last(m.ID)
+		h, heard := s.peers.last(m.ID)
+		alive := heard && (m.ID == s.self || !h.at.Before(since))
 		st := raftstore.Standing{Member: m, Alive: alive}
 		switch {
 		case m.ID == s.self:
@@ -146,12 +164,14 @@ func (s *steering) standings() []raftstore.Standing {
 		case alive:
 			st.Ready = s.caughtUp(m.ID, h.state, revision)
 		default:
-			delete(s.first, m.ID)
-			since := h.at
-			if since.Before(s.since) {
-				since = s.since
+			if !heard {
+				delete(s.first, m.ID)
 			}
-			st.Dead = s.now().Sub(since)
+			last := h.at
+			if last.Before(s.since) {
+				last = s.since
+			}
+			st.Dead = s.now().Sub(last)
 		}
 		out[i] = st
 	}

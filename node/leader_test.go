@@ -106,14 +106,14 @@ func TestStandings(t *testing.T) {
 		says := func(content uint64) {
 			p.hear(&pb.NodeState{Id: "b", Raft: true, Revision: uint64(group.revision), Content: content}, nil)
 		}
-		b := func() raftstore.Standing { return s.standings()[1] }
+		b := func() raftstore.Standing { return s.standings(time.Time{})[1] }
 
 		time.Sleep(time.Hour)
 		if !s.leads() {
 			t.Fatal("it leads")
 		}
 		time.Sleep(time.Minute)
-		if got := s.standings()[2].Dead; got != time.Minute {
+		if got := s.standings(time.Time{})[2].Dead; got != time.Minute {
 			t.Errorf("never heard of, and dead for %s, want since it leads", got)
 		}
 		says(1) // it was complete at revision 1, of 40, each of which may be large
@@ -147,6 +147,10 @@ func TestStandings(t *testing.T) {
 		if !b().Ready {
 			t.Errorf("%+v", b())
 		}
+		if got := s.standings(time.Now().Add(time.Millisecond))[1]; got.Alive || got.Ready {
+			t.Errorf("heard before that moment, and alive: %+v", got)
+		}
+		says(140)
 		time.Sleep(time.Hour)
 		if got := b().Dead; got != time.Hour || b().Alive {
 			t.Errorf("dead for %s", got)

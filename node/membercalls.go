@@ -26,8 +26,7 @@ func (s *clusterService) RemoveMember(ctx context.Context, req *pb.RemoveMemberR
 		return nil, err
 	}
 	id := cluster.NodeID(req.GetId())
-	all := s.standings()
-	if len(all) == 1 && all[0].ID == id {
+	if all := s.log.Members(); len(all) == 1 && all[0].ID == id {
 		return nil, status.Error(codes.FailedPrecondition, "it is the only member: stop its daemon and remove its data directory instead")
 	}
 	if err := s.soon(ctx, func(all []raftstore.Standing) error { return mayLeave(all, id, req.GetForce()) }); err != nil {
@@ -79,7 +78,7 @@ func (s *clusterService) Transfer(ctx context.Context, req *pb.TransferRequest) 
 		return nil, err
 	}
 	to := cluster.NodeID(req.GetId())
-	if err := mayLead(s.standings(), to, s.self); err != nil {
+	if err := s.soon(ctx, func(all []raftstore.Standing) error { return mayLead(all, to, s.self) }); err != nil {
 		return nil, err
 	}
 	return &pb.TransferResponse{}, s.handOver(ctx, to)
@@ -128,7 +127,7 @@ func (e notYet) Unwrap() error { return e.error }
 func (s *clusterService) soon(ctx context.Context, may func([]raftstore.Standing) error) error {
 	const moment, pause = 3 * time.Second, 100 * time.Millisecond
 	for until := s.now().Add(moment); ; {
-		err := may(s.standings())
+		err := may(s.standings(ctx))
 		if passing := (notYet{}); !errors.As(err, &passing) || s.now().After(until) {
 			return err
 		}
@@ -223,7 +222,7 @@ func mayLead(all []raftstore.Standing, id, self cluster.NodeID) error {
 				return nil
 			}
 		}
-		return refused("no other voter is alive: nobody could lead instead")
+		return notYet{refused("no other voter is alive: nobody could lead instead")}
 	}
 	m, _, err := standingOf(all, id)
 	switch {
@@ -232,7 +231,7 @@ func mayLead(all []raftstore.Standing, id, self cluster.NodeID) error {
 	case m.Role != cluster.Voter:
 		return refused("%s does not vote, and who does not vote cannot lead: `gatesync promote %[1]s` first", m.Name)
 	case !m.Alive:
-		return refused("%s does not answer: start its daemon first", m.Name)
+		return notYet{refused("%s does not answer: start its daemon first", m.Name)}
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func (n *Node) renewer() *renewer {
 
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
-		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.standings,
+		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
 		caPEM: n.identity.CAPEM, now: time.Now,
 	}
 }
