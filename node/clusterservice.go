@@ -26,6 +26,7 @@ type clusterLog interface {
 	watcher
 	ApplyLocal(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, error)
 	View(tree string) (manifest.View, bool)
+	Barrier(ctx context.Context) error
 	Promote(ctx context.Context, id cluster.NodeID) error
 	Demote(ctx context.Context, id cluster.NodeID) error
 	TransferTo(ctx context.Context, id cluster.NodeID) error

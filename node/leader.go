@@ -18,6 +18,7 @@ type raftGroup interface {
 	membership
 	watcher
 	revisions
+	Barrier(ctx context.Context) error
 	Servers() ([]cluster.Member, error) // Raft's own configuration
 	AddNonVoter(ctx context.Context, id cluster.NodeID) error
 	Promote(ctx context.Context, id cluster.NodeID) error
@@ -90,47 +91,88 @@ func (s *steering) leads() bool {
 	return !s.since.IsZero()
 }
 
-// step does what is due.
+// step does what is due. It looks twice: a new leader has not applied all of
+// its log yet, and would take who came last for a stranger; and who died within
+// the last seconds still seems alive.
 func (s *steering) step(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, steerWithin)
 	defer cancel()
-	servers, err := s.group.Servers()
-	if err != nil {
+	due, err := s.due(s.standings(time.Time{}))
+	if err != nil || due == nil {
 		return err
 	}
-	members := s.group.Members()
-	if !contains(members, s.self) {
-		return nil // not read far enough to judge anybody
+	if err := s.group.Barrier(ctx); err != nil {
+		return err
 	}
-	for _, m := range members {
+	now := s.standings(time.Time{})
+	if due.takesVote() {
+		now = s.fresh(ctx)
+	}
+	again, err := s.due(now)
+	if err != nil || again == nil || *again != *due {
+		return err
+	}
+	s.log.Info("changing Raft's membership", "to", due.what, "id", due.id, "why", due.why)
+	switch due.what {
+	case asNonVoter:
+		return s.group.AddNonVoter(ctx, due.id)
+	case asStranger:
+		return s.group.Remove(ctx, due.id)
+	case asVoter:
+		return s.group.Promote(ctx, due.id)
+	case asDemoted:
+		return s.group.Demote(ctx, due.id)
+	}
+	return nil
+}
+
+// change is one change of Raft's membership.
+type change struct {
+	what string
+	id   cluster.NodeID
+	why  string
+}
+
+const (
+	asNonVoter = "a new non-voter"
+	asStranger = "no member"
+	asVoter    = "a voter"
+	asDemoted  = "a non-voter"
+)
+
+func (c *change) takesVote() bool { return c.what == asDemoted }
+
+// due tells what is due now, nil for nothing.
+func (s *steering) due(standings []raftstore.Standing) (*change, error) {
+	servers, err := s.group.Servers()
+	if err != nil {
+		return nil, err
+	}
+	members := map[cluster.NodeID]bool{}
+	for _, m := range standings {
+		members[m.ID] = true
+	}
+	if !members[s.self] {
+		return nil, nil // not read far enough to judge anybody
+	}
+	for _, m := range standings {
 		if !contains(servers, m.ID) {
-			s.log.Info("adding a non-voter", "id", m.ID, "name", m.Name)
-			return s.group.AddNonVoter(ctx, m.ID)
+			return &change{asNonVoter, m.ID, "it has joined"}, nil
 		}
 	}
 	for _, r := range servers {
-		if !contains(members, r.ID) {
-			s.log.Info("removing from Raft", "id", r.ID)
-			return s.group.Remove(ctx, r.ID)
+		if !members[r.ID] {
+			return &change{asStranger, r.ID, "it was removed"}, nil
 		}
 	}
-	next, due := raftstore.NextStep(s.standings(time.Time{}), s.policy)
-	if due && next.Role == cluster.NonVoter {
-		// Who has died within the last seconds still seems alive. Taking a vote
-		// is for good where it costs the quorum: ask everybody now.
-		if again, still := raftstore.NextStep(s.fresh(ctx), s.policy); !still || again != next {
-			return nil
-		}
-	}
+	next, ok := raftstore.NextStep(standings, s.policy)
 	switch {
-	case due && next.Role == cluster.Voter:
-		s.log.Info("promoting to voter", "id", next.ID, "why", next.Why)
-		return s.group.Promote(ctx, next.ID)
-	case due:
-		s.log.Warn("demoting to non-voter", "id", next.ID, "why", next.Why)
-		return s.group.Demote(ctx, next.ID)
+	case !ok:
+		return nil, nil
+	case next.Role == cluster.Voter:
+		return &change{asVoter, next.ID, next.Why}, nil
 	}
-	return nil
+	return &change{asDemoted, next.ID, next.Why}, nil
 }
 
 func contains(members []cluster.Member, id cluster.NodeID) bool {

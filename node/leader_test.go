@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,6 +89,50 @@ type steered struct {
 	leader   cluster.NodeID
 	revision manifest.Revision
 	members  []cluster.Member
+	servers  []cluster.Member
+	unread   []cluster.Member // members of which the machine knows only after a barrier
+	did      []string
+}
+
+func (s *steered) Servers() ([]cluster.Member, error) { return s.servers, nil }
+
+func (s *steered) Barrier(context.Context) error {
+	s.members, s.unread = append(s.members, s.unread...), nil
+	return nil
+}
+
+func (s *steered) Remove(_ context.Context, id cluster.NodeID) error {
+	s.did = append(s.did, "remove "+string(id))
+	return nil
+}
+
+func (s *steered) AddNonVoter(_ context.Context, id cluster.NodeID) error {
+	s.did = append(s.did, "add "+string(id))
+	return nil
+}
+
+// A new leader has not applied the end of its log yet: who joined last is in
+// Raft's configuration and not among the members, and must not be taken for
+// somebody who was removed.
+func TestPromise_Available_NewLeaderRemovesNobodyItHasNotReadOf(t *testing.T) {
+	a, b := cluster.Member{ID: "a", Role: cluster.Voter}, cluster.Member{ID: "b", Role: cluster.Voter}
+	group := &steered{leader: "a", members: []cluster.Member{a}, unread: []cluster.Member{b}, servers: []cluster.Member{a, b}}
+	p := &peers{self: "a", now: time.Now, started: time.Now(), heard: map[cluster.NodeID]*heard{}}
+	s := &steering{self: "a", group: group, peers: p, now: time.Now, log: quiet()}
+	s.leads()
+	for range 2 {
+		if err := s.step(t.Context()); err != nil || len(group.did) > 0 {
+			t.Fatalf("%v %v", group.did, err)
+		}
+	}
+	group.servers = append(group.servers, cluster.Member{ID: "c", Role: cluster.Voter})
+	if err := s.step(t.Context()); err != nil || strings.Join(group.did, ", ") != "remove c" {
+		t.Fatalf("%v %v, want c removed", group.did, err)
+	}
+	group.servers = []cluster.Member{a}
+	if err := s.step(t.Context()); err != nil || strings.Join(group.did, ", ") != "remove c, add b" {
+		t.Fatalf("%v %v, want b added", group.did, err)
+	}
 }
 
 func (s *steered) Leader() (cluster.NodeID, bool) { return s.leader, s.leader != "" }

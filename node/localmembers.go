@@ -18,7 +18,7 @@ const roleWithin = 20 * time.Second
 
 // RemoveNode removes a member by name or id.
 func (s *localService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) (*pb.RemoveNodeResponse, error) {
-	m, err := s.memberCalled(req.GetNode())
+	m, err := s.memberCalled(ctx, req.GetNode())
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func (s *localService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest
 
 // NodeRole makes a member a voter or a non-voter, or leaves that to the cluster.
 func (s *localService) NodeRole(ctx context.Context, req *pb.NodeRoleRequest) (*pb.NodeRoleResponse, error) {
-	m, err := s.memberCalled(req.GetNode())
+	m, err := s.memberCalled(ctx, req.GetNode())
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (s *localService) NodeRole(ctx context.Context, req *pb.NodeRoleRequest) (*
 func (s *localService) TransferLeader(ctx context.Context, req *pb.TransferLeaderRequest) (*pb.TransferLeaderResponse, error) {
 	var to cluster.NodeID
 	if req.GetNode() != "" {
-		m, err := s.memberCalled(req.GetNode())
+		m, err := s.memberCalled(ctx, req.GetNode())
 		if err != nil {
 			return nil, err
 		}
@@ -91,11 +91,21 @@ func (s *localService) TransferLeader(ctx context.Context, req *pb.TransferLeade
 	}
 }
 
-// memberCalled finds a member by name or id.
-func (s *localService) memberCalled(node string) (cluster.Member, error) {
-	for _, m := range s.log.Members() {
-		if m.Name == node || string(m.ID) == node {
-			return m, nil
+// memberCalled finds a member by name or id. This node may not have heard yet
+// of one that has just joined.
+func (s *localService) memberCalled(ctx context.Context, node string) (cluster.Member, error) {
+	for _, read := range []func(context.Context) error{nil, s.log.Barrier} {
+		if read != nil {
+			ctx, cancel := context.WithTimeout(ctx, doWithin)
+			defer cancel()
+			if err := read(ctx); err != nil {
+				return cluster.Member{}, s.explain(err)
+			}
+		}
+		for _, m := range s.log.Members() {
+			if m.Name == node || string(m.ID) == node {
+				return m, nil
+			}
 		}
 	}
 	return cluster.Member{}, status.Errorf(codes.NotFound, "no member is called %q: see `gatesync members`", node)

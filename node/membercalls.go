@@ -22,7 +22,7 @@ import (
 // RemoveMember removes a member for good. Raft's membership follows the log's
 // (leader.go); a leader that is to go hands its leadership over first.
 func (s *clusterService) RemoveMember(ctx context.Context, req *pb.RemoveMemberRequest) (*pb.RemoveMemberResponse, error) {
-	if err := s.leads(); err != nil {
+	if err := s.leads(ctx); err != nil {
 		return nil, err
 	}
 	id := cluster.NodeID(req.GetId())
@@ -44,7 +44,7 @@ func (s *clusterService) RemoveMember(ctx context.Context, req *pb.RemoveMemberR
 
 // ChangeRole records an operator's choice and puts it in force.
 func (s *clusterService) ChangeRole(ctx context.Context, req *pb.ChangeRoleRequest) (*pb.ChangeRoleResponse, error) {
-	if err := s.leads(); err != nil {
+	if err := s.leads(ctx); err != nil {
 		return nil, err
 	}
 	id, role := cluster.NodeID(req.GetId()), cluster.Role(req.GetRole())
@@ -74,7 +74,7 @@ func (s *clusterService) ChangeRole(ctx context.Context, req *pb.ChangeRoleReque
 
 // Transfer hands leadership over.
 func (s *clusterService) Transfer(ctx context.Context, req *pb.TransferRequest) (*pb.TransferResponse, error) {
-	if err := s.leads(); err != nil {
+	if err := s.leads(ctx); err != nil {
 		return nil, err
 	}
 	to := cluster.NodeID(req.GetId())
@@ -84,7 +84,21 @@ func (s *clusterService) Transfer(ctx context.Context, req *pb.TransferRequest) 
 	return &pb.TransferResponse{}, s.handOver(ctx, to)
 }
 
-func (s *clusterService) leads() error {
+// leads returns nil on a leader that has applied everything from before its
+// time: it would not know the latest members else, nor what was chosen for them.
+func (s *clusterService) leads(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, steerWithin)
+	defer cancel()
+	if err := s.isLeader(); err != nil {
+		return err
+	}
+	if err := s.log.Barrier(ctx); err != nil {
+		return retriable(err)
+	}
+	return s.isLeader()
+}
+
+func (s *clusterService) isLeader() error {
 	if leader, ok := s.log.Leader(); !ok || leader != s.self {
 		return &cluster.NotLeaderError{Leader: leader}
 	}
@@ -110,7 +124,7 @@ func (s *clusterService) commit(ctx context.Context, cmd *pb.Command) error {
 // asked asks again.
 func retriable(err error) error {
 	var notLeader *cluster.NotLeaderError
-	if err == nil || errors.As(err, &notLeader) {
+	if err == nil || errors.As(err, &notLeader) || errors.Is(err, cluster.ErrNoQuorum) {
 		return err
 	}
 	return status.Error(codes.Unavailable, err.Error())
@@ -125,7 +139,7 @@ func (e notYet) Unwrap() error { return e.error }
 // each member within a second, and under load the newest content is always on
 // its way.
 func (s *clusterService) soon(ctx context.Context, may func([]raftstore.Standing) error) error {
-	const moment, pause = 3 * time.Second, 100 * time.Millisecond
+	const moment, pause = 2 * time.Second, 100 * time.Millisecond
 	for until := s.now().Add(moment); ; {
 		err := may(s.standings(ctx))
 		if passing := (notYet{}); !errors.As(err, &passing) || s.now().After(until) {

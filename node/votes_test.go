@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,33 @@ func TestPromise_NoLoss_ContentFollowsTheVoters(t *testing.T) {
 		if missing := n.lacks(contents...); len(missing) > 0 {
 			t.Errorf("%s votes, and lacks %q", n.cfg.Name, missing)
 		}
+	}
+}
+
+// A voter lost its blob store and nothing else: it is filled again, with what is
+// only in the history too.
+func TestPromise_NoLoss_AWipedStoreIsFilledAgain(t *testing.T) {
+	g := trio(t)
+	for _, text := range []string{"first\n", "second\n"} {
+		g[0].write("a.xml", text)
+		everywhere(t, "a.xml", text, g[:]...)
+	}
+	g[2].stop()
+	if err := os.RemoveAll(dataDir(g[2].cfg.DataDir).blobs()); err != nil {
+		t.Fatal(err)
+	}
+	g[2].run()
+	eventually(t, 30*time.Second, func() error {
+		s, err := g[2].status()
+		if err == nil && (s.Revision == 0 || s.Blobs.Count == 0) {
+			err = fmt.Errorf("revision %d, %d blobs", s.Revision, s.Blobs.Count)
+		}
+		return err
+	})
+	g[2].complete()
+	g[2].stop()
+	if missing := g[2].lacks("first\n", "second\n"); len(missing) > 0 {
+		t.Errorf("a wiped store lacks %q", missing)
 	}
 }
 
