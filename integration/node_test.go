@@ -24,6 +24,7 @@ type node struct {
 	tree string // root of the tree `server`; "": a witness
 	addr string // of the one port between nodes
 	http string
+	bin  string   // another version of the program; "" is the one under test
 	vars []string // more of its environment
 	args []string // more flags of its daemon
 
@@ -39,7 +40,7 @@ type answer struct {
 
 // ask runs a command of the binary against this node's data directory.
 func (n *node) ask(verb string, args ...string) answer {
-	cmd := exec.Command(gatesync, append([]string{verb, "--data-dir", n.data}, args...)...)
+	cmd := exec.Command(n.program(), append([]string{verb, "--data-dir", n.data}, args...)...)
 	cmd.Env = n.env()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -67,6 +68,13 @@ func (n *node) env() []string {
 	return append(append(os.Environ(), "GATESYNC_HTTP="+n.http), n.vars...)
 }
 
+func (n *node) program() string {
+	if n.bin != "" {
+		return n.bin
+	}
+	return gatesync
+}
+
 // start runs the daemon and returns once it answers.
 func (n *node) start() {
 	n.t.Helper()
@@ -78,7 +86,7 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	n.daemon = exec.Command(gatesync, append([]string{"run", "--data-dir", n.data}, n.args...)...)
+	n.daemon = exec.Command(n.program(), append([]string{"run", "--data-dir", n.data}, n.args...)...)
 	n.daemon.Env, n.daemon.Stdout, n.daemon.Stderr = n.env(), log, log
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.daemon.Start(); err != nil {

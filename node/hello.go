@@ -203,7 +203,7 @@ func toMessages(members []cluster.Member) []*pb.Member {
 func toMessage(m cluster.Member) *pb.Member {
 	return &pb.Member{
 		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
-		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Witness: m.Witness,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness,
 	}
 }
 
@@ -212,7 +212,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Witness: m.GetWitness(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(), Witness: m.GetWitness(),
 		}
 	}
 	return out

@@ -60,7 +60,7 @@ func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	}
 	err = raftstore.Bootstrap(raftstore.Config{Dir: d.raft(), ID: made.Node},
 		&pb.InitCluster{ClusterId: made.Cluster, CaCertPem: caPEM, CaKeyPem: caKey},
-		cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Role: cluster.Voter, Joined: time.Now().UnixNano(), Epoch: 1})
+		cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Role: cluster.Voter, Joined: time.Now().UnixNano(), Epoch: 1, Format: raftstore.Newest})
 	if err != nil {
 		return made, fmt.Errorf("begin the cluster's log: %w", err)
 	}
@@ -92,7 +92,8 @@ func makeIdentity(cfg config.Config, made Made) (caPEM, caKey []byte, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	cert, err := transport.SignNode(caPEM, caKey, csr, made.Cluster, made.Node, cfg.Name, time.Now())
+	ca := transport.CA{ClusterID: made.Cluster, Cert: caPEM, Key: caKey, Life: cfg.TLS.Lifetime.Std()}
+	cert, err := ca.Sign(csr, made.Node, cfg.Name, time.Now())
 	if err != nil {
 		return nil, nil, err
 	}

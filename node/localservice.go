@@ -25,6 +25,7 @@ type localLog interface {
 	proposer
 	revisions
 	watcher
+	authority
 	Barrier(ctx context.Context) error
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
 }
@@ -43,6 +44,7 @@ type localService struct {
 	blobs    *recentBlobs
 	identity *transport.Identity
 	status   func(ctx context.Context) (Status, error)
+	certs    func() []caMember
 }
 
 // Status tells how this node sees the cluster and itself.

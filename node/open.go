@@ -68,7 +68,11 @@ type Node struct {
 	steering *steering
 	local    net.Listener // nil on a visit
 	localSrv *grpc.Server
-	web      *web.Server // nil where switched off
+	web      *web.Server                     // nil where switched off
+	began    raftstore.Peeked                // what the log said at the start
+	opened   atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
+	outdated chan error                      // the cluster has gone beyond what this version understands
+	reload   chan struct{}
 	members  atomic.Pointer[memberSet]
 	read     atomic.Bool // the log was read once, see caughtUp
 }
@@ -76,7 +80,10 @@ type Node struct {
 // Open takes the lock of a data directory and builds its node. Nothing runs
 // before Run.
 func Open(cfg config.Config, o Options) (*Node, error) {
-	n := &Node{cfg: cfg, opts: o, dir: dataDir(cfg.DataDir), slog: o.Log, started: time.Now(), bootID: bootID()}
+	n := &Node{
+		cfg: cfg, opts: o, dir: dataDir(cfg.DataDir), slog: o.Log, started: time.Now(), bootID: bootID(),
+		outdated: make(chan error, 1), reload: make(chan struct{}, 1),
+	}
 	if n.slog == nil {
 		n.slog = slog.New(slog.DiscardHandler)
 	}
@@ -98,9 +105,13 @@ func (n *Node) open() (err error) {
 	if n.lock, err = n.dir.lock(); err != nil {
 		return err
 	}
+	if n.began, err = raftstore.Peek(n.dir.raft()); err != nil {
+		return err
+	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
 		return fmt.Errorf("this node's identity: %w", err)
 	}
+	n.renewExpired()
 	store, err := blob.Open(n.dir.blobs(), blob.Options{Reserve: int64(n.cfg.FreeReserve), Log: n.slog})
 	if err != nil {
 		return fmt.Errorf("open the blob store: %w", err)
@@ -110,6 +121,7 @@ func (n *Node) open() (err error) {
 	n.server, err = transport.Listen(transport.Config{
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
 		Resolve: n.book.address, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Formats: transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
 	})
 	if err != nil {
 		return err
@@ -121,6 +133,7 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
+	n.opened.Store(n.log)
 	n.push = fallback.NewPush(n.file.Node, fallback.StoreOf(n.blobs), connections{n.server}, n.slog)
 	if err := n.announceAddress(); err != nil {
 		return err
@@ -152,7 +165,10 @@ func (n *Node) announceAddress() error {
 
 // self is what is true of this node.
 func (n *Node) self() cluster.Member {
-	return cluster.Member{ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch, Witness: n.witness()}
+	return cluster.Member{
+		ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch,
+		Format: raftstore.Newest, Witness: n.witness(),
+	}
 }
 
 // witness tells whether this node has no tree: it holds the log and the content.
@@ -251,8 +267,10 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 	if !n.opts.DryRun { // trees that do not run do not answer
 		applied = n.applied(ctx)
 	}
+	issuer, _ := n.identity.Issuer()
 	return &pb.NodeState{
-		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Format,
+		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
+		Trusts: n.identity.Trusted(), Issuer: issuer,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(),

@@ -48,7 +48,10 @@ func (n *Node) start(s *stages) {
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
 	s.run("membership", time.Second, n.steering.run)
+	s.run("formats", time.Second, n.watchFormats)
+	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
+	s.run("CA", time.Second, (&replacing{self: n.file.Node, log: n.log, certs: n.certificates, slog: n.slog}).run)
 	s.run("memory", time.Second, giveBackMemory)
 	s.run("lag", time.Second, func(ctx context.Context) error { return n.trees.track(ctx, n.log) })
 	if err := n.openTrees(s); err != nil {
@@ -87,7 +90,8 @@ func (n *Node) serveLocal(ctx context.Context) error {
 
 func (n *Node) renewer() *renewer {
 	return &renewer{
-		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, log: n.slog,
+		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, slog: n.slog,
+		log: n.log, read: n.caughtUp, prune: n.server.Prune, asked: n.reload, life: n.cfg.TLS.Lifetime.Std(),
 		peers: func() []cluster.NodeID {
 			var ids []cluster.NodeID
 			for _, m := range n.others() {
@@ -96,7 +100,7 @@ func (n *Node) renewer() *renewer {
 			return ids
 		},
 		sign: func(_ context.Context, csr []byte) (*pb.RenewResponse, error) {
-			return n.clusterService().sign(n.file.Node, csr)
+			return n.signSelf(csr)
 		},
 	}
 }
@@ -104,21 +108,21 @@ func (n *Node) renewer() *renewer {
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
 		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
-		caPEM: n.identity.CAPEM, now: time.Now,
+		life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
 	}
 }
 
 func (n *Node) registerCluster() {
 	pb.RegisterClusterServer(n.server.GRPC(), n.clusterService())
 	pb.RegisterJoinServer(n.server.JoinGRPC(), &joinServer{
-		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, book: n.book.members, now: time.Now, logger: n.slog,
+		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, life: n.cfg.TLS.Lifetime.Std(), book: n.book.members, now: time.Now, logger: n.slog,
 	})
 }
 
 func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
-		identity: n.identity, status: n.status,
+		identity: n.identity, status: n.status, certs: n.certificates,
 	})
 }
 

@@ -9,23 +9,21 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
-// Format is the newest format of commands that this version writes and
-// understands. A new format may be written only once every member understands
-// it (peers say so in their Hello), else machines would disagree.
-const Format = 1
-
 // Machine is the state that all nodes share, as of some place in the log. It
 // is safe for concurrent use: Apply calls come one after another, reads see
 // the state between two of them. Nothing that it hands out changes afterwards.
 type Machine struct {
 	mu sync.Mutex
 	state
+	ahead uint32 // not 0: the log was raised to a format that is not known here, and this is where the machine has stopped
 }
 
 // state is everything that a snapshot holds.
 type state struct {
+	format   uint32 // the active one: what the machine does, see format.go
 	revision manifest.Revision
-	cluster  *pb.InitCluster // nil before the first command
+	cluster  *pb.InitCluster // nil before the first command; holds the CA that signs
+	also     *pb.Authority   // a CA that is trusted too, see authority.go; mostly nil
 	voters   []string        // sorted
 	members  map[string]*pb.Member
 	removed  map[string]bool // ids of members that were removed
@@ -39,6 +37,7 @@ type state struct {
 
 func newState() state {
 	return state{
+		format:   Format,
 		members:  make(map[string]*pb.Member),
 		removed:  make(map[string]bool),
 		trees:    make(map[string]*tree),
@@ -67,8 +66,11 @@ func (m *Machine) ApplyEntry(entry []byte) *pb.Outcome {
 func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if cmd.GetFormat() != Format {
-		return refuse(CodeFormat, "command format %d is not known here (this version knows %d); upgrade this node", cmd.GetFormat(), Format)
+	if m.ahead > 0 {
+		return refuse(CodeFormat, "the log is of format %d, this version knows %d; upgrade this node", m.ahead, Newest)
+	}
+	if f := cmd.GetFormat(); f == 0 || f > m.format {
+		return refuse(CodeFormat, "a command of format %d, the cluster's log is of format %d", f, m.format)
 	}
 	switch do := cmd.GetDo().(type) {
 	case *pb.Command_Propose:
@@ -89,6 +91,14 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.trimHistory(do.TrimHistory)
 	case *pb.Command_SetRole:
 		return m.setRole(do.SetRole)
+	case *pb.Command_SetFormat:
+		return m.setFormat(do.SetFormat)
+	case *pb.Command_PutAuthority:
+		return m.putAuthority(do.PutAuthority)
+	case *pb.Command_UseAuthority:
+		return m.useAuthority(do.UseAuthority)
+	case *pb.Command_DropAuthority:
+		return m.dropAuthority(do.DropAuthority)
 	case *pb.Command_Noop:
 		return done()
 	}
@@ -103,7 +113,8 @@ func (m *Machine) Revision() manifest.Revision {
 }
 
 // Cluster returns the cluster's identity; id is empty before InitCluster.
-// caKey is empty where the operator brought an own PKI.
+// the CA is the one that signs, caKey is empty where the operator brought an
+// own PKI.
 func (m *Machine) Cluster() (id string, caCert, caKey []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

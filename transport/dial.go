@@ -29,6 +29,7 @@ type dialer struct {
 	lookup    func(string) (cluster.NodeID, bool)
 	identity  *Identity
 	timeout   time.Duration
+	formats   Formats
 }
 
 // dial connects to an address and finds out who is there. With want, anybody
@@ -61,7 +62,11 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 	if peer == "" {
 		peer = g.Node // own PKI, and nobody to ask what name this is: as good as its word
 	}
-	return &peerConn{Conn: c, peer: peer}, g, nil
+	if err := d.formats.judge(addr, g); err != nil {
+		_ = c.Close()
+		return nil, g, err
+	}
+	return &peerConn{Conn: c, peer: peer, presented: c.ConnectionState().PeerCertificates, usage: x509.ExtKeyUsageServerAuth}, g, nil
 }
 
 // judge combines our view of the other end with its view of us.

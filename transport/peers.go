@@ -42,8 +42,11 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 	if !ok {
 		return nil, "", &UnknownAddressError{Node: id}
 	}
-	d := dialer{clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout}
+	d := dialer{clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout, formats: s.cfg.Formats}
 	c, _, err := d.dial(ctx, addr, proto, id)
+	if err == nil {
+		s.live.add(c)
+	}
 	return c, addr, err
 }
 

@@ -98,7 +98,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 differences found ·
 		{"look", a.statusCmd()}, {"look", a.membersCmd()}, {"look", a.logCmd()}, {"look", a.waitCmd()}, {"look", a.verifyCmd()},
 		{"look", a.conflictsCmd()}, {"look", a.heldCmd()},
 		{"act", a.resyncCmd()}, {"act", a.approveCmd()}, {"act", a.restoreCmd()}, {"act", a.retryCmd()}, {"act", a.removeCmd()},
-		{"act", a.promoteCmd()}, {"act", a.demoteCmd()}, {"act", a.transferCmd()},
+		{"act", a.promoteCmd()}, {"act", a.demoteCmd()}, {"act", a.transferCmd()}, {"act", a.rotateCACmd()},
 		{"more", a.demoCmd()}, {"more", a.versionCmd()},
 	} {
 		c.cmd.GroupID = c.group

@@ -2,7 +2,10 @@ package cli
 
 import (
 	"log/slog"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +19,8 @@ func (a *app) runCmd() *cobra.Command {
 		Use:   "run",
 		Short: "Run the daemon",
 		Long: `Run the daemon in the foreground until SIGTERM or SIGINT; it then stops
-cleanly within five seconds. It logs to standard error.
+cleanly within five seconds. It logs to standard error. SIGHUP makes it read
+certificates of an own PKI anew at once; otherwise it looks once a minute.
 
 Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between.
 
@@ -55,9 +59,28 @@ have changed at once, --seed names one member's new address, on each node.`,
 		if err != nil {
 			return err
 		}
+		defer onHangup(n.Reload)()
 		return n.Run(cmd.Context())
 	}
 	return cmd
+}
+
+// onHangup calls fn at each SIGHUP, until the function that it returns is
+// called.
+func onHangup(fn func()) (stop func()) {
+	hup, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hup {
+			fn()
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(hup)
+		<-done
+	}
 }
 
 // logger is where the daemon logs. The settings were validated.

@@ -1796,6 +1796,102 @@ func (x *TransferLeaderResponse) GetName() string {
 	return ""
 }
 
+type RotateCARequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finish        bool                   `protobuf:"varint,1,opt,name=finish,proto3" json:"finish,omitempty"` // drop the old CA, although members that are down may still need it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCARequest) Reset() {
+	*x = RotateCARequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCARequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCARequest) ProtoMessage() {}
+
+func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
+func (*RotateCARequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RotateCARequest) GetFinish() bool {
+	if x != nil {
+		return x.Finish
+	}
+	return false
+}
+
+type RotateCAResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // fingerprints
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCAResponse) Reset() {
+	*x = RotateCAResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCAResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCAResponse) ProtoMessage() {}
+
+func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
+func (*RotateCAResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RotateCAResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RotateCAResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 var File_gatesync_v1_local_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_local_proto_rawDesc = "" +
@@ -1917,7 +2013,12 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"<\n" +
 	"\x16TransferLeaderResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name2\x89\a\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\")\n" +
+	"\x0fRotateCARequest\x12\x16\n" +
+	"\x06finish\x18\x01 \x01(\bR\x06finish\"6\n" +
+	"\x10RotateCAResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to2\xd2\a\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -1932,7 +2033,8 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"RemoveNode\x12\x1e.gatesync.v1.RemoveNodeRequest\x1a\x1f.gatesync.v1.RemoveNodeResponse\x12C\n" +
 	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12G\n" +
 	"\bNodeRole\x12\x1c.gatesync.v1.NodeRoleRequest\x1a\x1d.gatesync.v1.NodeRoleResponse\x12Y\n" +
-	"\x0eTransferLeader\x12\".gatesync.v1.TransferLeaderRequest\x1a#.gatesync.v1.TransferLeaderResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x0eTransferLeader\x12\".gatesync.v1.TransferLeaderRequest\x1a#.gatesync.v1.TransferLeaderResponse\x12G\n" +
+	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_local_proto_rawDescOnce sync.Once
@@ -1946,7 +2048,7 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_gatesync_v1_local_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 0: gatesync.v1.StatusRequest
 	(*StatusResponse)(nil),         // 1: gatesync.v1.StatusResponse
@@ -1978,8 +2080,10 @@ var file_gatesync_v1_local_proto_goTypes = []any{
 	(*NodeRoleResponse)(nil),       // 27: gatesync.v1.NodeRoleResponse
 	(*TransferLeaderRequest)(nil),  // 28: gatesync.v1.TransferLeaderRequest
 	(*TransferLeaderResponse)(nil), // 29: gatesync.v1.TransferLeaderResponse
-	(*Entry)(nil),                  // 30: gatesync.v1.Entry
-	(*Commit)(nil),                 // 31: gatesync.v1.Commit
+	(*RotateCARequest)(nil),        // 30: gatesync.v1.RotateCARequest
+	(*RotateCAResponse)(nil),       // 31: gatesync.v1.RotateCAResponse
+	(*Entry)(nil),                  // 32: gatesync.v1.Entry
+	(*Commit)(nil),                 // 33: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -1988,7 +2092,7 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	30, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	32, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
 	0,  // 9: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
@@ -2004,21 +2108,23 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	24, // 19: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
 	26, // 20: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
 	28, // 21: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
-	1,  // 22: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 23: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 24: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 25: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 26: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	31, // 27: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 28: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 29: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 30: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 31: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 32: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	27, // 33: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
-	29, // 34: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
-	22, // [22:35] is the sub-list for method output_type
-	9,  // [9:22] is the sub-list for method input_type
+	30, // 22: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	1,  // 23: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 24: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 25: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 26: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 27: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	33, // 28: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 29: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 30: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 31: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 32: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 33: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 34: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
+	29, // 35: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
+	31, // 36: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	23, // [23:37] is the sub-list for method output_type
+	9,  // [9:23] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -2046,7 +2152,7 @@ func file_gatesync_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,7 @@ const (
 	Local_Content_FullMethodName        = "/gatesync.v1.Local/Content"
 	Local_NodeRole_FullMethodName       = "/gatesync.v1.Local/NodeRole"
 	Local_TransferLeader_FullMethodName = "/gatesync.v1.Local/TransferLeader"
+	Local_RotateCA_FullMethodName       = "/gatesync.v1.Local/RotateCA"
 )
 
 // LocalClient is the client API for Local service.
@@ -54,6 +55,7 @@ type LocalClient interface {
 	Content(ctx context.Context, in *ContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ContentChunk], error)
 	NodeRole(ctx context.Context, in *NodeRoleRequest, opts ...grpc.CallOption) (*NodeRoleResponse, error)
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
+	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
 }
 
 type localClient struct {
@@ -230,6 +232,16 @@ func (c *localClient) TransferLeader(ctx context.Context, in *TransferLeaderRequ
 	return out, nil
 }
 
+func (c *localClient) RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateCAResponse)
+	err := c.cc.Invoke(ctx, Local_RotateCA_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -250,6 +262,7 @@ type LocalServer interface {
 	Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error
 	NodeRole(context.Context, *NodeRoleRequest) (*NodeRoleResponse, error)
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
+	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -298,6 +311,9 @@ func (UnimplementedLocalServer) NodeRole(context.Context, *NodeRoleRequest) (*No
 }
 func (UnimplementedLocalServer) TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeader not implemented")
+}
+func (UnimplementedLocalServer) RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateCA not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -526,6 +542,24 @@ func _Local_TransferLeader_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Local_RotateCA_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateCARequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).RotateCA(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_RotateCA_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).RotateCA(ctx, req.(*RotateCARequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -568,6 +602,10 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "TransferLeader",
 			Handler:    _Local_TransferLeader_Handler,
+		},
+		{
+			MethodName: "RotateCA",
+			Handler:    _Local_RotateCA_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

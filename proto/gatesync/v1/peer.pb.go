@@ -141,6 +141,8 @@ type NodeState struct {
 	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"`     // a one-shot resync: answers now, will be gone soon
 	Content       uint64                 `protobuf:"varint,13,opt,name=content,proto3" json:"content,omitempty"` // up to this revision all content is durable here, of every tree and of the retained history
 	Missing       uint64                 `protobuf:"varint,14,opt,name=missing,proto3" json:"missing,omitempty"` // blobs that are not here yet
+	Trusts        []string               `protobuf:"bytes,41,rep,name=trusts,proto3" json:"trusts,omitempty"`    // fingerprints of the CAs whose certificates are accepted here
+	Issuer        string                 `protobuf:"bytes,42,opt,name=issuer,proto3" json:"issuer,omitempty"`    // fingerprint of the CA that this node's certificate leads to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +273,20 @@ func (x *NodeState) GetMissing() uint64 {
 		return x.Missing
 	}
 	return 0
+}
+
+func (x *NodeState) GetTrusts() []string {
+	if x != nil {
+		return x.Trusts
+	}
+	return nil
+}
+
+func (x *NodeState) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
 }
 
 type TreeState struct {
@@ -1275,7 +1291,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xf7\x02\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xa7\x03\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1292,7 +1308,9 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05trees\x18\v \x03(\v2\x16.gatesync.v1.TreeStateR\x05trees\x12\x14\n" +
 	"\x05visit\x18\f \x01(\bR\x05visit\x12\x18\n" +
 	"\acontent\x18\r \x01(\x04R\acontent\x12\x18\n" +
-	"\amissing\x18\x0e \x01(\x04R\amissing\"k\n" +
+	"\amissing\x18\x0e \x01(\x04R\amissing\x12\x16\n" +
+	"\x06trusts\x18) \x03(\tR\x06trusts\x12\x16\n" +
+	"\x06issuer\x18* \x01(\tR\x06issuer\"k\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
