@@ -23,6 +23,9 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if !s.CaughtUp {
 		say("still reading the log; figures below are of the past")
 	}
+	if len(s.Members) == 2 {
+		say("two nodes tolerate no failure: add a third one, a gateway or a witness (`gatesync join … --witness`)")
+	}
 	for _, t := range s.Trees {
 		adviseTree(t, say)
 	}

@@ -60,7 +60,11 @@ of them may fail.`,
 		}
 		fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)\n", made.Cluster, cfg.Name, made.Node)
 		a.sayWhereNodesDial(made)
-		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches the trees\n", a.dataDir)
+		what := "the trees"
+		if witness {
+			what = "the content of all trees"
+		}
+		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches %s\n", a.dataDir, what)
 		return nil
 	}
 	return a.jsonFlag(cmd)
