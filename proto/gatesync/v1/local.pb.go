@@ -1406,7 +1406,8 @@ func (x *ResolveResponse) GetResolved() uint64 {
 
 type RemoveNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`    // name or id
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1447,13 @@ func (x *RemoveNodeRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *RemoveNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RemoveNodeResponse struct {
@@ -1588,6 +1596,206 @@ func (x *ContentChunk) GetData() []byte {
 	return nil
 }
 
+type NodeRoleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`    // name or id
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`    // voter, nonvoter; empty: the cluster decides again
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum, or content is missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRoleRequest) Reset() {
+	*x = NodeRoleRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRoleRequest) ProtoMessage() {}
+
+func (x *NodeRoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRoleRequest.ProtoReflect.Descriptor instead.
+func (*NodeRoleRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NodeRoleRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeRoleRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *NodeRoleRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type NodeRoleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRoleResponse) Reset() {
+	*x = NodeRoleResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRoleResponse) ProtoMessage() {}
+
+func (x *NodeRoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRoleResponse.ProtoReflect.Descriptor instead.
+func (*NodeRoleResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NodeRoleResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TransferLeaderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderRequest) Reset() {
+	*x = TransferLeaderRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderRequest) ProtoMessage() {}
+
+func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TransferLeaderRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type TransferLeaderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderResponse) Reset() {
+	*x = TransferLeaderResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderResponse) ProtoMessage() {}
+
+func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TransferLeaderResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TransferLeaderResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type RotateCARequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Finish        bool                   `protobuf:"varint,1,opt,name=finish,proto3" json:"finish,omitempty"` // drop the old CA, although members that are down may still need it
@@ -1597,7 +1805,7 @@ type RotateCARequest struct {
 
 func (x *RotateCARequest) Reset() {
 	*x = RotateCARequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1817,7 @@ func (x *RotateCARequest) String() string {
 func (*RotateCARequest) ProtoMessage() {}
 
 func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1830,7 @@ func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
 func (*RotateCARequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{26}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RotateCARequest) GetFinish() bool {
@@ -1642,7 +1850,7 @@ type RotateCAResponse struct {
 
 func (x *RotateCAResponse) Reset() {
 	*x = RotateCAResponse{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1862,7 @@ func (x *RotateCAResponse) String() string {
 func (*RotateCAResponse) ProtoMessage() {}
 
 func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1875,7 @@ func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
 func (*RotateCAResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{27}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RotateCAResponse) GetFrom() string {
@@ -1692,7 +1900,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1912,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1925,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{32}
 }
 
 // BackupChunk is a run of bytes of the backup's file.
@@ -1730,7 +1938,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1950,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1963,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -1865,16 +2073,28 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x04tree\x18\x02 \x01(\tR\x04tree\x12\x14\n" +
 	"\x05paths\x18\x03 \x03(\fR\x05paths\"-\n" +
 	"\x0fResolveResponse\x12\x1a\n" +
-	"\bresolved\x18\x01 \x01(\x04R\bresolved\"'\n" +
+	"\bresolved\x18\x01 \x01(\x04R\bresolved\"=\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"$\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"$\n" +
 	"\x12RemoveNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"D\n" +
 	"\x0eContentRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bconflict\x18\x02 \x01(\tR\bconflict\"\"\n" +
 	"\fContentChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\")\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"O\n" +
+	"\x0fNodeRoleRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\"\n" +
+	"\x10NodeRoleResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"+\n" +
+	"\x15TransferLeaderRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"<\n" +
+	"\x16TransferLeaderResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\")\n" +
 	"\x0fRotateCARequest\x12\x16\n" +
 	"\x06finish\x18\x01 \x01(\bR\x06finish\"6\n" +
 	"\x10RotateCAResponse\x12\x12\n" +
@@ -1882,7 +2102,7 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\tR\x02to\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xf0\x06\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x94\b\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -1896,6 +2116,8 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"RemoveNode\x12\x1e.gatesync.v1.RemoveNodeRequest\x1a\x1f.gatesync.v1.RemoveNodeResponse\x12C\n" +
 	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12G\n" +
+	"\bNodeRole\x12\x1c.gatesync.v1.NodeRoleRequest\x1a\x1d.gatesync.v1.NodeRoleResponse\x12Y\n" +
+	"\x0eTransferLeader\x12\".gatesync.v1.TransferLeaderRequest\x1a#.gatesync.v1.TransferLeaderResponse\x12G\n" +
 	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponse\x12@\n" +
 	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
@@ -1911,40 +2133,44 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_gatesync_v1_local_proto_goTypes = []any{
-	(*StatusRequest)(nil),      // 0: gatesync.v1.StatusRequest
-	(*StatusResponse)(nil),     // 1: gatesync.v1.StatusResponse
-	(*WaitRequest)(nil),        // 2: gatesync.v1.WaitRequest
-	(*WaitResponse)(nil),       // 3: gatesync.v1.WaitResponse
-	(*TokenRequest)(nil),       // 4: gatesync.v1.TokenRequest
-	(*TokenResponse)(nil),      // 5: gatesync.v1.TokenResponse
-	(*ResyncRequest)(nil),      // 6: gatesync.v1.ResyncRequest
-	(*ResyncEvent)(nil),        // 7: gatesync.v1.ResyncEvent
-	(*Difference)(nil),         // 8: gatesync.v1.Difference
-	(*Progress)(nil),           // 9: gatesync.v1.Progress
-	(*Summary)(nil),            // 10: gatesync.v1.Summary
-	(*VerifyRequest)(nil),      // 11: gatesync.v1.VerifyRequest
-	(*VerifyEvent)(nil),        // 12: gatesync.v1.VerifyEvent
-	(*LogRequest)(nil),         // 13: gatesync.v1.LogRequest
-	(*Conflict)(nil),           // 14: gatesync.v1.Conflict
-	(*ConflictsRequest)(nil),   // 15: gatesync.v1.ConflictsRequest
-	(*ConflictsResponse)(nil),  // 16: gatesync.v1.ConflictsResponse
-	(*HeldItem)(nil),           // 17: gatesync.v1.HeldItem
-	(*HeldRequest)(nil),        // 18: gatesync.v1.HeldRequest
-	(*HeldResponse)(nil),       // 19: gatesync.v1.HeldResponse
-	(*ResolveRequest)(nil),     // 20: gatesync.v1.ResolveRequest
-	(*ResolveResponse)(nil),    // 21: gatesync.v1.ResolveResponse
-	(*RemoveNodeRequest)(nil),  // 22: gatesync.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil), // 23: gatesync.v1.RemoveNodeResponse
-	(*ContentRequest)(nil),     // 24: gatesync.v1.ContentRequest
-	(*ContentChunk)(nil),       // 25: gatesync.v1.ContentChunk
-	(*RotateCARequest)(nil),    // 26: gatesync.v1.RotateCARequest
-	(*RotateCAResponse)(nil),   // 27: gatesync.v1.RotateCAResponse
-	(*BackupRequest)(nil),      // 28: gatesync.v1.BackupRequest
-	(*BackupChunk)(nil),        // 29: gatesync.v1.BackupChunk
-	(*Entry)(nil),              // 30: gatesync.v1.Entry
-	(*Commit)(nil),             // 31: gatesync.v1.Commit
+	(*StatusRequest)(nil),          // 0: gatesync.v1.StatusRequest
+	(*StatusResponse)(nil),         // 1: gatesync.v1.StatusResponse
+	(*WaitRequest)(nil),            // 2: gatesync.v1.WaitRequest
+	(*WaitResponse)(nil),           // 3: gatesync.v1.WaitResponse
+	(*TokenRequest)(nil),           // 4: gatesync.v1.TokenRequest
+	(*TokenResponse)(nil),          // 5: gatesync.v1.TokenResponse
+	(*ResyncRequest)(nil),          // 6: gatesync.v1.ResyncRequest
+	(*ResyncEvent)(nil),            // 7: gatesync.v1.ResyncEvent
+	(*Difference)(nil),             // 8: gatesync.v1.Difference
+	(*Progress)(nil),               // 9: gatesync.v1.Progress
+	(*Summary)(nil),                // 10: gatesync.v1.Summary
+	(*VerifyRequest)(nil),          // 11: gatesync.v1.VerifyRequest
+	(*VerifyEvent)(nil),            // 12: gatesync.v1.VerifyEvent
+	(*LogRequest)(nil),             // 13: gatesync.v1.LogRequest
+	(*Conflict)(nil),               // 14: gatesync.v1.Conflict
+	(*ConflictsRequest)(nil),       // 15: gatesync.v1.ConflictsRequest
+	(*ConflictsResponse)(nil),      // 16: gatesync.v1.ConflictsResponse
+	(*HeldItem)(nil),               // 17: gatesync.v1.HeldItem
+	(*HeldRequest)(nil),            // 18: gatesync.v1.HeldRequest
+	(*HeldResponse)(nil),           // 19: gatesync.v1.HeldResponse
+	(*ResolveRequest)(nil),         // 20: gatesync.v1.ResolveRequest
+	(*ResolveResponse)(nil),        // 21: gatesync.v1.ResolveResponse
+	(*RemoveNodeRequest)(nil),      // 22: gatesync.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),     // 23: gatesync.v1.RemoveNodeResponse
+	(*ContentRequest)(nil),         // 24: gatesync.v1.ContentRequest
+	(*ContentChunk)(nil),           // 25: gatesync.v1.ContentChunk
+	(*NodeRoleRequest)(nil),        // 26: gatesync.v1.NodeRoleRequest
+	(*NodeRoleResponse)(nil),       // 27: gatesync.v1.NodeRoleResponse
+	(*TransferLeaderRequest)(nil),  // 28: gatesync.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil), // 29: gatesync.v1.TransferLeaderResponse
+	(*RotateCARequest)(nil),        // 30: gatesync.v1.RotateCARequest
+	(*RotateCAResponse)(nil),       // 31: gatesync.v1.RotateCAResponse
+	(*BackupRequest)(nil),          // 32: gatesync.v1.BackupRequest
+	(*BackupChunk)(nil),            // 33: gatesync.v1.BackupChunk
+	(*Entry)(nil),                  // 34: gatesync.v1.Entry
+	(*Commit)(nil),                 // 35: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -1953,7 +2179,7 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	30, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	34, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
 	0,  // 9: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
@@ -1967,23 +2193,27 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	20, // 17: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
 	22, // 18: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
 	24, // 19: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
-	26, // 20: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
-	28, // 21: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
-	1,  // 22: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 23: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 24: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 25: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 26: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	31, // 27: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 28: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 29: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 30: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 31: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 32: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	27, // 33: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
-	29, // 34: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
-	22, // [22:35] is the sub-list for method output_type
-	9,  // [9:22] is the sub-list for method input_type
+	26, // 20: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
+	28, // 21: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
+	30, // 22: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	32, // 23: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
+	1,  // 24: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 25: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 26: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 27: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 28: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	35, // 29: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 30: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 31: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 32: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 33: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 34: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 35: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
+	29, // 36: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
+	31, // 37: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	33, // 38: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	24, // [24:39] is the sub-list for method output_type
+	9,  // [9:24] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -2011,7 +2241,7 @@ func file_gatesync_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
