@@ -26,22 +26,26 @@ type localLog interface {
 	revisions
 	watcher
 	Barrier(ctx context.Context) error
+	View(tree string) (manifest.View, bool)
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
 }
 
 // localService answers the command line on this machine. Who may open the
-// socket may do everything. Safe for concurrent use. Its other half, what
-// concerns trees, stands in localtrees.go.
+// socket may do everything. Safe for concurrent use. What concerns trees stands
+// in localtrees.go, localpropose.go and localread.go.
 type localService struct {
 	pb.UnimplementedLocalServer
-	self     cluster.NodeID
-	log      localLog
-	dial     dialer
-	peers    *peers
-	trees    *treeSet
-	blobs    *recentBlobs
-	identity *transport.Identity
-	status   func(ctx context.Context) (Status, error)
+	self    cluster.NodeID
+	log     localLog
+	dial    dialer
+	peers   *peers
+	trees   *treeSet
+	blobs   *recentBlobs
+	carrier *carrier
+	// proposals goes to the log, and counts.
+	proposals changesetLog
+	identity  *transport.Identity
+	status    func(ctx context.Context) (Status, error)
 }
 
 // Status tells how this node sees the cluster and itself.

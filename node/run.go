@@ -116,7 +116,7 @@ func (n *Node) registerCluster() {
 func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, blobs: n.blobs,
-		identity: n.identity, status: n.status,
+		carrier: n.carrier, proposals: n.counted, identity: n.identity, status: n.status,
 	})
 }
 
