@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +32,7 @@ type LocalChange struct {
 }
 
 const (
+	firstPiece  = 4 << 10 // most files are small
 	sendPiece   = 256 << 10
 	sendChanges = 500 // in one message
 )
@@ -91,15 +91,15 @@ func sendProposal(send func(*pb.ProposeChangesetRequest) error, p LocalProposal)
 }
 
 func sendContent(send func(*pb.ProposeChangesetRequest) error, change uint32, r io.Reader) error {
-	buf := make([]byte, sendPiece)
-	for {
+	buf := make([]byte, firstPiece)
+	for ; ; buf = make([]byte, sendPiece) { // a message keeps what it was given
 		n, err := io.ReadFull(r, buf)
 		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !end {
 			return err
 		}
 		err = send(&pb.ProposeChangesetRequest{Of: &pb.ProposeChangesetRequest_Content{Content: &pb.ProposalContent{
-			Change: change, Data: bytes.Clone(buf[:n]), End: end,
+			Change: change, Data: buf[:n], End: end,
 		}}})
 		if err != nil || end {
 			return err
