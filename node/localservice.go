@@ -27,25 +27,29 @@ type localLog interface {
 	watcher
 	authority
 	Barrier(ctx context.Context) error
+	View(tree string) (manifest.View, bool)
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
 	Freeze() *raftstore.Frozen
 }
 
 // localService answers the command line on this machine. Who may open the
-// socket may do everything. Safe for concurrent use. Its other half, what
-// concerns trees, stands in localtrees.go.
+// socket may do everything. Safe for concurrent use. What concerns trees stands
+// in localtrees.go, localpropose.go and localread.go.
 type localService struct {
 	pb.UnimplementedLocalServer
-	self     cluster.NodeID
-	log      localLog
-	dial     dialer
-	peers    *peers
-	trees    *treeSet
-	applied  func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
-	blobs    *recentBlobs
-	identity *transport.Identity
-	status   func(ctx context.Context) (Status, error)
-	certs    func() []caMember
+	self    cluster.NodeID
+	log     localLog
+	dial    dialer
+	peers   *peers
+	trees   *treeSet
+	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
+	blobs   *recentBlobs
+	carrier *carrier
+	// proposals goes to the log, and counts.
+	proposals changesetLog
+	identity  *transport.Identity
+	status    func(ctx context.Context) (Status, error)
+	certs     func() []caMember
 	// name and version are of the node, for what it signs.
 	name, version string
 }
