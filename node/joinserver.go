@@ -119,7 +119,7 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 		return bad("%q is no node name", req.GetName())
 	case len(req.GetStore()) == 0 || len(req.GetStore()) > 64:
 		return bad("%q is no id of a blob store", req.GetStore())
-	case len(req.GetAddress()) > 300:
+	case len(req.GetAddress()) > maxAddress:
 		return bad("an address of %d bytes", len(req.GetAddress()))
 	}
 	here, there := s.now(), time.Unix(0, req.GetClockNs())

@@ -107,7 +107,7 @@ func (n *Node) open() (err error) {
 	n.book = openBook(n.dir.peers(), n.slog)
 	n.server, err = transport.Listen(transport.Config{
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
-		Resolve: n.book.address, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
 	})
 	if err != nil {
 		return err
@@ -158,6 +158,7 @@ func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
 		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{},
+		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)

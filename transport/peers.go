@@ -44,7 +44,26 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 	}
 	d := dialer{clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout}
 	c, _, err := d.dial(ctx, addr, proto, id)
+	switch {
+	case err == nil:
+		s.cfg.Found(id, addr)
+	case elsewhere(err):
+		s.cfg.Failed(id, addr)
+	}
 	return c, addr, err
+}
+
+// elsewhere tells that an attempt failed because the member may be at another
+// address; not because we gave up, or because it does not want us.
+func elsewhere(err error) bool {
+	var (
+		unreachable *UnreachableError
+		mismatch    *PeerMismatchError
+		foreign     *NotGatesyncError
+		wrong       *WrongClusterError
+	)
+	return !errors.Is(err, context.Canceled) &&
+		(errors.As(err, &unreachable) || errors.As(err, &mismatch) || errors.As(err, &foreign) || errors.As(err, &wrong))
 }
 
 // peers are the connections to members.

@@ -26,6 +26,9 @@ type Config struct {
 	Self      cluster.NodeID
 	// Resolve says where a node is; asked anew for each connection attempt.
 	Resolve func(cluster.NodeID) (addr string, ok bool)
+	// Found and Failed are told how each attempt to connect to a member ended:
+	// whether it was met at the address. What Resolve says next may depend on it.
+	Found, Failed func(id cluster.NodeID, addr string)
 	// Member refuses removed nodes: it is asked at each handshake and for each
 	// call and message, so it has to be cheap. A node whose log lags must answer
 	// true for nodes that it has not heard of, or it could never catch up: a
@@ -72,6 +75,12 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	if cfg.Resolve == nil {
 		cfg.Resolve = func(cluster.NodeID) (string, bool) { return "", false }
+	}
+	if cfg.Found == nil {
+		cfg.Found = func(cluster.NodeID, string) {}
+	}
+	if cfg.Failed == nil {
+		cfg.Failed = func(cluster.NodeID, string) {}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
