@@ -33,8 +33,10 @@ test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 f
 # Every target that `go test -list` finds, one after another: a new one cannot be forgotten.
 FUZZTIME    ?= 10s
 fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
-	@set -e; for p in $$(go list -tags $(TAGS) -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); do \
-	  for f in $$(go test -tags $(TAGS) -list '^Fuzz' $$p | grep -E '^Fuzz.*$(FUZZ)'); do \
+	@set -e; packages=$$(go list -tags $(TAGS) -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); \
+	for p in $$packages; do \
+	  found=$$(go test -tags $(TAGS) -list '^Fuzz' $$p); \
+	  for f in $$(echo "$$found" | { grep -E '^Fuzz.*$(FUZZ)' || true; }); do \
 	    echo "fuzz: $$p $$f"; \
 	    go test -tags $(TAGS) -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10s $(TESTFLAGS) $$p; \
 	  done; \
