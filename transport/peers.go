@@ -31,6 +31,17 @@ func (s *Server) Dial(ctx context.Context, id cluster.NodeID) (*grpc.ClientConn,
 // Forget closes the connection to a node that was removed, if there is one.
 func (s *Server) Forget(id cluster.NodeID) { s.peers.forget(id) }
 
+// Recheck cuts the connections, in both directions, of everybody whom
+// Config.Member refuses by now: call it when the membership has changed.
+func (s *Server) Recheck() {
+	s.admitted.cut(s.cfg.Member)
+	for _, id := range s.peers.known() {
+		if !s.cfg.Member(id) {
+			s.peers.forget(id)
+		}
+	}
+}
+
 // connect makes one identified connection to a member.
 func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (*peerConn, string, error) {
 	select {
@@ -157,6 +168,15 @@ func (p *peers) forget(id cluster.NodeID) {
 	if l != nil {
 		_ = l.cc.Close()
 	}
+}
+
+func (p *peers) known() (ids []cluster.NodeID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id := range p.links {
+		ids = append(ids, id)
+	}
+	return ids
 }
 
 func (p *peers) close() {

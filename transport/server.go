@@ -38,6 +38,8 @@ type Config struct {
 	// PKI whose certificates hold no gatesync URI. May be nil otherwise.
 	Lookup func(name string) (cluster.NodeID, bool)
 	Log    *slog.Logger // nil: silent
+	// Now is the clock that certificates are judged by; nil: the system's.
+	Now func() time.Time
 
 	HandshakeTimeout time.Duration // 0: 10 s
 	MaxHandshakes    int           // at a time; 0: 128. More push out the oldest.
@@ -55,6 +57,8 @@ type Server struct {
 	raft     *streamLayer
 	pending  *conns // handshakes
 	joiners  *conns
+	admitted admitted
+	refusals *Refusals
 	peers    peers
 
 	stop     chan struct{}
@@ -85,6 +89,9 @@ func Listen(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	if cfg.HandshakeTimeout <= 0 {
 		cfg.HandshakeTimeout = defaultHandshake
 	}
@@ -98,9 +105,10 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w: choose another host:port, or stop what uses this one", cfg.Listen, err)
 	}
+	refusals := NewRefusals(cfg.Log)
 	s := &Server{
-		cfg: cfg, listener: l,
-		members: newMemberServer(cfg.Member), joins: newJoinServer(),
+		cfg: cfg, listener: l, refusals: refusals,
+		members: newMemberServer(cfg.Member, refusals), joins: newJoinServer(),
 		toGRPC: newHandoff(l.Addr()), toJoin: newHandoff(l.Addr()),
 		pending: &conns{max: cfg.MaxHandshakes}, joiners: &conns{max: cfg.MaxJoins},
 		stop: make(chan struct{}),
@@ -119,6 +127,9 @@ func (s *Server) GRPC() *grpc.Server { return s.members }
 // JoinGRPC is the server that joiners call, without a certificate: register
 // Join, and nothing else, before Run.
 func (s *Server) JoinGRPC() *grpc.Server { return s.joins }
+
+// Refusals is where the server logs what it refuses; handlers may, too.
+func (s *Server) Refusals() *Refusals { return s.refusals }
 
 // Raft is the network of Raft: an address is a node's id.
 func (s *Server) Raft() raft.StreamLayer { return s.raft }
@@ -241,11 +252,11 @@ func (s *Server) admit(raw net.Conn) {
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	_ = raw.SetDeadline(deadline)
-	log := s.cfg.Log.With("remote", raw.RemoteAddr().String())
+	from := hostOf(raw)
 	m := s.cfg.Identity.now.Load()
 	c := tls.Server(raw, serverConfig(m))
 	if err := c.HandshakeContext(ctx); err != nil {
-		log.Debug("handshake failed", "error", err)
+		s.refusals.Note(from, "handshake", err)
 		_ = raw.Close()
 		return
 	}
@@ -259,23 +270,35 @@ func (s *Server) admit(raw net.Conn) {
 		if !ok {
 			v = verdictBusy
 		}
-		to.release = remove
+		if ok {
+			to.whenClosed(remove)
+		}
 	case protoGRPC, protoRaft:
-		to.peer, v, err = s.judge(raw.RemoteAddr().String(), m, cs.PeerCertificates)
+		v, err = s.judge(to, raw.RemoteAddr().String(), m, cs.PeerCertificates)
 	default:
 		_ = raw.Close()
 		return
 	}
-	g := greeting{Verdict: v, Clock: time.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self}
+	g := greeting{Verdict: v, Clock: s.cfg.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self}
 	if werr := writeGreeting(c, g); werr != nil || v != verdictOK {
 		if v != verdictOK {
-			log.Warn("refused a connection", "verdict", string(v), "peer", string(to.peer), "error", err)
+			if to.peer != "" {
+				from = string(to.peer)
+			}
+			s.refusals.Note(from, "connection: "+string(v), err)
 		}
 		_ = c.Close() // with a farewell, within the deadline: the verdict has to arrive
 		_ = to.Close()
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
+	if cs.NegotiatedProtocol != protoJoin {
+		s.admitted.add(to, cs.NegotiatedProtocol)
+		if !s.cfg.Member(to.peer) { // removed in between; Recheck has missed it
+			_ = to.Close()
+			return
+		}
+	}
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
 		s.toJoin.deliver(ctx, to)
@@ -286,20 +309,23 @@ func (s *Server) admit(raw net.Conn) {
 	}
 }
 
-// judge says who a caller is and whether it may come in.
-func (s *Server) judge(addr string, m *material, presented []*x509.Certificate) (cluster.NodeID, verdict, error) {
+// judge says who a caller is, notes it in c, and whether it may come in.
+func (s *Server) judge(c *peerConn, addr string, m *material, presented []*x509.Certificate) (verdict, error) {
 	v := verifier{roots: m.roots, clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup}
 	id, chain, err := v.identify(addr, presented, x509.ExtKeyUsageClientAuth)
 	if err != nil {
-		return "", verdictWrongCluster, err
+		return verdictWrongCluster, err
 	}
-	if err := dates(addr, nameOf(chain[0]), chain, time.Now(), time.Time{}); err != nil {
-		return id, verdictClock, err
+	c.peer = id
+	now := s.cfg.Now()
+	if err := dates(addr, nameOf(chain[0]), chain, now, time.Time{}); err != nil {
+		return verdictClock, err
 	}
 	if id == "" || !s.cfg.Member(id) {
-		return id, verdictNotMember, cluster.ErrNotMember
+		return verdictNotMember, cluster.ErrNotMember
 	}
-	return id, verdictOK, nil
+	c.endWith(chain, now)
+	return verdictOK, nil
 }
 
 // serverConfig asks members for a certificate and joiners for none. The
