@@ -29,13 +29,7 @@ type Made struct {
 // written last: what an interrupted call left behind is made anew by the next.
 func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	d := dataDir(cfg.DataDir)
-	if _, err := ignores(cfg); err != nil {
-		return made, err
-	}
-	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
-		return made, err
-	}
-	lock, err := d.prepare()
+	lock, err := d.claim(cfg)
 	if err != nil {
 		return made, err
 	}

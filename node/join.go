@@ -40,13 +40,7 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	if err != nil {
 		return made, err
 	}
-	if _, err := ignores(cfg); err != nil {
-		return made, err
-	}
-	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
-		return made, err
-	}
-	lock, err := d.prepare()
+	lock, err := d.claim(cfg)
 	if err != nil {
 		return made, err
 	}
