@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -42,6 +44,21 @@ type joinServer struct {
 	book   func() []cluster.Member     // where everybody is now
 	now    func() time.Time
 	logger *slog.Logger
+
+	refusals *transport.Refusals
+}
+
+// remoteHost is where a call comes from.
+func remoteHost(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return host
 }
 
 var (
@@ -55,7 +72,7 @@ func (s *joinServer) Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	defer cancel()
 	res, err := s.join(ctx, req)
 	if err != nil {
-		s.logger.Warn("refused a joiner", "name", req.GetName(), "address", req.GetAddress(), "err", err)
+		s.refusals.Note(remoteHost(ctx), "join", fmt.Errorf("%q at %q: %w", clip(req.GetName()), clip(req.GetAddress()), err))
 		return nil, err
 	}
 	s.logger.Info("a node has joined", "name", req.GetName(), "address", req.GetAddress(), "id", req.GetNodeId())

@@ -163,6 +163,12 @@ func (n *Node) wire() {
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
+	n.push.Observe(fallback.Observer{
+		Caller: func(ctx context.Context) cluster.NodeID { id, _ := transport.Peer(ctx); return id },
+		Refused: func(peer cluster.NodeID, what string, why error) {
+			n.server.Refusals().Note(string(peer), what, why)
+		},
+	})
 	n.push.Register(n.server.GRPC())
 	n.registerCluster()
 }
@@ -178,7 +184,7 @@ func (n *Node) openDoors() (err error) {
 	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(transport.StatusServerOptions()...)
+	n.localSrv = grpc.NewServer(append(transport.StatusServerOptions(), grpc.ConnectionTimeout(10*time.Second))...)
 	n.registerLocal()
 	return nil
 }

@@ -40,11 +40,12 @@ func (a *admitted) add(c *peerConn, proto string) {
 	if a.of == nil {
 		a.of = map[admittedKey][]*peerConn{}
 	}
+	all := a.of[key]
 	var oldest *peerConn
-	if all := a.of[key]; len(all) >= most {
-		oldest = all[0]
+	if len(all) >= most {
+		oldest, all = all[0], all[1:]
 	}
-	a.of[key] = append(a.of[key], c)
+	a.of[key] = append(all, c)
 	a.mu.Unlock()
 	if oldest != nil {
 		_ = oldest.Close()

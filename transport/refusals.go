@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 )
 
@@ -90,11 +91,33 @@ func (r *Refusals) forgetOld(now time.Time) {
 	}
 }
 
-// call notes how a call ended, where its caller is to blame.
-func (r *Refusals) call(ctx context.Context, method string, err error) {
-	switch status.Code(ToStatus(err)) {
+// watchCalls notes each call that ended by the fault of its caller; also those
+// that gRPC itself refuses, before any handler or interceptor sees them.
+type watchCalls struct{ refusals *Refusals }
+
+type methodKey struct{}
+
+// TagRPC implements stats.Handler.
+func (watchCalls) TagRPC(ctx context.Context, i *stats.RPCTagInfo) context.Context {
+	return context.WithValue(ctx, methodKey{}, i.FullMethodName)
+}
+
+// HandleRPC implements stats.Handler.
+func (w watchCalls) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	end, ok := s.(*stats.End)
+	if !ok || end.Error == nil {
+		return
+	}
+	switch status.Code(end.Error) {
 	case codes.InvalidArgument, codes.PermissionDenied, codes.Unauthenticated, codes.ResourceExhausted, codes.Unimplemented, codes.OutOfRange:
 		id, _ := Peer(ctx)
-		r.Note(string(id), method, err)
+		method, _ := ctx.Value(methodKey{}).(string)
+		w.refusals.Note(string(id), method, end.Error)
 	}
 }
+
+// TagConn implements stats.Handler.
+func (watchCalls) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (watchCalls) HandleConn(context.Context, stats.ConnStats) {}
