@@ -81,7 +81,7 @@ func FuzzParseTree(f *testing.F) {
 // FuzzValues: durations and sizes that are accepted are not negative by
 // overflow, and are printed as they can be read.
 func FuzzValues(f *testing.F) {
-	for _, s := range []string{"90s", "30d", "1d12h", "100000d2540400h", "-5s", "256MB", "64 KiB", "1e300", "NaN", "Inf", "9e18GB", "0x1p70", "1.5GB", "1048576TB"} {
+	for _, s := range []string{"90s", "30d", "1d12h", "100000d2540400h", "2510400h", "1d-5h", "-5s", "256MB", "64 KiB", "1e300", "NaN", "Inf", "9e18GB", "0x1p70", "1.5GB", "1048576TB"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

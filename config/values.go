@@ -17,7 +17,7 @@ func ParseDuration(s string) (Duration, error) {
 	rest, days := s, time.Duration(0)
 	if n, tail, ok := strings.Cut(s, "d"); ok {
 		v, err := strconv.Atoi(n)
-		if err != nil || v < 0 || v > 100_000 {
+		if err != nil || v < 0 || v > 106_751 { // as many as fit
 			return 0, fmt.Errorf("%q is no duration: write it like 90s, 15m or 30d", s)
 		}
 		days, rest = time.Duration(v)*24*time.Hour, tail

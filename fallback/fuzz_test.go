@@ -23,7 +23,7 @@ type tape struct {
 	grpc.ServerStream
 	ctx  context.Context
 	rest []byte
-	ends time.Duration // how long it holds on at its end
+	ends time.Duration   // how long it holds on at its end
 	sent []proto.Message // by us; read once the stream has ended
 }
 

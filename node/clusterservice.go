@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,6 +72,10 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 		return nil, err
 	}
 	out, index, err := s.log.ApplyLocal(ctx, req.GetCommand())
+	var large *raftstore.TooLargeError
+	if errors.As(err, &large) {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	if err != nil {
 		return nil, err
 	}
