@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -577,6 +578,51 @@ func TestRubbishOnTheLocalSocket(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	b.unharmed(t)
+}
+
+// Rubbish on Raft's own streams: lengths that nothing follows allocate nothing,
+// and Raft goes on.
+func TestRubbishOnRaftsStreams(t *testing.T) {
+	b := besiege(t)
+	id, err := transport.LoadIdentity(identityFiles(b.evil.cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := b.address()
+	s, err := transport.Listen(transport.Config{
+		Listen: "127.0.0.1:0", Identity: id, ClusterID: b.file.Cluster, Self: b.file.Node,
+		Resolve: func(cluster.NodeID) (string, bool) { return addr, true },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	huge := "\xff\xff\xff\xff"
+	for name, text := range map[string]string{
+		"an unknown call":         "\x77",
+		"entries without end":     "\x00\x81\xa7Entries\xdd" + huge,
+		"a map without end":       "\x00\xdf" + huge,
+		"bytes without end":       "\x00\x81\xa6Leader\xc6" + huge + "xyz",
+		"a string without end":    "\x01\x81\xa9Candidate\xdb" + huge,
+		"nesting without end":     "\x00\x81\xa7Entries" + strings.Repeat("\x91", 100_000),
+		"a snapshot of 2^63":      "\x02\x81\xa4Size\xcf\x7f" + strings.Repeat("\xff", 7),
+		"entries that are no map": "\x00\xc0\xc0\xc0\xc0",
+	} {
+		c, err := s.Raft().Dial(raft.ServerAddress(b.victim.Node.ID), 10*time.Second)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Error(name, err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		_, _ = io.Copy(io.Discard, c)
+		if grown := int64(heap()) - int64(b.heap); grown > 64<<20 {
+			t.Errorf("%s: the heap has grown by %d MB", name, grown>>20)
+		}
+		_ = c.Close()
 	}
 	b.unharmed(t)
 }
