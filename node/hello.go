@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -132,7 +134,7 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	if s.GetId() != string(from) {
 		return status.Errorf(codes.InvalidArgument, "%s says that it is %q", from, clip(s.GetId()))
 	}
-	if len(s.GetVersion()) > maxVersion || len(s.GetTrees()) > maxTreeStates {
+	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
 		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
 	}
 	strangers := p.strangers()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -271,8 +269,13 @@ func TestHostileCommands(t *testing.T) {
 	if now := rev(); now != before {
 		t.Errorf("revision %d, was %d", now, before)
 	}
+	// What it calls itself is printed on the terminals of all.
+	out, err := b.propose(t, me(&pb.Member{Id: string(b.file.Node), Name: "evil\x1b[2J", AddressEpoch: 7}))
+	if err != nil || raftstore.Code(out.GetCode()) != raftstore.CodeMalformed {
+		t.Errorf("a name that clears the screen: %v %v", out, err)
+	}
 	// Its token's digest stands in the log, for it to read: it moves nobody.
-	out, err := b.propose(t, &pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
+	out, err = b.propose(t, &pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
 		Id: "k-none", Member: &pb.Member{Id: string(victim), Name: "gw1", Address: "evil:1", AddressEpoch: 1<<64 - 1},
 	}}})
 	if err != nil || out.GetCode() == 0 {
@@ -294,6 +297,7 @@ func TestLiesInHello(t *testing.T) {
 	for name, s := range map[string]*pb.NodeState{
 		"another's id": state(func(s *pb.NodeState) { s.Id = string(victim) }),
 		"no state":     nil,
+		"a bell":       state(func(s *pb.NodeState) { s.Version = "\a" }),
 		"much":         state(func(s *pb.NodeState) { s.Version = strings.Repeat("x", 100_000) }),
 		"many trees": state(func(s *pb.NodeState) {
 			s.Trees = make([]*pb.TreeState, 10_000)
@@ -325,139 +329,6 @@ func TestLiesInHello(t *testing.T) {
 		t.Errorf("this node is at %q, says %v", s.Node.Address, err)
 	}
 	b.unharmed(t)
-}
-
-// Content that is not what it is called, of sizes that cannot be, in streams
-// that break every rule or stall: refused, said once, and nothing grows.
-func TestHostileContent(t *testing.T) {
-	b := besiege(t)
-	content := pb.NewContentClient(b.conn)
-	d := manifest.DigestOf([]byte("x"))
-	offer := func(size int64) *pb.Offer {
-		return &pb.Offer{Batch: 1, Blobs: []*pb.BlobInfo{{Digest: d[:], Size: size}}}
-	}
-	eager := offer(1)
-	eager.Eager = true
-	broken := map[string][]*pb.PushRequest{
-		"2^63":               {{Offer: offer(1<<63 - 1)}},
-		"negative":           {{Offer: offer(-1)}},
-		"an exabyte":         {{Offer: offer(1 << 60)}},
-		"no digest":          {{Offer: &pb.Offer{Batch: 1, Blobs: []*pb.BlobInfo{{Size: 1}}}}},
-		"too many":           {{Offer: &pb.Offer{Batch: 1, Blobs: make([]*pb.BlobInfo, 2000)}}},
-		"not offered":        {{Pieces: []*pb.Piece{{Digest: d[:], Size: 1, Data: []byte("x")}}}},
-		"longer than it is":  {{Offer: eager, Pieces: []*pb.Piece{{Digest: d[:], Size: 1, Data: []byte("xyz")}}}},
-		"another size":       {{Offer: eager, Pieces: []*pb.Piece{{Digest: d[:], Size: 3, Data: []byte("xyz")}}}},
-		"empty message":      {{}},
-		"end of nothing":     {{End: 9}},
-		"backwards":          {{Offer: eager, Pieces: []*pb.Piece{{Digest: d[:], Size: 1, Data: []byte("x")}}, End: 1}, {Offer: eager}},
-		"a piece too large":  {{Offer: offer(1 << 30)}, {Pieces: []*pb.Piece{{Digest: d[:], Size: 1 << 30, Data: make([]byte, 300<<10)}}}},
-		"many open batches":  manyOffers(100),
-		"over gRPC's limits": {{Offer: eager, Pieces: []*pb.Piece{{Digest: d[:], Size: 1, Data: make([]byte, 1<<20)}}}},
-	}
-	for i, blob := range broken["too many"][0].GetOffer().GetBlobs() {
-		_ = blob
-		broken["too many"][0].GetOffer().GetBlobs()[i] = &pb.BlobInfo{Digest: d[:], Size: 1}
-	}
-	for name, messages := range broken {
-		stream, err := content.Push(testContext(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, m := range messages {
-			if stream.Send(m) != nil {
-				break
-			}
-		}
-		for err == nil {
-			_, err = stream.Recv()
-		}
-		wantCode(t, name, err, codes.InvalidArgument, codes.ResourceExhausted)
-	}
-	// False content, a thousand times in one stream: each batch is refused.
-	stream, err := content.Push(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := uint64(1); i <= 1000; i++ {
-		wrong := manifest.DigestOf(fmt.Appendf(nil, "what it is called %d", i))
-		if err := stream.Send(&pb.PushRequest{
-			Offer:  &pb.Offer{Batch: i, Blobs: []*pb.BlobInfo{{Digest: wrong[:], Size: 4}}, Eager: true},
-			Pieces: []*pb.Piece{{Digest: wrong[:], Size: 4, Data: []byte("evil")}}, End: i,
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if r, err := stream.Recv(); err != nil || r.GetRefused() == "" {
-			t.Fatalf("false content: %v %v", r, err)
-		}
-	}
-	// Tiny messages without end, all of them allowed: one byte each.
-	go func() {
-		for i := uint64(1001); i < 21_000; i++ {
-			if stream.Send(&pb.PushRequest{
-				Offer: &pb.Offer{Batch: i, Blobs: []*pb.BlobInfo{{Digest: d[:], Size: 1}}, Eager: true}, Pieces: []*pb.Piece{{Digest: d[:], Size: 1, Data: []byte("x")}}, End: i,
-			}) != nil {
-				return
-			}
-		}
-		_ = stream.CloseSend()
-	}()
-	for receipts := 0; ; receipts++ {
-		if _, err := stream.Recv(); err != nil {
-			wantCode(t, "tiny messages", err, codes.Unknown) // the end of the stream
-			if !errors.Is(err, io.EOF) || receipts == 0 {
-				t.Errorf("%d receipts, %v", receipts, err)
-			}
-			break
-		}
-	}
-	// A thousand streams that begin and stall, on several connections.
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	refused, never := 0, manifest.DigestOf([]byte("never comes"))
-	for range 4 {
-		c := pb.NewContentClient(b.dial(t))
-		for range 250 {
-			s, err := c.Push(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s.Send(&pb.PushRequest{Offer: &pb.Offer{Batch: 1, Blobs: []*pb.BlobInfo{{Digest: never[:], Size: 1 << 30}}}}) == nil {
-				if _, err := s.Recv(); status.Code(err) == codes.ResourceExhausted {
-					refused++
-				}
-			}
-		}
-	}
-	if refused < 900 {
-		t.Errorf("only %d of 1,000 streams that stall were refused", refused)
-	}
-	// Fetches of what is not there, by the thousand.
-	fetch, err := content.Fetch(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := make([]*pb.BlobInfo, 1024)
-	for i := range want {
-		none := manifest.DigestOf(fmt.Append(nil, i))
-		want[i] = &pb.BlobInfo{Digest: none[:], Size: 1 << 39}
-	}
-	for range 50 {
-		if err := fetch.Send(&pb.FetchRequest{Want: want}); err != nil {
-			t.Fatal(err)
-		}
-		if m, err := fetch.Recv(); err != nil || len(m.GetMissing()) != len(want) {
-			t.Fatalf("%d missing, %v", len(m.GetMissing()), err)
-		}
-	}
-	b.unharmed(t)
-}
-
-func manyOffers(n int) (out []*pb.PushRequest) {
-	for i := range n {
-		d := manifest.DigestOf(fmt.Append(nil, i))
-		out = append(out, &pb.PushRequest{Offer: &pb.Offer{Batch: uint64(i + 1), Blobs: []*pb.BlobInfo{{Digest: d[:], Size: 1}}}})
-	}
-	return out
 }
 
 // A member may lie about receipts: this is a crash model, and it is trusted.
@@ -527,102 +398,4 @@ func TestRemovedMemberIsCutOff(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// Rubbish on the local socket hurts nobody, and the socket is its owner's.
-func TestRubbishOnTheLocalSocket(t *testing.T) {
-	b := besiege(t)
-	info, err := os.Lstat(filepath.Join(b.cfg.DataDir, socketName))
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v %v", info.Mode(), err)
-	}
-	for i := range 200 {
-		c, err := net.Dial("unix", filepath.Join(b.cfg.DataDir, socketName))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		switch i % 3 {
-		case 0:
-			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\n\r\n")
-		case 1:
-			_, _ = io.WriteString(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+strings.Repeat("\xff", 1000))
-		}
-	}
-	err = b.local(func(ctx context.Context, c pb.LocalClient) error {
-		for _, id := range []string{"", "../../x", "x-1\x00", strings.Repeat("x", 40_000)} {
-			stream, err := c.Content(ctx, &pb.ContentRequest{Conflict: id})
-			if err == nil {
-				_, err = stream.Recv()
-			}
-			if err == nil {
-				t.Errorf("conflict %.20q has content", id)
-			}
-			if _, err := c.Conflicts(ctx, &pb.ConflictsRequest{Action: "restore", Ids: []string{id}}); err == nil && id != "" {
-				t.Errorf("conflict %.20q was restored", id)
-			}
-		}
-		for _, p := range []string{"../x", "/etc/passwd", "a\x00", strings.Repeat("d/", 10_000)} {
-			if _, err := c.Resolve(ctx, &pb.ResolveRequest{Action: "approve", Tree: "server", Paths: [][]byte{[]byte(p)}}); err == nil {
-				t.Errorf("%.20q was approved", p)
-			}
-		}
-		stream, err := c.Content(ctx, &pb.ContentRequest{Digest: []byte("short")})
-		if err == nil {
-			_, err = stream.Recv()
-		}
-		if err == nil {
-			t.Error("a short digest has content")
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.unharmed(t)
-}
-
-// Rubbish on Raft's own streams: lengths that nothing follows allocate nothing,
-// and Raft goes on.
-func TestRubbishOnRaftsStreams(t *testing.T) {
-	b := besiege(t)
-	id, err := transport.LoadIdentity(identityFiles(b.evil.cfg))
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := b.address()
-	s, err := transport.Listen(transport.Config{
-		Listen: "127.0.0.1:0", Identity: id, ClusterID: b.file.Cluster, Self: b.file.Node,
-		Resolve: func(cluster.NodeID) (string, bool) { return addr, true },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	huge := "\xff\xff\xff\xff"
-	for name, text := range map[string]string{
-		"an unknown call":         "\x77",
-		"entries without end":     "\x00\x81\xa7Entries\xdd" + huge,
-		"a map without end":       "\x00\xdf" + huge,
-		"bytes without end":       "\x00\x81\xa6Leader\xc6" + huge + "xyz",
-		"a string without end":    "\x01\x81\xa9Candidate\xdb" + huge,
-		"nesting without end":     "\x00\x81\xa7Entries" + strings.Repeat("\x91", 100_000),
-		"a snapshot of 2^63":      "\x02\x81\xa4Size\xcf\x7f" + strings.Repeat("\xff", 7),
-		"entries that are no map": "\x00\xc0\xc0\xc0\xc0",
-	} {
-		c, err := s.Raft().Dial(raft.ServerAddress(b.victim.Node.ID), 10*time.Second)
-		if err != nil {
-			t.Fatal(name, err)
-		}
-		if _, err := io.WriteString(c, text); err != nil {
-			t.Error(name, err)
-		}
-		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-		_, _ = io.Copy(io.Discard, c)
-		if grown := int64(heap()) - int64(b.heap); grown > 64<<20 {
-			t.Errorf("%s: the heap has grown by %d MB", name, grown>>20)
-		}
-		_ = c.Close()
-	}
-	b.unharmed(t)
 }

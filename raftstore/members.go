@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -18,9 +19,13 @@ const maxMembers = 4096
 
 // validName tells whether s may be stored as an id, a name or an address. The
 // log carries valid UTF-8 only, and so must a snapshot.
-func validName(s string) bool { return s != "" && validText(s) && !strings.ContainsRune(s, 0) }
+func validName(s string) bool { return s != "" && validText(s) }
 
-func validText(s string) bool { return len(s) <= maxName && utf8.ValidString(s) }
+// validText tells whether s is short and plain: what one member calls itself is
+// printed on the terminals of all.
+func validText(s string) bool {
+	return len(s) <= maxName && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
 
 // Members lists the members by id. Their Role is empty: roles are Raft's to
 // tell (Store.Members fills them in).
