@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +26,10 @@ type node struct {
 	addr string // of the one port between nodes
 	http string
 
+	binary string   // "": the one under test
+	enter  []string // words before the binary: how its host is entered, none for this one
+	vars   []string // of its environment
+
 	daemon *exec.Cmd     // nil while it does not run
 	exited chan struct{} // closed when it has ended; daemon.ProcessState then tells how
 }
@@ -37,8 +42,7 @@ type answer struct {
 
 // ask runs a command of the binary against this node's data directory.
 func (n *node) ask(verb string, args ...string) answer {
-	cmd := exec.Command(gatesync, append([]string{verb, "--data-dir", n.data}, args...)...)
-	cmd.Env = n.env()
+	cmd := n.command(append([]string{verb, "--data-dir", n.data}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -61,10 +65,27 @@ func (n *node) must(verb string, args ...string) string {
 	return a.stdout
 }
 
-func (n *node) env() []string { return append(os.Environ(), "GATESYNC_HTTP="+n.http) }
+// command is the binary, where the node is at home.
+func (n *node) command(args ...string) *exec.Cmd {
+	binary := gatesync
+	if n.binary != "" {
+		binary = n.binary
+	}
+	line := append(append(slices.Clone(n.enter), binary), args...)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = append(append(os.Environ(), "GATESYNC_HTTP="+n.http), n.vars...)
+	return cmd
+}
 
 // start runs the daemon and returns once it answers.
 func (n *node) start() {
+	n.t.Helper()
+	n.launch()
+	n.answers()
+}
+
+// launch runs the daemon.
+func (n *node) launch() {
 	n.t.Helper()
 	if n.daemon != nil {
 		n.t.Fatalf("%s runs already", n.name)
@@ -74,8 +95,8 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	n.daemon = exec.Command(gatesync, "run", "--data-dir", n.data)
-	n.daemon.Env, n.daemon.Stdout, n.daemon.Stderr = n.env(), log, log
+	n.daemon = n.command("run", "--data-dir", n.data)
+	n.daemon.Stdout, n.daemon.Stderr = log, log
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.daemon.Start(); err != nil {
 		n.t.Fatal(err)
@@ -83,6 +104,12 @@ func (n *node) start() {
 	exited, daemon := make(chan struct{}), n.daemon
 	n.exited = exited
 	go func() { _ = daemon.Wait(); close(exited) }()
+}
+
+// answers waits until the daemon that was launched does.
+func (n *node) answers() {
+	n.t.Helper()
+	exited, daemon := n.exited, n.daemon
 	eventually(n.t, 30*time.Second, n.name+" answers", func() error {
 		select {
 		case <-exited:
@@ -143,6 +170,9 @@ func (n *node) stop() {
 		n.t.Errorf("%s had to be killed at the end of the test", n.name)
 	}
 	n.daemon = nil
+	if len(n.enter) > 0 {
+		return // its port is on a host of its own
+	}
 	l, err := net.Listen("tcp", n.addr)
 	if err != nil {
 		n.t.Errorf("%s left its port behind: %v", n.name, err)
@@ -169,6 +199,7 @@ type status struct {
 		ID, Name, Role string
 	}
 	Leader   string
+	Quorum   bool
 	Revision uint64
 	Members  []struct {
 		ID, Name, Role, Address string
@@ -184,6 +215,9 @@ type treeStatus struct {
 	RootDigest                string `json:"root_digest"`
 	Files                     int
 	Held, Conflicts, Rejected count
+	Busy                      int
+	Root                      string
+	Notices                   []string
 }
 
 func (n *node) status() (status, error) {
