@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -28,7 +29,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		},
 		Cluster: n.file.Cluster, Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{},
-		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk},
+		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk}, Data: n.dataStatus(),
 		Carriers: []CarrierStatus{{
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},
@@ -116,7 +117,11 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	}
 	ts.Applied = uint64(st.Loop.Applied)
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
-	ts.Root, ts.Notices = st.Loop.RootLost, st.Warnings
+	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, st.Warnings, st.Watched, st.Overflows
+	ts.Unsent, ts.UnsentWhy = st.Loop.Unsent, st.Loop.UnsentWhy
+	for _, b := range st.Loop.Busy[:min(len(st.Loop.Busy), troublesShown)] {
+		ts.Troubles = append(ts.Troubles, TroubleStatus{Path: string(b.Path), Why: b.Why})
+	}
 	if conflicts, err := t.syncr.Conflicts(); err == nil {
 		ts.Conflicts = len(conflicts)
 	}
@@ -125,6 +130,19 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	}
 	ts.LagSeconds = n.trees.lag.lag(st.Loop.Applied, time.Now()).Seconds()
 	return ts
+}
+
+// troublesShown bounds how many paths that do not go on are named.
+const troublesShown = 10
+
+// dataStatus tells of the data directory's disk. Nothing is asked of the disk
+// itself: it might hang.
+func (n *Node) dataStatus() DataStatus {
+	d := DataStatus{Path: n.cfg.DataDir, Free: n.log.Free(), Reserve: int64(n.cfg.FreeReserve), Trouble: n.log.Trouble()}
+	if d.Trouble == "" && d.Free < d.Reserve {
+		d.Trouble = fmt.Sprintf("no room for content: %d bytes are free and %d are kept in reserve; free some space, it goes on by itself", d.Free, d.Reserve)
+	}
+	return d
 }
 
 func preset(name string) string {

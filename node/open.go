@@ -114,7 +114,7 @@ func (n *Node) open() (err error) {
 	}
 	n.log, err = raftstore.Open(raftstore.Config{
 		Dir: n.dir.raft(), ID: n.file.Node, Stream: n.server.Raft(), Log: n.slog,
-		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning,
+		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
 	})
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
@@ -129,6 +129,10 @@ func (n *Node) open() (err error) {
 	}
 	return n.openDoors()
 }
+
+// logReserve is what the log leaves free: an eighth of what content leaves, so
+// that metadata still goes on where content no longer fits.
+func logReserve(cfg config.Config) int64 { return max(1, int64(cfg.FreeReserve)/8) }
 
 // announceAddress compares where this node is with where it last said to be.
 func (n *Node) announceAddress() error {

@@ -22,6 +22,8 @@ type Config struct {
 	Forward Forwarder        // nil: commands are accepted on the leader only
 	Tuning  Tuning           // zero values: defaults
 	Reserve int64            // bytes to keep free on Dir's disk; 0: 32 MB, negative: do not look
+
+	free func(dir string) (int64, error) // nil: asks the file system
 }
 
 // Forwarder carries a command to the leader. Package node implements it over

@@ -158,6 +158,9 @@ func (c Config) withDefaults() Config {
 	if c.Reserve == 0 {
 		c.Reserve = defaultReserve
 	}
+	if c.free == nil {
+		c.free = freeSpace
+	}
 	c.Tuning = c.Tuning.withDefaults()
 	return c
 }

@@ -23,6 +23,9 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if !s.CaughtUp {
 		say("still reading the log; figures below are of the past")
 	}
+	if s.Data.Trouble != "" {
+		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
+	}
 	for _, t := range s.Trees {
 		adviseTree(t, say)
 	}
@@ -44,6 +47,12 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 func adviseTree(t node.TreeStatus, say func(string, ...any)) {
 	if t.Root != "" {
 		say("tree %s: %s", t.Name, t.Root)
+	}
+	if t.Unsent > 0 {
+		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
+	}
+	if n := len(t.Troubles); n > 0 {
+		say("tree %s: %s not go on; the first: %s %s", t.Name, doesOrDo(t.Busy), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
 	}
 	if t.Held > 0 {
 		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(t.Held, "path"))
@@ -89,4 +98,11 @@ func orNone(names []string) string {
 		return "(all voters are alive; an election may be under way)"
 	}
 	return strings.Join(names, ", ")
+}
+
+func doesOrDo(paths int) string {
+	if paths == 1 {
+		return "1 path does"
+	}
+	return plural(paths, "path") + " do"
 }
