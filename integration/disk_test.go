@@ -186,10 +186,11 @@ func TestPromise_NoLoss_DataFileSystemFails(t *testing.T) {
 	}
 	passes(t, rest[0], rest[1], "beside a leader whose file system has failed")
 	write(t, n.tree, "own.xml", "written while it could not be taken\n")
-	t.Logf("the failed node says:\n%s", n.ask("status").stdout)
-	if n.daemon != nil {
-		n.kill()
+	n.says(15*time.Second, "read-only file system")
+	if a := n.ask("status"); a.code != 5 {
+		t.Errorf("status of the failed node: exit code %d:\n%s%s", a.code, a.stdout, a.stderr)
 	}
+	n.kill()
 	if err := unix.Unmount(n.data, 0); err != nil {
 		t.Fatal(err)
 	}

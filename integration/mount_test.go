@@ -100,16 +100,30 @@ func fill(t testing.TB, dir string, leave int64) (empty func()) {
 	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
 		t.Fatal(err)
 	}
-	size := int64(st.Bavail)*st.Bsize - leave
+	const chunk = 64 << 10 // for what a file system needs of its own
+	size := int64(st.Bavail)*st.Bsize - leave - 4<<20
 	if size > 0 {
 		err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	}
+	for end := max(size, 0); err == nil && leave == 0; end += chunk {
+		_, err = f.WriteAt(make([]byte, chunk), end)
+	}
+	if errors.Is(err, unix.ENOSPC) {
+		err = nil
 	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatalf("fill %s with %d bytes: %v", dir, size, err)
 	}
-	return func() {
+	emptied := false
+	empty = func() {
+		if emptied {
+			return
+		}
+		emptied = true
 		if err := os.Remove(name); err != nil {
 			t.Error(err)
 		}
 	}
+	t.Cleanup(empty)
+	return empty
 }

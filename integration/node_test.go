@@ -215,7 +215,8 @@ type treeStatus struct {
 	RootDigest                string `json:"root_digest"`
 	Files                     int
 	Held, Conflicts, Rejected count
-	Busy                      int
+	Busy, Watched             int
+	Overflows                 uint64
 	Root                      string
 	Notices                   []string
 }

@@ -119,7 +119,9 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
 	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, st.Warnings, st.Watched, st.Overflows
 	ts.Unsent, ts.UnsentWhy = st.Loop.Unsent, st.Loop.UnsentWhy
-	for _, b := range st.Loop.Busy[:min(len(st.Loop.Busy), troublesShown)] {
+	ts.Failing = len(st.Loop.Failing)
+	troubles := slices.Concat(st.Loop.Failing, st.Loop.Busy)
+	for _, b := range troubles[:min(len(troubles), troublesShown)] {
 		ts.Troubles = append(ts.Troubles, TroubleStatus{Path: string(b.Path), Why: b.Why})
 	}
 	if conflicts, err := t.syncr.Conflicts(); err == nil {

@@ -59,6 +59,7 @@ type TreeStatus struct {
 	Conflicts  int    `json:"conflicts"`
 	Rejected   int    `json:"rejected"`
 	Busy       int    `json:"busy"`
+	Failing    int    `json:"failing"` // committed changes that cannot be brought to this disk (100: at least)
 	Pending    int    `json:"pending"` // paths that are being worked on
 	Unsent     int    `json:"unsent"`  // local edits that could not be committed so far
 	UnsentWhy  string `json:"unsent_why,omitempty"`

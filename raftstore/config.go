@@ -43,7 +43,7 @@ type Tuning struct {
 	SnapshotInterval  time.Duration // how often a snapshot is considered (2 min)
 	SnapshotThreshold uint64        // new entries that make a snapshot worth while (8192)
 	TrailingLogs      uint64        // entries kept behind a snapshot for followers that lag (4096)
-	Stall             time.Duration // a write to the log that takes this long makes a leader give up (10 s)
+	Stall             time.Duration // a write to the log that takes this long makes a node fall silent, and so a leader give up (5 s)
 }
 
 func (t Tuning) withDefaults() Tuning {
@@ -63,7 +63,7 @@ func (t Tuning) withDefaults() Tuning {
 	orTime(&t.Commit, 500*time.Millisecond)
 	orTime(&t.RPC, 10*time.Second)
 	orTime(&t.SnapshotInterval, 2*time.Minute)
-	orTime(&t.Stall, 10*time.Second)
+	orTime(&t.Stall, 5*time.Second)
 	orCount(&t.SnapshotThreshold, 8192)
 	orCount(&t.TrailingLogs, 4096)
 	return t

@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -66,11 +67,11 @@ func (s *Store) watchdog() {
 const yieldEvery = 10 * time.Second
 
 func (s *Store) lookAtDisk() {
-	stalled := s.logs.stalled(s.cfg.Tuning.Stall)
+	stalled := s.logs.stalled(s.cfg.Tuning.Stall) || s.stable.stalled(s.cfg.Tuning.Stall)
 	if s.stalled.Swap(stalled) != stalled {
 		s.stream.fence(stalled)
 		if stalled {
-			s.log.Error("the disk of the log hangs; this node stays silent until it answers, so that another can lead", "dir", s.cfg.Dir)
+			s.log.Error("the disk of the log hangs or fails; this node stays silent until it answers, so that another can lead", "dir", s.cfg.Dir)
 		} else {
 			s.log.Info("the disk of the log answers again", "dir", s.cfg.Dir)
 		}
@@ -98,6 +99,9 @@ func (s *Store) Free() int64 { return s.free.Load() }
 
 // Trouble tells why the log cannot be written here, "" if it can.
 func (s *Store) Trouble() string {
+	if why := s.stable.trouble.Load(); why != nil {
+		return "Raft's term or vote cannot be saved in " + s.cfg.Dir + ": " + *why + "; this node stays silent until it can"
+	}
 	if s.stalled.Load() {
 		return "the disk of " + s.cfg.Dir + " hangs: a write has not come back for " + s.cfg.Tuning.Stall.String() +
 			"; this node stays silent until it answers, so that another can lead"
@@ -106,6 +110,17 @@ func (s *Store) Trouble() string {
 		return err.Error()
 	}
 	return ""
+}
+
+// Failed waits until the disk of the log has failed for good, and says how; nil
+// where ctx ends first. The node has to end then: it can neither vote nor lead.
+func (s *Store) Failed(ctx context.Context) error {
+	select {
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // room returns a *RoomError while the disk is too full for the log to grow.

@@ -37,6 +37,7 @@ type Tree struct {
 	Conflicts int
 	Rejected  int
 	Busy      int
+	Failing   int // committed changes that cannot be brought to this disk
 	Unsent    int // local edits that could not be committed so far
 	Watched   int // directories
 	Overflows uint64

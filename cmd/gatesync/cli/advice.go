@@ -52,7 +52,7 @@ func adviseTree(t node.TreeStatus, say func(string, ...any)) {
 		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
 	}
 	if n := len(t.Troubles); n > 0 {
-		say("tree %s: %s not go on; the first: %s %s", t.Name, doesOrDo(t.Busy), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
+		say("tree %s: %s not go on; the first: %s %s", t.Name, doesOrDo(t.Busy+t.Failing), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
 	}
 	if t.Held > 0 {
 		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(t.Held, "path"))
