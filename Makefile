@@ -11,7 +11,7 @@ TOOLS       := $(CURDIR)/.tools
 RACE        := $(if $(shell command -v gcc cc),-race)
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
 
-.PHONY: build demo test test-unit test-integration check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration soak soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -29,6 +29,11 @@ test-unit: ## the in-process tests alone
 
 test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
 	go test -v -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration
+
+soak: soak-procs ## GATESYNC_SOAK=<duration> (an hour) of everything that can go wrong
+
+soak-procs: ## of it, real processes: kills, partitions, disks, at random; as root for all of it
+	GATESYNC_SOAK=$${GATESYNC_SOAK:-1h} go test -v -tags $(TAGS) -count=1 -timeout 0 -run 'Soak$$' $(TESTFLAGS) ./integration
 
 bench: ## the figures, beside the peers that this machine has
 	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration

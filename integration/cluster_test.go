@@ -22,6 +22,7 @@ type cluster struct {
 	extra  []string    // flags of init and join
 	place  func(*node) // settles where a node that is added lives; nil: on this host
 	undo   []func()    // at the end, the latest first, once no daemon runs
+	keep   bool        // leave all in place where the test has failed
 }
 
 // newCluster boots a cluster of count nodes with empty trees and waits until
@@ -76,7 +77,7 @@ func (c *cluster) close() {
 	for _, n := range c.nodes {
 		n.stop()
 	}
-	kept := c.t.Failed() && os.Getenv("GATESYNC_KEEP") != ""
+	kept := c.t.Failed() && (c.keep || os.Getenv("GATESYNC_KEEP") != "")
 	if !kept {
 		for _, undo := range slices.Backward(c.undo) {
 			undo()

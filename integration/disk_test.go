@@ -62,6 +62,7 @@ func passes(t *testing.T, from, to *node, what string) {
 // A disk that is full, cannot be written or hangs takes its own node out, which
 // says so; the others go on, and all heals by itself.
 func TestPromise_Available_Disks(t *testing.T) {
+	t.Parallel()
 	c := emptyCluster(t)
 	disks(c)
 	c.boot(3)
@@ -167,6 +168,7 @@ func mustLead(t *testing.T, n *node) string {
 // read-only) ends neither the cluster nor anything that was written: repaired,
 // it goes on.
 func TestPromise_NoLoss_DataFileSystemFails(t *testing.T) {
+	t.Parallel()
 	c := emptyCluster(t)
 	disks(c)
 	c.boot(3)

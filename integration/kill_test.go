@@ -86,6 +86,7 @@ func TestPromise_NoLoss_KilledAtRandom(t *testing.T) {
 // machine, a debugger), the leader and a follower: the others go on without it,
 // and when it goes on it does not lead by mistake.
 func TestPromise_Available_StoppedAndContinued(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	l := startLoad(c, seedOf(t), 60*time.Millisecond)
 	t.Cleanup(l.halt)
@@ -112,7 +113,7 @@ func TestPromise_Available_StoppedAndContinued(t *testing.T) {
 
 // signal sends one to a node's daemon. One that stands still goes on at the end
 // of the test, whatever happens.
-func signal(t *testing.T, n *node, s syscall.Signal) {
+func signal(t testing.TB, n *node, s syscall.Signal) {
 	t.Helper()
 	daemon := n.daemon.Process
 	if err := daemon.Signal(s); err != nil {

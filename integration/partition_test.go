@@ -11,6 +11,7 @@ import (
 // a majority goes on; what the other side writes waits, and is there for all
 // once the partition ends.
 func TestPromise_Available_Partitions(t *testing.T) {
+	t.Parallel()
 	c, h := newHostCluster(t, 3)
 	write(t, c.nodes[0].tree, "begin.xml", "begin\n")
 	c.waitEqual(30 * time.Second)
@@ -69,7 +70,7 @@ func TestPromise_Available_Partitions(t *testing.T) {
 		rest := c.except(n)
 		var slowest time.Duration
 		want := map[string]string{}
-		for i := range size(6, 40) {
+		for i := range size(3, 40) {
 			path, text := fmt.Sprintf("flap%d.xml", i), fmt.Sprintf("flap %d\n", i)
 			h.cut(c.host(n))
 			want[path], want["own-"+path] = text, text
@@ -113,7 +114,7 @@ func partition(t *testing.T, c *cluster, n *node, part func(*node), mend func())
 	})
 	write(t, n.tree, own, "own\n")
 	write(t, n.tree, both, "own\n")
-	_ = sleep(t.Context(), size(time.Second, 10*time.Second))
+	_ = sleep(t.Context(), size(300*time.Millisecond, 10*time.Second))
 	if err := stands(rest[0].tree, own, ""); err != nil {
 		t.Errorf("a write of the minority was committed: %v", err)
 	}

@@ -14,6 +14,7 @@ import (
 // A node that may watch 64 directories of a tree of hundreds finds all changes
 // all the same, a few seconds later, and says why.
 func TestPromise_Converge_FewWatches(t *testing.T) {
+	t.Parallel()
 	const script = `echo 64 > /proc/sys/user/max_inotify_watches && exec "$0" "$@"`
 	enter := []string{"unshare", "--user", "--map-root-user", "sh", "-c", script}
 	if _, err := sh(append(enter, "true")...); err != nil {
@@ -66,7 +67,7 @@ func TestPromise_Converge_AllTouchedAtOnce(t *testing.T) {
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1]
 	const perDir = 200
-	files := size(20_000, 100_000)
+	files := size(18_000, 100_000)
 	path := func(i int) string { return fmt.Sprintf("t%d/%d.xml", i/perDir, i) }
 	for i := range files {
 		write(t, a.tree, path(i), fmt.Sprintf("<api id=%d/>\n", i))

@@ -21,11 +21,12 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	n.ask(ctx)
 	leader, _ := n.log.Leader()
 	blobs, push := n.blobs.Stats(), n.push.Stats()
-	_, ends := n.identity.Validity()
+	begins, ends := n.identity.Validity()
+	members := n.knownMembers()
 	s := Status{
 		Node: NodeStatus{
-			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(), Raft: n.raftState(), Address: n.file.Address,
-			Version: n.opts.Version, Started: n.started, CertificateExpires: ends,
+			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(members), Raft: n.raftState(), Address: n.file.Address,
+			Version: n.opts.Version, Started: n.started, CertificateBegins: begins, CertificateExpires: ends,
 		},
 		Cluster: n.file.Cluster, Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{},
@@ -49,7 +50,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 				Root: "the cluster does not know this tree yet; it is added as soon as there is a quorum"})
 		}
 	}
-	for _, m := range n.log.Members() {
+	for _, m := range members {
 		s.Members = append(s.Members, n.memberStatus(ctx, m))
 	}
 	slices.SortFunc(s.Members, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
@@ -64,11 +65,34 @@ func (n *Node) ask(ctx context.Context) {
 	n.peers.refresh(ctx)
 }
 
-func (n *Node) role() string {
+// knownMembers lists the members as the log has them. A node that has just
+// started and finds no leader has not read its log: then it is those of the
+// address book, with the roles of Raft's configuration.
+func (n *Node) knownMembers() []cluster.Member {
+	members := n.log.Members()
+	if contains(members, n.file.Node) || n.removed() {
+		return members
+	}
+	members = n.book.members()
+	servers, err := n.log.Servers()
+	if err != nil {
+		return members
+	}
+	for i := range members {
+		for _, s := range servers {
+			if s.ID == members[i].ID {
+				members[i].Role = s.Role
+			}
+		}
+	}
+	return members
+}
+
+func (n *Node) role(members []cluster.Member) string {
 	if n.removed() {
 		return "removed"
 	}
-	for _, m := range n.log.Members() {
+	for _, m := range members {
 		if m.ID == n.file.Node {
 			return roleWord(m.Role)
 		}

@@ -28,6 +28,7 @@ type NodeStatus struct {
 	Address            string    `json:"address"`
 	Version            string    `json:"version"`
 	Started            time.Time `json:"started"`
+	CertificateBegins  time.Time `json:"certificate_begins"`
 	CertificateExpires time.Time `json:"certificate_expires"`
 }
 

@@ -119,6 +119,7 @@ type Syncer struct {
 	bg       sync.WaitGroup    // of goroutines that effects start
 	rounds   broadcast         // after each round of the loop
 	logAt    manifest.Revision // of the last Committed; owned by watchLog
+	floor    manifest.Revision // newest that any path had agreed on when this run began
 	logRead  bool
 	began    State         // that this run began with, until the log was read once
 	names    atomic.Uint64 // of staged names in this run
@@ -220,6 +221,12 @@ func (s *Syncer) load() error {
 		return err
 	}
 	s.logAt = known.state.Followed
+	if known.state.Ancestors != nil {
+		known.state.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {
+			s.floor = max(s.floor, a.Revision)
+			return true
+		})
+	}
 	s.began = known.state
 	if known.state.Ancestors != nil {
 		s.began.Ancestors = known.state.Ancestors.Clone()
@@ -370,6 +377,11 @@ func (s *Syncer) readLog() {
 	// Raft restarts at its snapshot and replays: until it has reached what this
 	// disk has followed, there is no news.
 	if !ok || view.Revision < s.logAt || s.logRead && view.Revision == s.logAt {
+		return
+	}
+	// Nor until it has reached what any path agreed on: the loop cannot take a
+	// view before, and what it would have said of own commits would be lost.
+	if !s.logRead && view.Revision < s.floor {
 		return
 	}
 	ev := Committed{View: view}

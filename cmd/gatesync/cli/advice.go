@@ -34,9 +34,12 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 			adviseDead(m, s, now, say)
 		}
 	}
+	if s.Node.CertificateBegins.After(now) {
+		say("this node's certificate begins on %s: the clock here is slow; set it, and all goes on by itself", stamp(s.Node.CertificateBegins.UnixNano()))
+	}
 	if left := s.Node.CertificateExpires.Sub(now); !s.Node.CertificateExpires.IsZero() && left < 30*24*time.Hour {
 		if left <= 0 {
-			say("this node's certificate has expired: check the clock; if it is right, join anew with a new data directory")
+			say("this node's certificate has expired: check the clock here; if it is right, join anew with a new data directory")
 		} else {
 			say("this node's certificate ends in %s; it renews itself as soon as a member with the CA's key answers (bring a new one if you use your own PKI)", duration(left))
 		}
