@@ -78,6 +78,7 @@ func Open(cfg config.Config, o Options) (*Node, error) {
 	if n.slog == nil {
 		n.slog = slog.New(slog.DiscardHandler)
 	}
+	n.slog = steady(n.slog)
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
