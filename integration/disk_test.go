@@ -29,13 +29,17 @@ func diskOf(n *node) string { return filepath.Dir(n.tree) }
 // says waits until a node's status tells a person this.
 func (n *node) says(limit time.Duration, want string) {
 	n.t.Helper()
+	var a answer
 	eventually(n.t, limit, n.name+"'s status tells: "+want, func() error {
-		a := n.ask("status")
+		a = n.ask("status")
 		if !strings.Contains(a.stdout, want) {
 			return fmt.Errorf("status: exit code %d:\n%s%s", a.code, a.stdout, a.stderr)
 		}
 		return nil
 	})
+	if _, advice, ok := strings.Cut(a.stdout, "needs attention:\n"); ok {
+		n.t.Logf("%s says (exit code %d):\n%s", n.name, a.code, advice)
+	}
 }
 
 // quiet waits until a node's status asks for no attention.
