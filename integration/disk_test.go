@@ -125,7 +125,7 @@ func TestPromise_Available_Disks(t *testing.T) {
 		t.Cleanup(func() { remount(t, diskOf(n), 0) })
 		passes(t, a, b, "beside a read-only tree")
 		remove(t, a.tree, "d1/1.xml")
-		n.says(15*time.Second, "read-only file system")
+		n.says(15*time.Second, "is read-only")
 		if now := revision(t, a); now > was+4 {
 			t.Errorf("the log went from revision %d to %d: the read-only node proposes something", was, now)
 		}

@@ -70,6 +70,7 @@ func finish(c *cluster, l *load, limit time.Duration) {
 // gateway writes: nothing that stood is lost, no reader sees half a file, and
 // all trees become equal.
 func TestPromise_NoLoss_KilledAtRandom(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(seedOf(t), 1))
 	c := newCluster(t, 3)
 	l := startLoad(c, rng.Uint64(), 40*time.Millisecond)

@@ -219,7 +219,7 @@ func TestPromise_NoLoss_Soak(t *testing.T) {
 		s.boot()
 		t.Cleanup(s.l.halt)
 		for range roundsEach {
-			if limit == 0 && round == 2 || limit > 0 && time.Since(begin) > limit {
+			if limit == 0 && round == size(1, 10) || limit > 0 && time.Since(begin) > limit {
 				t.Logf("%d rounds in %v: %d kills; %v", round, time.Since(begin).Round(time.Second), s.kills, s.done)
 				s.l.halt()
 				return

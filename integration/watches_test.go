@@ -64,10 +64,11 @@ func TestPromise_Converge_FewWatches(t *testing.T) {
 // its events: more of them come than the kernel keeps. Nothing but the few real
 // edits becomes a revision, in bounded time and memory.
 func TestPromise_Converge_AllTouchedAtOnce(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1]
 	const perDir = 200
-	files := size(18_000, 100_000)
+	files := size(17_000, 100_000) // the kernel keeps 16,384 events
 	path := func(i int) string { return fmt.Sprintf("t%d/%d.xml", i/perDir, i) }
 	for i := range files {
 		write(t, a.tree, path(i), fmt.Sprintf("<api id=%d/>\n", i))

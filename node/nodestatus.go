@@ -164,7 +164,7 @@ const troublesShown = 10
 // dataStatus tells of the data directory's disk. Nothing is asked of the disk
 // itself: it might hang.
 func (n *Node) dataStatus() DataStatus {
-	d := DataStatus{Path: n.cfg.DataDir, Free: n.log.Free(), Reserve: int64(n.cfg.FreeReserve), Trouble: n.log.Trouble()}
+	d := DataStatus{Path: n.cfg.DataDir, Free: n.log.Free(), Reserve: int64(n.cfg.FreeReserve), Trouble: n.log.Trouble(), Silent: n.log.Silent()}
 	if d.Trouble == "" && d.Free < d.Reserve {
 		d.Trouble = fmt.Sprintf("no room for content: %d bytes are free and %d are kept in reserve; free some space, it goes on by itself", d.Free, d.Reserve)
 	}

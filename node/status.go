@@ -89,6 +89,7 @@ type DataStatus struct {
 	Free    int64  `json:"free_bytes"`
 	Reserve int64  `json:"reserve_bytes"` // kept free: below it no content is taken
 	Trouble string `json:"trouble,omitempty"`
+	Silent  bool   `json:"silent"` // this node takes no part until the disk answers
 }
 
 // BlobStatus is the blob store.

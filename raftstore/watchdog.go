@@ -97,6 +97,10 @@ func freeSpace(dir string) (int64, error) {
 // Free is how much room the disk of the log has, as last seen.
 func (s *Store) Free() int64 { return s.free.Load() }
 
+// Silent tells whether this node keeps out of the cluster because its disk
+// hangs or fails.
+func (s *Store) Silent() bool { return s.stalled.Load() }
+
 // Trouble tells why the log cannot be written here, "" if it can.
 func (s *Store) Trouble() string {
 	if why := s.stable.trouble.Load(); why != nil {

@@ -17,14 +17,16 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if s.Node.Role == "removed" {
 		say("this node was removed from the cluster: to come back, join anew with a new data directory")
 	}
-	if !s.Quorum {
+	if s.Data.Trouble != "" {
+		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
+	}
+	if s.Data.Silent {
+		say("what is shown of the others is of the past; they go on without this node where they are a majority. The gateway here keeps serving what it has, local edits wait")
+	} else if !s.Quorum {
 		say("no quorum: nothing can be committed. Gateways keep serving what they have, local edits wait.\nstart the daemons of: %s", orNone(deadVoters(s)))
 	}
 	if !s.CaughtUp {
 		say("still reading the log; figures below are of the past")
-	}
-	if s.Data.Trouble != "" {
-		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
 	}
 	for _, t := range s.Trees {
 		adviseTree(t, say)
@@ -55,7 +57,7 @@ func adviseTree(t node.TreeStatus, say func(string, ...any)) {
 		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
 	}
 	if n := len(t.Troubles); n > 0 {
-		say("tree %s: %s not go on; the first: %s %s", t.Name, doesOrDo(t.Busy+t.Failing), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
+		say("tree %s: %s not go on; the first: %s: %s", t.Name, doesOrDo(t.Busy+t.Failing), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
 	}
 	if t.Held > 0 {
 		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(t.Held, "path"))
