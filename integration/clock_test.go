@@ -124,7 +124,7 @@ func TestPromise_Available_ClockSteps(t *testing.T) {
 	binary := buildStepped(t)
 	c := emptyCluster(t)
 	c.place = func(n *node) {
-		n.binary, n.vars = binary, []string{clockVar + "=" + clockOf(n)}
+		n.bin, n.vars = binary, []string{clockVar + "=" + clockOf(n)}
 	}
 	c.boot(3)
 	step := func(n *node, d time.Duration) {

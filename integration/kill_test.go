@@ -51,7 +51,7 @@ func killSome(c *cluster, rng *rand.Rand) int {
 }
 
 // finish waits for all nodes and checks what came of the load.
-func finish(c *cluster, l *load, limit time.Duration) {
+func finish(c *cluster, l *workload, limit time.Duration) {
 	c.t.Helper()
 	for _, n := range c.nodes {
 		n.answers()

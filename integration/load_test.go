@@ -19,7 +19,7 @@ import (
 	"github.com/gatesync/gatesync/manifest"
 )
 
-// load is what gateways do while things break: a writer on every node, and
+// workload is what gateways do while things break: a writer on every node, and
 // readers that look for what nobody must see. It knows what has to come of it:
 //
 //   - A path under the node's own name is written on that node alone: in the
@@ -29,7 +29,7 @@ import (
 //     was a revision, or is kept aside on that node.
 //   - On the other nodes a path under kept is there from the first sight on, and
 //     always whole.
-type load struct {
+type workload struct {
 	c     *cluster
 	seed  uint64
 	pause time.Duration // the longest between two steps of a writer
@@ -59,9 +59,9 @@ const (
 
 // startLoad lets the writers loose. check looks at what came of it, halt ends
 // it.
-func startLoad(c *cluster, seed uint64, pause time.Duration) *load {
+func startLoad(c *cluster, seed uint64, pause time.Duration) *workload {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{c: c, seed: seed, pause: pause, stop: cancel, torn: map[string]bool{}, aside: map[string]string{}}
+	l := &workload{c: c, seed: seed, pause: pause, stop: cancel, torn: map[string]bool{}, aside: map[string]string{}}
 	for i := range c.nodes {
 		l.want = append(l.want, map[string]string{})
 		l.shared = append(l.shared, map[string]string{})
@@ -73,18 +73,18 @@ func startLoad(c *cluster, seed uint64, pause time.Duration) *load {
 }
 
 // halt ends writers and readers; it may be called again.
-func (l *load) halt() {
+func (l *workload) halt() {
 	l.stop()
 	l.ended.Wait()
 }
 
-func (l *load) random(what string, node int) *rand.Rand {
+func (l *workload) random(what string, node int) *rand.Rand {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %d", l.seed, what, node))
 	return rand.New(rand.NewPCG(uint64(sum[0])<<8|uint64(sum[1]), uint64(sum[2])<<8|uint64(sum[3])))
 }
 
 // write is the gateway of one node.
-func (l *load) write(ctx context.Context, node int) {
+func (l *workload) write(ctx context.Context, node int) {
 	rng := l.random("writer", node)
 	for n := 0; sleep(ctx, time.Duration(rng.Int64N(int64(l.pause)))) == nil; n++ {
 		l.gate.RLock()
@@ -94,7 +94,7 @@ func (l *load) write(ctx context.Context, node int) {
 	}
 }
 
-func (l *load) step(rng *rand.Rand, node, n int) {
+func (l *workload) step(rng *rand.Rand, node, n int) {
 	name := l.c.nodes[node].name
 	path := fmt.Sprintf("%s/d%d/f%d.xml", name, rng.IntN(loadDirs), rng.IntN(loadFiles))
 	text := sealed(rng, fmt.Sprintf("%s %d", name, n))
@@ -113,7 +113,7 @@ func (l *load) step(rng *rand.Rand, node, n int) {
 }
 
 // put writes a file: in place as most tools do, or beside and renamed over.
-func (l *load) put(into map[string]string, node int, path, text string, beside bool) {
+func (l *workload) put(into map[string]string, node int, path, text string, beside bool) {
 	root := l.c.nodes[node].tree
 	var err error
 	if beside {
@@ -139,7 +139,7 @@ func (l *load) put(into map[string]string, node int, path, text string, beside b
 	}
 }
 
-func (l *load) remove(node int, path string) {
+func (l *workload) remove(node int, path string) {
 	if err := os.Remove(filepath.Join(l.c.nodes[node].tree, path)); err != nil {
 		return
 	}
@@ -179,7 +179,7 @@ func whole(b []byte) bool {
 }
 
 // read is a gateway of one node that serves what the others write.
-func (l *load) read(ctx context.Context, node int) {
+func (l *workload) read(ctx context.Context, node int) {
 	rng := l.random("reader", node)
 	seen := map[string]bool{}
 	for sleep(ctx, time.Duration(rng.Int64N(int64(4*time.Millisecond)))) == nil {
@@ -203,7 +203,7 @@ func (l *load) read(ctx context.Context, node int) {
 
 // byItself tells whether a gateway's own failed write has left this content.
 // The writers stand still meanwhile: one of them may be about to say so.
-func (l *load) byItself(ctx context.Context, b []byte) bool {
+func (l *workload) byItself(ctx context.Context, b []byte) bool {
 	for !l.gate.TryLock() {
 		if sleep(ctx, time.Millisecond) != nil {
 			return true
@@ -215,7 +215,7 @@ func (l *load) byItself(ctx context.Context, b []byte) bool {
 	return l.torn[shaOf(string(b))]
 }
 
-func (l *load) complain(err error) {
+func (l *workload) complain(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.wrong == nil {
@@ -225,7 +225,7 @@ func (l *load) complain(err error) {
 
 // check stops the writers for a moment and compares what the nodes hold with
 // what was written. All nodes run and nothing is broken any more.
-func (l *load) check(limit time.Duration) error {
+func (l *workload) check(limit time.Duration) error {
 	l.gate.Lock()
 	defer l.gate.Unlock()
 	if err := l.writeAgain(); err != nil {
@@ -245,7 +245,7 @@ func (l *load) check(limit time.Duration) error {
 }
 
 // writeAgain repeats what failed for want of space.
-func (l *load) writeAgain() error {
+func (l *workload) writeAgain() error {
 	for i, n := range l.c.nodes {
 		for path := range l.dirty[i] {
 			text := sealed(l.random(path, i), "again "+path)
@@ -263,7 +263,7 @@ func (l *load) writeAgain() error {
 	return nil
 }
 
-func (l *load) checkOwn(tree snapshot) error {
+func (l *workload) checkOwn(tree snapshot) error {
 	var errs []error
 	for i, n := range l.c.nodes {
 		for path, text := range l.want[i] {
@@ -291,7 +291,7 @@ func shaOf(text string) string {
 
 // checkShared looks for the last shared writes of each node, and for conflicts
 // where there can be none.
-func (l *load) checkShared() error {
+func (l *workload) checkShared() error {
 	var errs []error
 	revisions, err := l.revisions()
 	if err != nil {
@@ -314,7 +314,7 @@ func (l *load) checkShared() error {
 }
 
 // readAside reads what is kept aside on a node and was not seen before.
-func (l *load) readAside(n *node) error {
+func (l *workload) readAside(n *node) error {
 	a := n.ask("conflicts", "--json")
 	var rows []struct{ ID, Path, Why string }
 	if err := json.Unmarshal([]byte(a.stdout), &rows); err != nil {
@@ -340,7 +340,7 @@ func (l *load) readAside(n *node) error {
 }
 
 // revisions are the digests that were committed since the last check.
-func (l *load) revisions() (map[string]bool, error) {
+func (l *workload) revisions() (map[string]bool, error) {
 	s, err := l.c.nodes[0].status()
 	if err != nil {
 		return nil, err

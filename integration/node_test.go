@@ -22,13 +22,14 @@ type node struct {
 	t    testing.TB
 	name string
 	data string // data directory
-	tree string // root of the tree `server`
+	tree string // root of the tree `server`; "": a witness
 	addr string // of the one port between nodes
 	http string
+	bin  string   // another version of the program; "" is the one under test
+	vars []string // more of its environment
+	args []string // more flags of its daemon
 
-	binary string   // "": the one under test
-	enter  []string // words before the binary: how its host is entered, none for this one
-	vars   []string // of its environment
+	enter []string // words before the binary: how its host is entered, none for this one
 
 	daemon *exec.Cmd     // nil while it does not run
 	exited chan struct{} // closed when it has ended; daemon.ProcessState then tells how
@@ -67,14 +68,21 @@ func (n *node) must(verb string, args ...string) string {
 
 // command is the binary, where the node is at home.
 func (n *node) command(args ...string) *exec.Cmd {
-	binary := gatesync
-	if n.binary != "" {
-		binary = n.binary
-	}
-	line := append(append(slices.Clone(n.enter), binary), args...)
+	line := append(append(slices.Clone(n.enter), n.program()), args...)
 	cmd := exec.Command(line[0], line[1:]...)
-	cmd.Env = append(append(os.Environ(), "GATESYNC_HTTP="+n.http), n.vars...)
+	cmd.Env = n.env()
 	return cmd
+}
+
+func (n *node) program() string {
+	if n.bin != "" {
+		return n.bin
+	}
+	return gatesync
+}
+
+func (n *node) env() []string {
+	return append(append(os.Environ(), "GATESYNC_HTTP="+n.http), n.vars...)
 }
 
 // start runs the daemon and returns once it answers.
@@ -95,7 +103,7 @@ func (n *node) launch() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	n.daemon = n.command("run", "--data-dir", n.data)
+	n.daemon = n.command(append([]string{"run", "--data-dir", n.data}, n.args...)...)
 	n.daemon.Stdout, n.daemon.Stderr = log, log
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.daemon.Start(); err != nil {
@@ -203,10 +211,12 @@ type status struct {
 	Revision uint64
 	Members  []struct {
 		ID, Name, Role, Address string
-		Alive                   bool
-		Applied                 uint64
+		Alive, Votes            bool
+		Applied, Content        uint64
+		Chosen                  string
 	}
-	Trees []treeStatus
+	Tolerance int
+	Trees     []treeStatus
 }
 
 type treeStatus struct {
@@ -230,7 +240,7 @@ func (n *node) status() (status, error) {
 	if err := json.Unmarshal([]byte(a.stdout), &s); err != nil {
 		return s, fmt.Errorf("status of %s: %w in %s", n.name, err, a.stdout)
 	}
-	if len(s.Trees) == 0 {
+	if len(s.Trees) == 0 && n.tree != "" {
 		return s, fmt.Errorf("status of %s names no tree: %s", n.name, a.stdout)
 	}
 	return s, nil

@@ -16,7 +16,7 @@ type soak struct {
 	t     *testing.T
 	c     *cluster
 	h     *hosts // nil without root
-	l     *load
+	l     *workload
 	rng   *rand.Rand
 	kills int
 	done  map[string]int // by scenario

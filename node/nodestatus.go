@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/raftstore"
 )
 
 // statusWithin bounds the questions to the trees: a status that hangs helps
@@ -23,13 +24,15 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	blobs, push := n.blobs.Stats(), n.push.Stats()
 	begins, ends := n.identity.Validity()
 	members := n.knownMembers()
+	left := time.Until(ends)
 	s := Status{
 		Node: NodeStatus{
 			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(members), Raft: n.raftState(), Address: n.file.Address,
 			Version: n.opts.Version, Started: n.started, CertificateBegins: begins, CertificateExpires: ends,
+			CertificateDays: int(left.Hours() / 24), CertificateSoon: left < soon(ends.Sub(begins)),
 		},
-		Cluster: n.file.Cluster, Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
-		Members: []MemberStatus{}, Trees: []TreeStatus{},
+		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
+		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
 		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk}, Data: n.dataStatus(),
 		Carriers: []CarrierStatus{{
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
@@ -54,6 +57,15 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		s.Members = append(s.Members, n.memberStatus(ctx, m))
 	}
 	slices.SortFunc(s.Members, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
+	for _, m := range s.Members {
+		if m.Votes {
+			s.Voters++
+			if m.Alive {
+				s.VotersAlive++
+			}
+		}
+	}
+	s.Tolerance = s.VotersAlive - (s.Voters/2 + 1)
 	return s, nil
 }
 
@@ -94,19 +106,22 @@ func (n *Node) role(members []cluster.Member) string {
 	}
 	for _, m := range members {
 		if m.ID == n.file.Node {
-			return roleWord(m.Role)
+			return roleWord(m)
 		}
 	}
 	return string(cluster.NonVoter)
 }
 
 // roleWord is a role as status shows it: whom Raft does not know yet is about
-// to become a non-voter.
-func roleWord(r cluster.Role) string {
-	if r == "" {
+// to become a non-voter, and a voter without a tree is a witness.
+func roleWord(m cluster.Member) string {
+	switch {
+	case m.Role == cluster.Voter && m.Witness:
+		return "witness"
+	case m.Role == "":
 		return string(cluster.NonVoter)
 	}
-	return string(r)
+	return string(m.Role)
 }
 
 func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus {
@@ -116,17 +131,24 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 		addr = m.Address
 	}
 	st := MemberStatus{
-		ID: string(m.ID), Name: m.Name, Role: roleWord(m.Role), Address: addr, Alive: alive,
+		ID: string(m.ID), Name: m.Name, Role: roleWord(m), Address: addr, Alive: alive,
 		Applied: h.state.GetApplied(), Version: h.state.GetVersion(),
+		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(),
+		Format: max(m.Format, raftstore.Format),
 	}
 	if !h.at.IsZero() {
 		st.LastSeen = &h.at
+	}
+	if !alive {
+		since := n.peers.deadSince(m.ID)
+		st.DeadSince = &since
 	}
 	if h.err != nil && !alive {
 		st.Error = h.err.Error()
 	}
 	if m.ID == n.file.Node {
-		st.Applied, st.Version = uint64(n.trees.applied(ctx)), n.opts.Version
+		st.Applied, st.Version = uint64(n.applied(ctx)), n.opts.Version
+		st.Content, st.Missing = uint64(n.keeper.content()), n.keeper.missing.Load()
 	}
 	return st
 }
@@ -189,4 +211,30 @@ func (n *Node) raftState() string {
 		return "shutdown"
 	}
 	return "follower"
+}
+
+func (n *Node) formatStatus() FormatStatus {
+	s := FormatStatus{Active: n.log.Format(), Newest: raftstore.Newest}
+	_, waits := raftstore.NextFormat(s.Active, s.Newest, n.log.Members())
+	for _, m := range waits {
+		s.Waits = append(s.Waits, m.Name)
+	}
+	slices.Sort(s.Waits)
+	return s
+}
+
+func (n *Node) caStatus() CAStatus {
+	s := CAStatus{Own: n.cfg.TLS.Own()}
+	s.Fingerprint, s.Expires = n.identity.Issuer()
+	a := n.log.Authorities()
+	if a.Also == nil || s.Own {
+		return s
+	}
+	c := CAChange{From: a.Also.Fingerprint, To: a.Signing.Fingerprint, Step: "renew"}
+	if a.Incoming {
+		c.From, c.To, c.Step = c.To, c.From, "trust"
+	}
+	_, c.Waits, c.Dead = nextCA(a, n.certificates())
+	s.Replacing = &c
+	return s
 }

@@ -28,25 +28,58 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if !s.CaughtUp {
 		say("still reading the log; figures below are of the past")
 	}
+	if len(s.Members) == 2 {
+		say("two nodes tolerate no failure: add a third one, a gateway or a witness (`gatesync join … --witness`)")
+	}
 	for _, t := range s.Trees {
 		adviseTree(t, say)
 	}
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)
+		} else if m.Missing > 0 {
+			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
 	}
 	if s.Node.CertificateBegins.After(now) {
 		say("this node's certificate begins on %s: the clock here is slow; set it, and all goes on by itself", stamp(s.Node.CertificateBegins.UnixNano()))
 	}
-	if left := s.Node.CertificateExpires.Sub(now); !s.Node.CertificateExpires.IsZero() && left < 30*24*time.Hour {
+	adviseFormat(s, say)
+	adviseCA(s, now, say)
+	if left := s.Node.CertificateExpires.Sub(now); s.Node.CertificateSoon {
 		if left <= 0 {
 			say("this node's certificate has expired: check the clock here; if it is right, join anew with a new data directory")
 		} else {
-			say("this node's certificate ends in %s; it renews itself as soon as a member with the CA's key answers (bring a new one if you use your own PKI)", duration(left))
+			say("this node's certificate ends in %s; it renews itself as soon as this node has read the log or a member answers (bring a new one if you use your own PKI)", duration(left))
 		}
 	}
 	return out
+}
+
+// adviseFormat names the old versions that hold the others back, once others
+// are newer.
+func adviseFormat(s node.Status, say func(string, ...any)) {
+	if len(s.Format.Waits) > 0 {
+		say("the cluster still uses format %d of the log, this version knows %d: upgrade gatesync on %s (or `gatesync remove` who is gone for good); the rest happens by itself",
+			s.Format.Active, s.Format.Newest, strings.Join(s.Format.Waits, ", "))
+	}
+}
+
+// caSoon is how long before a CA's end its replacement is advised.
+const caSoon = 180 * 24 * time.Hour
+
+func adviseCA(s node.Status, now time.Time, say func(string, ...any)) {
+	c := s.CA.Replacing
+	switch {
+	case c != nil && c.Step == "renew" && len(c.Waits) == 0 && len(c.Dead) > 0:
+		say("the old CA stays trusted until %s has a certificate of the new one: start its daemon; or `gatesync remove` it, or `gatesync rotate-ca --finish` (it then has to join anew)", strings.Join(c.Dead, ", "))
+	case c != nil && len(c.Waits) == 0 && len(c.Dead) > 0:
+		say("the new CA waits for %s: start its daemon, or `gatesync remove` it", strings.Join(c.Dead, ", "))
+	case c == nil && !s.CA.Expires.IsZero() && s.CA.Expires.Sub(now) < caSoon && s.CA.Own:
+		say("the CA of this node's certificate ends in %s: bring certificates of a new one", duration(s.CA.Expires.Sub(now)))
+	case c == nil && !s.CA.Expires.IsZero() && s.CA.Expires.Sub(now) < caSoon:
+		say("the cluster's CA ends in %s: replace it with `gatesync rotate-ca`; nothing stops meanwhile", duration(s.CA.Expires.Sub(now)))
+	}
 }
 
 func adviseTree(t node.TreeStatus, say func(string, ...any)) {
@@ -91,7 +124,7 @@ func adviseDead(m node.MemberStatus, s node.Status, now time.Time, say func(stri
 func deadVoters(s node.Status) []string {
 	var dead []string
 	for _, m := range s.Members {
-		if m.Role == "voter" && !m.Alive {
+		if m.Votes && !m.Alive {
 			dead = append(dead, m.Name)
 		}
 	}
