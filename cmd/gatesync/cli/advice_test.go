@@ -11,11 +11,15 @@ import (
 // What a person is told first in states of trouble, and what not.
 func TestAdvice(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	voters := []node.MemberStatus{{Name: "gw1", Role: "voter", Alive: true}, {Name: "gw2", Role: "voter", Alive: true}, {Name: "gw3", Role: "voter"}}
+	voters := func(third bool) []node.MemberStatus {
+		return []node.MemberStatus{
+			{Name: "gw1", Role: "voter", Votes: true, Alive: true}, {Name: "gw2", Role: "voter", Votes: true, Alive: true}, {Name: "gw3", Role: "voter", Votes: true, Alive: third},
+		}
+	}
 	well := func() node.Status {
 		return node.Status{
 			Node:   node.NodeStatus{Role: "voter", CertificateBegins: now.Add(-time.Hour), CertificateExpires: now.Add(9000 * time.Hour)},
-			Quorum: true, CaughtUp: true, Members: voters[:2], Trees: []node.TreeStatus{{Name: "server"}},
+			Quorum: true, CaughtUp: true, Members: voters(true), Trees: []node.TreeStatus{{Name: "server"}},
 		}
 	}
 	for _, tt := range []struct {
@@ -25,7 +29,7 @@ func TestAdvice(t *testing.T) {
 		never string
 	}{
 		{"well", func(*node.Status) {}, nil, ""},
-		{"no quorum", func(s *node.Status) { s.Quorum, s.Members = false, voters }, []string{"start the daemons of: gw3", "gw3 has not been seen"}, ""},
+		{"no quorum", func(s *node.Status) { s.Quorum, s.Members = false, voters(false) }, []string{"start the daemons of: gw3", "gw3 has not been seen"}, ""},
 		{
 			"its own disk hangs",
 			func(s *node.Status) {
@@ -44,7 +48,7 @@ func TestAdvice(t *testing.T) {
 		},
 		{"edits that wait", func(s *node.Status) { s.Trees[0].Unsent, s.Trees[0].UnsentWhy = 1, "why" }, []string{"1 local edit not committed yet; tried again until it works: why"}, ""},
 		{"clock slow", func(s *node.Status) { s.Node.CertificateBegins = now.Add(time.Hour) }, []string{"the clock here is slow"}, ""},
-		{"clock fast", func(s *node.Status) { s.Node.CertificateExpires = now.Add(-time.Hour) }, []string{"has expired: check the clock here"}, ""},
+		{"clock fast", func(s *node.Status) { s.Node.CertificateSoon, s.Node.CertificateExpires = true, now.Add(-time.Hour) }, []string{"has expired: check the clock here"}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := well()
