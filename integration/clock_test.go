@@ -173,7 +173,7 @@ func TestPromise_Available_ClockSteps(t *testing.T) {
 		follower.start()
 		eventually(t, 20*time.Second, "a node with a wrong clock says so", func() error {
 			a := follower.ask("status")
-			if !strings.Contains(a.stdout, "clock") {
+			if !strings.Contains(a.stdout, "clock") || !strings.Contains(a.stdout, "of 3 voters alive") {
 				return fmt.Errorf("status: exit code %d:\n%s%s", a.code, a.stdout, a.stderr)
 			}
 			return nil
