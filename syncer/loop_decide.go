@@ -73,8 +73,9 @@ func (l *Loop) decide(w *work) {
 	case manifest.Nothing:
 		w.pending = 0
 		if w.phase == settled && stamp != a.Stamp && !d.Absent() {
+			// Written again, or touched: the content may be a new one's, unflushed.
 			a.Stamp = stamp
-			l.agree(w, a, false)
+			l.agree(w, a, true)
 		}
 		l.forgetUnless(w.path, d)
 		l.finish(w)
@@ -265,6 +266,11 @@ func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, wh
 	case c.Entry.Absent() && d.Absent():
 		l.agree(w, Ancestor{}, false)
 		l.finish(w)
+		return
+	case c.Entry.Absent() && d.IsDir() && l.heldIn(w.path):
+		// Removed elsewhere, while something stands in it that is held back here.
+		l.agree(w, Ancestor{}, false)
+		l.hold(w, GuardLeft, "what is held back stands in it", d)
 		return
 	case d.IsDir() && !c.Entry.IsDir():
 		w.step = l.step(w, a, d, c, "")

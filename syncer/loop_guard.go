@@ -94,8 +94,10 @@ func (l *Loop) judgeDeletes() {
 	}
 	d.expire(l.now, l.cfg.Window)
 	moved := map[manifest.Digest]int{}
-	for _, s := range d.newcomers {
-		moved[s.digest]++
+	for p, s := range d.newcomers {
+		if l.stands(p, s.digest) {
+			moved[s.digest]++
+		}
 	}
 	candidates := d.candidates.sorted()
 	pending := 0
@@ -137,6 +139,24 @@ func (l *Loop) judgeDeletes() {
 	d.first, d.last = time.Time{}, time.Time{}
 }
 
+// stands tells whether p still holds some content, as far as anybody has seen:
+// what came and went again is no move of anything.
+func (l *Loop) stands(p manifest.Path, d manifest.Digest) bool {
+	a, _ := l.anc.Get(p)
+	e := a.Entry
+	if w := l.works.get(p); w != nil {
+		if !w.goneAt.IsZero() {
+			return false
+		}
+		if w.obs.Sight == Seen {
+			e = w.obs.Entry
+		}
+	} else if n, held := l.notes[p]; held && n.Entry.Absent() {
+		return false
+	}
+	return e.Digest == d
+}
+
 // stillLooking tells whether any path is to be looked at or under a look, but
 // for those that somebody keeps busy.
 func (l *Loop) stillLooking() (looks bool) {
@@ -172,6 +192,9 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 		case GuardMassDelete, GuardRefused, GuardLeft:
 			if c.Entry.IsDir() && n.Guard == GuardMassDelete && !l.held(w.path) {
 				break // it was held only for what stood in it
+			}
+			if n.Guard == GuardLeft && w.wanted {
+				break // something in it is to be offered
 			}
 			if n.Entry.Same(d) && n.Base == c.Revision {
 				return true
@@ -216,11 +239,27 @@ func (l *Loop) forget(p manifest.Path) {
 	}
 	delete(l.notes, p)
 	l.emit(Remember{Path: p})
-	for dir := p.Dir(); dir != "" && n.Guard == GuardMassDelete; dir = dir.Dir() {
-		if l.notes[dir].Guard == GuardMassDelete {
-			l.hint(dir) // it may have been held only for p
+	for dir := p.Dir(); dir != ""; dir = dir.Dir() {
+		switch l.notes[dir].Guard { // it may have been held, or left behind, only for p
+		case GuardMassDelete:
+			if n.Guard == GuardMassDelete {
+				l.hint(dir)
+			}
+		case GuardLeft:
+			l.rulings[dir] = Restore
+			l.hint(dir)
 		}
 	}
+}
+
+// heldIn tells whether anything stands below dir that a guard holds back.
+func (l *Loop) heldIn(dir manifest.Path) bool {
+	for p, n := range l.notes {
+		if p.Under(dir) && (!n.Entry.Absent() || n.Guard == GuardUnfit) {
+			return true
+		}
+	}
+	return false
 }
 
 // forgetUnless forgets the note of a path that agrees again, unless it tells

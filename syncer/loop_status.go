@@ -75,7 +75,7 @@ func (l *Loop) Status() LoopStatus {
 // stuck tells whether a path is held up by somebody who writes it, or by a
 // failure that has been met several times: nobody should wait for it.
 func (w *work) stuck() bool {
-	return w.phase == toLook && w.tries > stuckTries
+	return w.phase == toLook && max(w.tries, w.setbacks) > stuckTries
 }
 
 const stuckTries = 8 // about a second of being busy

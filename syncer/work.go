@@ -35,8 +35,10 @@ type work struct {
 	at    time.Time // toLook, settled: not before
 
 	goneAt time.Time // first of the sightings as absent, zero if it was not
-	tries  int       // in a row without success: busy, refused, failed
+	tries  int       // in a row without success: busy, failed
 	why    string    // of the last failure, for status
+
+	setbacks int // offers that were refused and steps that met a surprise, in a row
 
 	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
 	awaits  manifest.Revision
