@@ -21,6 +21,7 @@ type inode struct {
 	text    string // content, or a symlink's target
 	writers int    // that have it open for writing
 	flushed string // what a power cut leaves of text
+	torn    bool   // by a power cut
 	stamp   syncer.Stamp
 }
 
@@ -117,6 +118,11 @@ func (d *disk) below(dir manifest.Path) []manifest.Path {
 	}
 	slices.SortFunc(out, manifest.Compare)
 	return out
+}
+
+// tornIn tells whether a power cut has torn p or anything below it.
+func (d *disk) tornIn(p manifest.Path) bool {
+	return slices.ContainsFunc(append(d.below(p), p), func(q manifest.Path) bool { return d.at[q] != nil && d.at[q].torn })
 }
 
 // rename moves a file or a whole directory to where nothing stands; inodes

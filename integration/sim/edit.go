@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -39,6 +40,7 @@ func (n *node) take(p manifest.Path) {
 		return
 	}
 	gone := append(n.disk.below(p), p)
+	slices.SortFunc(gone, func(a, b manifest.Path) int { return manifest.Compare(b, a) }) // from the bottom
 	for _, q := range gone {
 		n.w.ledger.excuse(n.disk.at[q], "removed by its gateway")
 		n.disk.set(q, nil)

@@ -37,7 +37,8 @@ func (n *node) gatewayActs() {
 			n.did(p)
 		}
 	case 11, 12:
-		if i != nil && d.at[q] == nil && q != p && !q.Under(p) && d.mkdir(q.Dir(), n.wall()) {
+		// Whoever moves a torn file makes it an edit of his own.
+		if i != nil && d.at[q] == nil && q != p && !q.Under(p) && !d.tornIn(p) && d.mkdir(q.Dir(), n.wall()) {
 			d.rename(p, q, n.wall())
 			n.did(p, q)
 		}

@@ -50,7 +50,7 @@ func (n *node) tear(p manifest.Path, i *inode, newest manifest.Entry) {
 		i.flushed = i.text
 		return
 	case agreed, newest.Digest == d:
-		i.text = ""
+		i.text, i.torn = "", true
 	case i.flushed == "":
 		delete(n.disk.at, p)
 		return
