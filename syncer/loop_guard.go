@@ -93,6 +93,7 @@ func (l *Loop) judgeDeletes() {
 		return
 	}
 	d.expire(l.now, l.cfg.Window)
+	l.judgeAgain()
 	moved := map[manifest.Digest]int{}
 	for p, s := range d.newcomers {
 		if l.stands(p, s.digest) {
@@ -121,7 +122,7 @@ func (l *Loop) judgeDeletes() {
 	}
 	count := manifest.Deletions{Pending: pending, Recent: len(d.recent)}
 	if pending > 0 {
-		count.Pending += held
+		count.Pending += held + l.deleting()
 		count.Present = l.present()
 	}
 	mass := manifest.MassDeletion(l.cfg.MaxDelete, count)
@@ -137,6 +138,31 @@ func (l *Loop) judgeDeletes() {
 	}
 	d.candidates = pathSet{}
 	d.first, d.last = time.Time{}, time.Time{}
+}
+
+// judgeAgain takes back the deletions that were judged and could not be sent so
+// far: without quorum they would gather one by one, each of them few.
+func (l *Loop) judgeAgain() {
+	for p := range l.removals {
+		if l.rulings[p] != Approve {
+			l.removals.drop(p)
+			l.deletes.candidates.add(p)
+			l.deletes.moved.drop(p)
+		}
+	}
+}
+
+// deleting counts the deletions of files that are on their way to the log.
+func (l *Loop) deleting() (n int) {
+	for _, paths := range l.batches {
+		for _, p := range paths {
+			a, had := l.anc.Get(p)
+			if w := l.works.get(p); w.sent.Absent() && had && !a.Entry.IsDir() && !l.deletes.moved.has(p) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // stands tells whether p still holds some content, as far as anybody has seen:

@@ -66,13 +66,14 @@ func (r *rules) looked(n *node, obs syncer.Observation) {
 // offer: a node offers only what its gateway did, and a deletion only once it
 // was seen twice, a settling time apart.
 func (r *rules) offer(n *node, e syncer.Propose) {
-	deleted := 0
+	deleted, added := 0, false
 	for _, c := range e.Changes {
 		n.w.trace("node %d offers %q as %s", n.index, c.Path, c.New)
 		seen := r.gone[c.Path]
 		if old := n.committed(c.Path); c.New.Absent() && !old.Absent() && !old.IsDir() {
 			deleted++
 		}
+		added = added || !c.New.Absent() && !c.New.IsDir()
 		switch {
 		case c.New.IsDir(), r.spoken:
 		case !c.New.Absent() && !r.by[c.Path][writtenOf(c.New)]:
@@ -81,7 +82,7 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
 		}
 	}
-	if deleted > 1 && deleted == files(n.machine) && deleted == files(n.w.oracle.machine) && !r.spoken {
+	if deleted > 1 && !added && deleted == files(n.machine) && deleted == files(n.w.oracle.machine) && !r.spoken {
 		n.w.fail("NoSurpriseDelete: node %d empties the tree", n.index)
 	}
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -22,19 +23,30 @@ func Run(opt Options) error {
 	w.disturb()
 	w.runFor(opt.Chaos)
 	w.pacify()
-	w.runFor(toSettle)
+	w.settle(toSettle)
 	if w.fault == nil {
 		w.checkSettled()
 	}
 	for range lastWords {
 		if w.fault == nil && w.speak() {
-			w.runFor(toObey)
+			w.settle(toObey)
 		}
 	}
 	if w.fault == nil {
 		w.checkPeace()
 	}
 	return w.fault
+}
+
+// settle gives the nodes some time, and a little more where one of them is in
+// the middle of something: a scan is never far.
+func (w *world) settle(d time.Duration) {
+	w.runFor(d)
+	for range 5 {
+		if w.fault == nil && slices.ContainsFunc(w.nodes, func(n *node) bool { return n.alive && n.loop.Status().Unsettled > 0 }) {
+			w.runFor(time.Second)
+		}
+	}
 }
 
 // found makes the cluster: its first entries are in every node's machine.
