@@ -171,7 +171,7 @@ func (l *Loop) stands(p manifest.Path, d manifest.Digest) bool {
 	a, _ := l.anc.Get(p)
 	e := a.Entry
 	if w := l.works.get(p); w != nil {
-		if !w.goneAt.IsZero() {
+		if !w.goneAt.IsZero() || w.again {
 			return false
 		}
 		if w.obs.Sight == Seen {
@@ -183,11 +183,12 @@ func (l *Loop) stands(p manifest.Path, d manifest.Digest) bool {
 	return e.Digest == d
 }
 
-// stillLooking tells whether any path is to be looked at or under a look, but
-// for those that somebody keeps busy.
+// stillLooking tells whether any path is to be looked at or under a look, now or
+// as soon as what is under way for it has ended, but for those that somebody
+// keeps busy.
 func (l *Loop) stillLooking() (looks bool) {
 	l.works.each(func(w *work) bool {
-		looks = w.phase == looking || w.phase == toLook && !w.stuck()
+		looks = w.again || w.phase == looking || w.phase == toLook && !w.stuck()
 		return !looks
 	})
 	return looks
