@@ -216,9 +216,10 @@ type Rescan struct{}
 // upon: to be persisted, so that a restart is no joiner's. Not answered.
 type Joined struct{}
 
-// Follow says that the disk has followed every revision up to this one. To be
-// persisted after the Records before it; late is well, lost is well. Not
-// answered.
+// Follow says that the disk has followed every revision up to this one, and
+// that whatever a loss of power had left on it was looked at: to be persisted,
+// with the boot of the machine, after the Records before it; late is well, lost
+// is well. Not answered.
 type Follow struct{ Revision manifest.Revision }
 
 // Wake asks for a Tick not before At.

@@ -52,8 +52,8 @@ type State struct {
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
-	// SameBoot: the machine has not lost power since the ancestor was written,
-	// so the disk holds everything that was ever seen on it.
+	// SameBoot: the machine has not lost power since the last Follow, so the
+	// disk holds everything that was ever seen on it.
 	SameBoot bool
 }
 
@@ -183,8 +183,9 @@ func (l *Loop) Ancestor() *AncestorMap { return l.anc.Clone() }
 // tellFollowed has it persisted how far the disk has followed, when all is
 // quiet.
 func (l *Loop) tellFollowed() {
-	if l.works.len() == 0 && l.mayAct() && l.view.Revision > l.state.Followed {
-		l.state.Followed = l.view.Revision
+	if l.works.len() == 0 && l.mayAct() && (l.view.Revision > l.state.Followed || !l.state.SameBoot) {
+		// What a loss of power has left has been looked at, all of it.
+		l.state.Followed, l.state.SameBoot = l.view.Revision, true
 		l.emit(Follow{Revision: l.view.Revision})
 	}
 }
@@ -283,11 +284,18 @@ func (l *Loop) maybeJoined() {
 		return
 	}
 	unseen := false
+	var busy []*work
 	l.works.each(func(w *work) bool {
 		unseen = (w.phase == toLook || w.phase == looking) && !w.stuck()
+		if w.stuck() {
+			busy = append(busy, w)
+		}
 		return !unseen
 	})
 	if !unseen {
+		for _, w := range busy {
+			l.holdUnseen(w)
+		}
 		l.state.Joiner, l.refill = false, false
 		l.emit(Joined{})
 	}

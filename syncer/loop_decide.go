@@ -358,7 +358,7 @@ func (l *Loop) wakeEvicted(dir manifest.Path) {
 func (l *Loop) wakeHeld(dir manifest.Path) {
 	held := pathSet{}
 	for p, n := range l.notes {
-		if p.Under(dir) && !n.Entry.Absent() && l.works.get(p) == nil {
+		if p.Under(dir) && (!n.Entry.Absent() || n.Guard == GuardJoiner) && l.works.get(p) == nil {
 			held.add(p)
 		}
 	}

@@ -238,6 +238,20 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 	return false
 }
 
+// holdUnseen keeps for later what a joiner's rule says of a path that cannot be
+// looked at now, because somebody keeps it busy.
+func (l *Loop) holdUnseen(w *work) {
+	if _, had := l.anc.Get(w.path); had || l.cfg.Adopt && !l.refill {
+		return
+	}
+	if l.refill {
+		l.rulings[w.path] = Restore
+		return
+	}
+	c, _ := l.view.Manifest.Get(w.path)
+	l.note(w.path, Note{Guard: GuardJoiner, Why: "stood here before this node joined the cluster", Base: c.Revision})
+}
+
 // hold notes what a guard keeps back and ends the work on it.
 func (l *Loop) hold(w *work, g Guard, why string, d manifest.Entry) {
 	c, _ := l.view.Manifest.Get(w.path)
@@ -282,7 +296,7 @@ func (l *Loop) forget(p manifest.Path) {
 // heldIn tells whether anything stands below dir that a guard holds back.
 func (l *Loop) heldIn(dir manifest.Path) bool {
 	for p, n := range l.notes {
-		if p.Under(dir) && (!n.Entry.Absent() || n.Guard == GuardUnfit) {
+		if p.Under(dir) && (!n.Entry.Absent() || n.Guard == GuardUnfit || n.Guard == GuardJoiner) {
 			return true
 		}
 	}

@@ -216,9 +216,6 @@ func (s *Syncer) load() error {
 			}
 		}
 	}
-	if err := s.rec.setMeta(map[string][]byte{metaBoot: []byte(s.cfg.BootID)}); err != nil {
-		return err
-	}
 	s.logAt = known.state.Followed
 	s.began = known.state
 	if known.state.Ancestors != nil {

@@ -27,6 +27,7 @@ type applying struct {
 func (n *node) apply(steps []syncer.Step) {
 	for _, s := range steps {
 		if s.Aside != nil {
+			n.rules.loses(n, s)
 			n.store.flush()
 			n.saved.asides = append(n.saved.asides, aside{s.Path, s.Aside.Lost})
 		}
@@ -55,6 +56,7 @@ func (a *applying) next() {
 			a.updates = append(a.updates, syncer.Update{Path: s.Path, Ancestor: res.Ancestor})
 		}
 		a.results = append(a.results, res)
+		a.n.mishap()
 		a.next()
 	})
 }

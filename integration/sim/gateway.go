@@ -56,7 +56,7 @@ func (n *node) gatewayActs() {
 	case 14:
 		n.link(p)
 	case 15:
-		if w.chance(0.1) {
+		if w.chance(0.2) {
 			n.takeSlowly(d.below("")) // all of it
 		} else if i != nil && i.kind == manifest.File {
 			i.touch(n.wall(), true)

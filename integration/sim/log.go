@@ -13,6 +13,7 @@ import (
 type record struct {
 	cmd    *pb.Command
 	voters []string
+	out    *pb.Outcome // as the oracle has it
 }
 
 func (r record) apply(m *raftstore.Machine) *pb.Outcome {
@@ -26,15 +27,15 @@ func (r record) apply(m *raftstore.Machine) *pb.Outcome {
 // append commits a record, whoever asked for it, and returns its outcome. The
 // nodes hear of it one by one, some of them twice.
 func (w *world) append(r record) *pb.Outcome {
+	r.out = w.oracle.take(w, r)
 	w.log = append(w.log, r)
-	out := w.oracle.take(w, r)
 	for _, n := range w.nodes {
 		w.after(w.mostly(20*time.Millisecond), n.hear)
 		if !w.peace && w.chance(0.1) {
 			w.after(w.some(time.Second), n.hear)
 		}
 	}
-	return out
+	return r.out
 }
 
 // leads tells whether n could be the leader: a voter that talks with a
@@ -103,7 +104,10 @@ func (n *node) hear() {
 		n.later(10*time.Millisecond, n.hear)
 	}
 	for ; n.applied < end; n.applied++ {
-		w.log[n.applied].apply(n.machine)
+		r := w.log[n.applied]
+		if out := r.apply(n.machine); out.GetCode() != r.out.GetCode() || out.GetResult().GetRevision() != r.out.GetResult().GetRevision() {
+			w.fail("Order: entry %d of the log is %v to node %d, and %v to others", n.applied, out, n.index, r.out)
+		}
 	}
 	n.readLog()
 }

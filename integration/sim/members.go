@@ -38,6 +38,7 @@ func (w *world) join() {
 	for range w.rng.IntN(6) {
 		n.gatewayActs()
 	}
+	n.rules.joins(n.disk)
 	w.admit(n)
 }
 

@@ -30,7 +30,7 @@ type node struct {
 
 	// Of the machine.
 	skew time.Duration // of its clock
-	boot bool          // no power was lost since the last start
+	boot bool          // no power was lost since the last Follow
 	root root
 	gone bool // removed for good
 
@@ -121,7 +121,6 @@ func (n *node) start() {
 	for p, note := range n.saved.notes {
 		st.Notes[p] = note
 	}
-	n.boot = true
 	n.reader = reader{at: st.Followed, began: st}
 	n.reader.began.Ancestors = st.Ancestors.Clone()
 	cfg := syncer.DefaultLoopConfig(n.id, treeName)
@@ -188,6 +187,17 @@ func (n *node) crash(power bool) {
 	}
 }
 
+// mishap is a crash between two steps of one piece of work, where it hurts.
+func (n *node) mishap() bool {
+	if n.w.peace || !n.w.chance(n.w.opt.Mishaps) {
+		return false
+	}
+	n.w.trace("node %d has a mishap", n.index)
+	n.crash(n.w.chance(0.3))
+	n.w.after(n.w.some(4*time.Second), n.start)
+	return true
+}
+
 // reader reads the log for the loop, as the executor does.
 type reader struct {
 	at    manifest.Revision // told to the loop
@@ -212,6 +222,7 @@ func (n *node) readLog() {
 	}
 	r.at, r.read, r.began = view.Revision, true, syncer.State{}
 	n.post(ev)
+	n.mishap()
 }
 
 // news is syncer's: what of a commit is news to the state of the start.

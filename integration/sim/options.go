@@ -26,6 +26,7 @@ type Options struct {
 	Trims    int // of history
 	Rulings  int // by operators, before the last ones
 
+	Mishaps   float64              // chance of a crash at each place where it hurts
 	Leaseless float64              // share of nodes where leases do not work
 	Limit     manifest.DeleteLimit // of the guard
 
@@ -45,6 +46,9 @@ func DefaultOptions(seed uint64) Options {
 	}
 	if rng.IntN(8) == 0 {
 		o.Nodes = 5
+	}
+	if rng.IntN(2) == 0 {
+		o.Mishaps = 0.01
 	}
 	if rng.IntN(2) == 0 { // membership changes
 		o.Joins, o.Removals, o.Shuffles, o.Wipes = upTo(2), upTo(1), upTo(2), upTo(1)

@@ -33,6 +33,10 @@ func (o *oracle) take(w *world, r record) *pb.Outcome {
 	if gone := r.cmd.GetRemoveMember().GetId(); gone != "" {
 		o.removed[gone] = true
 	}
+	expects := map[manifest.Path]manifest.Revision{}
+	for _, c := range r.cmd.GetPropose().GetChanges() {
+		expects[manifest.Path(c.GetPath())] = manifest.Revision(c.GetExpect())
+	}
 	commits, _ := o.machine.Since(treeName, o.last)
 	for _, c := range commits {
 		if c.Revision != o.last+1 {
@@ -42,6 +46,11 @@ func (o *oracle) take(w *world, r record) *pb.Outcome {
 			w.fail("Order: changeset %s is revision %d and %d", c.ID, was, c.Revision)
 		}
 		o.commits[c.ID], o.last = c.Revision, c.Revision
+		for _, ch := range c.Changes {
+			if ch.Old.Revision != expects[ch.Path] {
+				w.fail("NoLoss: revision %d replaces %q of revision %d, and had seen %d", c.Revision, ch.Path, ch.Old.Revision, expects[ch.Path])
+			}
+		}
 		o.commit(w, c)
 	}
 	return out

@@ -28,6 +28,9 @@ func (n *node) persist(j job) {
 // drain flushes what the jobs' updates say was seen in the tree, and then
 // writes. An update whose flush fails is left out.
 func (n *node) drain() {
+	if n.mishap() {
+		return
+	}
 	jobs := n.jobs
 	n.jobs = nil
 	for _, j := range jobs {
@@ -51,6 +54,7 @@ func (n *node) drain() {
 			n.saved.notes[j.note.Path] = *j.note.Note
 		}
 		n.saved.followed = max(n.saved.followed, j.followed)
+		n.boot = n.boot || j.followed > 0
 		n.saved.joined = n.saved.joined || j.joined
 	}
 	for _, j := range jobs {

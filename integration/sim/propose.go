@@ -161,7 +161,7 @@ func (o *offer) attempt() {
 }
 
 func (o *offer) answered(out *pb.Outcome) {
-	if o.dead() {
+	if o.dead() || o.n.mishap() {
 		return
 	}
 	switch code := raftstore.Code(out.GetCode()); {

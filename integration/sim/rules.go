@@ -14,6 +14,7 @@ import (
 type rules struct {
 	by     map[manifest.Path]map[written]bool // what the gateway left at a path, ever
 	gone   map[manifest.Path]time.Time        // the first of the sightings as absent, since it was last seen
+	before map[manifest.Path]bool             // stood there when the node joined, untouched since
 	spoken bool                               // an operator has approved something
 }
 
@@ -27,7 +28,7 @@ type written struct {
 func writtenOf(e manifest.Entry) written { return written{e.Kind, e.Mode, e.Digest} }
 
 func newRules() rules {
-	return rules{by: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}}
+	return rules{by: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}}
 }
 
 // started forgets what an earlier life has seen, but for what it has noted.
@@ -40,6 +41,14 @@ func (r *rules) wrote(p manifest.Path, e manifest.Entry) {
 		r.by[p] = map[written]bool{}
 	}
 	r.by[p][writtenOf(e)] = true
+	delete(r.before, p)
+}
+
+// joins notes what stands on a joiner's disk.
+func (r *rules) joins(d *disk) {
+	for p, i := range d.at {
+		r.before[p] = i.kind != manifest.Dir
+	}
 }
 
 // adrift says that a power cut has made the disk what it is: nobody can tell
@@ -76,6 +85,8 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		added = added || !c.New.Absent() && !c.New.IsDir()
 		switch {
 		case c.New.IsDir(), r.spoken:
+		case r.before[c.Path] && !n.adopt:
+			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
 		case !c.New.Absent() && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
@@ -113,6 +124,19 @@ func (r *rules) step(n *node, s syncer.Step) {
 		n.w.fail("node %d materializes %q at revision %d; its disk has followed %d", n.index, s.Path, n.reader.at, max(a.Revision, n.saved.followed))
 	case s.New.Revision < a.Revision:
 		n.w.fail("node %d takes %q back from revision %d to %d", n.index, s.Path, a.Revision, s.New.Revision)
+	}
+}
+
+// loses: whatever is kept aside was an edit of this node's gateway, and lost
+// to somebody else's.
+func (r *rules) loses(n *node, s syncer.Step) {
+	lost := s.Aside.Lost
+	switch {
+	case r.spoken, n.w.opt.Trims > 0: // what history has forgotten cannot be told from an edit
+	case !r.by[s.Path][writtenOf(lost)]:
+		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
+	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && n.committed(s.Path).Same(s.New.Entry):
+		n.w.fail("node %d has a conflict with itself over %q", n.index, s.Path)
 	}
 }
 
