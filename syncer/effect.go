@@ -213,7 +213,8 @@ const (
 type Rescan struct{}
 
 // Joined says that everything that stood on a joiner's disk has been decided
-// upon: to be persisted, so that a restart is no joiner's. Not answered.
+// upon, and that nothing is left to be done about it: to be persisted, so that a
+// restart is no joiner's. Not answered.
 type Joined struct{}
 
 // Follow says that the disk has followed every revision up to this one, and

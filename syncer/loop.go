@@ -81,6 +81,7 @@ type Loop struct {
 
 	scanned  bool   // the first scan since the root was found is complete
 	refill   bool   // a person wants a lost root filled anew: what is unknown in it goes aside
+	joined   bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
 	rootLost string // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
@@ -183,7 +184,14 @@ func (l *Loop) Ancestor() *AncestorMap { return l.anc.Clone() }
 // tellFollowed has it persisted how far the disk has followed, when all is
 // quiet.
 func (l *Loop) tellFollowed() {
-	if l.works.len() == 0 && l.mayAct() && (l.view.Revision > l.state.Followed || !l.state.SameBoot) {
+	if l.works.len() > 0 || !l.mayAct() {
+		return
+	}
+	if l.joined {
+		l.joined = false
+		l.emit(Joined{})
+	}
+	if l.view.Revision > l.state.Followed || !l.state.SameBoot {
 		// What a loss of power has left has been looked at, all of it.
 		l.state.Followed, l.state.SameBoot = l.view.Revision, true
 		l.emit(Follow{Revision: l.view.Revision})
@@ -297,7 +305,7 @@ func (l *Loop) maybeJoined() {
 			l.holdUnseen(w)
 		}
 		l.state.Joiner, l.refill = false, false
-		l.emit(Joined{})
+		l.joined = true
 	}
 }
 
@@ -327,7 +335,7 @@ func (l *Loop) findRoot(fresh bool) {
 	l.scanned = false
 	l.forget("")
 	if fresh {
-		l.state.Joiner = true
+		l.state.Joiner, l.joined = true, false
 		l.dropAncestors()
 	} else {
 		l.refill = false // it came back by itself

@@ -126,7 +126,7 @@ func (n *node) start() {
 	cfg := syncer.DefaultLoopConfig(n.id, treeName)
 	cfg.MaxDelete, cfg.Adopt = w.opt.Limit, n.adopt
 	n.loop = syncer.NewLoop(cfg, st)
-	n.rules.started(n.saved.notes)
+	n.rules.started(st.Joiner, n.saved.notes)
 	n.post(syncer.Tick{})
 	n.foundRoot()
 	n.hear()

@@ -15,6 +15,7 @@ type rules struct {
 	by     map[manifest.Path]map[written]bool // what the gateway left at a path, ever
 	gone   map[manifest.Path]time.Time        // the first of the sightings as absent, since it was last seen
 	before map[manifest.Path]bool             // stood there when the node joined, untouched since
+	joiner bool                               // in this life, at first: history says nothing to it
 	spoken bool                               // an operator has approved something
 }
 
@@ -32,7 +33,8 @@ func newRules() rules {
 }
 
 // started forgets what an earlier life has seen, but for what it has noted.
-func (r *rules) started(notes map[manifest.Path]syncer.Note) {
+func (r *rules) started(joiner bool, notes map[manifest.Path]syncer.Note) {
+	r.joiner = joiner
 	maps.DeleteFunc(r.gone, func(p manifest.Path, _ time.Time) bool { _, noted := notes[p]; return !noted })
 }
 
@@ -87,7 +89,7 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case c.New.IsDir(), r.spoken:
 		case r.before[c.Path] && !n.adopt:
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
-		case !c.New.Absent() && !r.by[c.Path][writtenOf(c.New)]:
+		case !c.New.Absent() && !n.forgotten() && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
@@ -115,6 +117,10 @@ func files(m *raftstore.Machine) (files int) {
 	return files
 }
 
+// forgotten tells whether history no longer reaches back to what the disk has
+// followed: what was placed and not recorded since cannot be told from an edit.
+func (n *node) forgotten() bool { return n.w.oracle.machine.Oldest() > n.saved.followed+1 }
+
 // step: nothing is materialized before the log has reached what this disk
 // agreed on, and nothing goes back.
 func (r *rules) step(n *node, s syncer.Step) {
@@ -132,7 +138,7 @@ func (r *rules) step(n *node, s syncer.Step) {
 func (r *rules) loses(n *node, s syncer.Step) {
 	lost := s.Aside.Lost
 	switch {
-	case r.spoken, n.w.opt.Trims > 0: // what history has forgotten cannot be told from an edit
+	case r.spoken, r.joiner, n.forgotten():
 	case !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
 	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && n.committed(s.Path).Same(s.New.Entry):
