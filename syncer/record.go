@@ -28,7 +28,7 @@ const (
 // The keys of bucketMeta.
 const (
 	metaFormat     = "format"
-	metaBoot       = "boot"       // id of the boot under which it was written last
+	metaBoot       = "boot"       // id of the boot under which metaFollowed was written last
 	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
 	metaRooted     = "rooted"     // present: the root has been given its marker
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
@@ -56,6 +56,7 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 type records struct {
 	file string
 	db   *bbolt.DB
+	boot string // of the machine, as load was told
 	// fresh: the file was made by this opening.
 	fresh bool
 }
@@ -163,6 +164,7 @@ func guarded(fn func() error) (err error) {
 // load reads everything that the loop starts from.
 func (r *records) load(bootID string) (out loaded, err error) {
 	out.state = State{Ancestors: NewAncestorMap(), Notes: map[manifest.Path]Note{}}
+	r.boot = bootID
 	authors := map[string]string{} // a few nodes wrote 50,000 paths
 	err = guarded(func() error {
 		return r.db.View(func(tx *bbolt.Tx) error {

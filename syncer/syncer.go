@@ -150,9 +150,6 @@ func (s *Syncer) load() error {
 			}
 		}
 	}
-	if err := s.rec.setMeta(map[string][]byte{metaBoot: []byte(s.cfg.BootID)}); err != nil {
-		return err
-	}
 	s.logAt = known.state.Followed
 	if known.state.Ancestors != nil {
 		known.state.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {

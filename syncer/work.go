@@ -35,13 +35,15 @@ type work struct {
 	at    time.Time // toLook, settled: not before
 
 	goneAt time.Time // first of the sightings as absent, zero if it was not
-	tries  int       // in a row without success: busy, refused, failed
+	tries  int       // in a row without success: busy, failed
 	why    string    // of the last failure, for status
 	// fails counts the steps in a row that failed, whatever was seen between
 	// them; failing says why, and noRoom that it is not for the path's sake.
 	fails   int
 	failing string
 	noRoom  bool
+
+	setbacks int // offers that were refused and steps that met a surprise, in a row
 
 	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
 	awaits  manifest.Revision
