@@ -234,7 +234,7 @@ func (l *Loop) committed(ev Committed) {
 	}
 	live := !ev.Jump && !first
 	for _, c := range ev.Commits {
-		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree && (live || l.state.SameBoot)
+		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree
 		for _, ch := range c.Changes {
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
@@ -252,7 +252,11 @@ func (l *Loop) committed(ev Committed) {
 			if w == nil {
 				w = l.works.ensure(ch.Path)
 			}
-			w.chain = append(w.chain, link{entry: ch.New, revision: c.Revision, old: ch.Old.Revision, own: own})
+			// After a loss of power only what was offered since is this disk's.
+			w.chain = append(w.chain, link{
+				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
+				own: own && (l.state.SameBoot || w.proposed && w.sent.Same(ch.New)),
+			})
 			l.concern(ch.Path, c.Revision)
 		}
 	}

@@ -45,15 +45,16 @@ type work struct {
 
 	setbacks int // offers that were refused and steps that met a surprise, in a row
 
-	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
-	awaits  manifest.Revision
-	result  changeResult
-	sent    manifest.Entry // what was offered
-	unsent  bool           // its last offer failed for want of quorum or receipts
-	wanted  bool           // as a directory, by a path below it that is to be offered
-	needed  bool           // as a directory, by a path below it that is to be materialized
-	step    Step           // that ends the difference, from staged on
-	chain   []link         // what the log did to the path since its ancestor, oldest first
+	pending  manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
+	awaits   manifest.Revision
+	result   changeResult
+	sent     manifest.Entry // what was offered
+	proposed bool           // sent is of this run
+	unsent   bool           // its last offer failed for want of quorum or receipts
+	wanted   bool           // as a directory, by a path below it that is to be offered
+	needed   bool           // as a directory, by a path below it that is to be materialized
+	step     Step           // that ends the difference, from staged on
+	chain    []link         // what the log did to the path since its ancestor, oldest first
 }
 
 // link is one revision of a path.
