@@ -35,6 +35,7 @@ type peers struct {
 	state   func(context.Context) *pb.NodeState
 	now     func() time.Time
 	log     *slog.Logger
+	reached func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -119,6 +120,9 @@ func (p *peers) hello(ctx context.Context, id cluster.NodeID, req *pb.HelloReque
 // hear takes what a member said, in an answer or in a call of its own.
 func (p *peers) hear(s *pb.NodeState, members []*pb.Member) {
 	p.book.learn(fromMessages(members)...)
+	if p.reached != nil {
+		p.reached(cluster.NodeID(s.GetId()), s.GetLogTerm(), s.GetLogApplied())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.of(cluster.NodeID(s.GetId()))
@@ -187,7 +191,7 @@ func toMessages(members []cluster.Member) []*pb.Member {
 }
 
 func toMessage(m cluster.Member) *pb.Member {
-	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch}
+	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format}
 }
 
 func fromMessages(members []*pb.Member) []cluster.Member {
@@ -195,7 +199,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(),
 		}
 	}
 	return out

@@ -25,9 +25,11 @@ type localLog interface {
 	proposer
 	revisions
 	watcher
+	authority
 	Barrier(ctx context.Context) error
 	View(tree string) (manifest.View, bool)
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+	Freeze() *raftstore.Frozen
 }
 
 // localService answers the command line on this machine. Who may open the
@@ -46,6 +48,9 @@ type localService struct {
 	proposals changesetLog
 	identity  *transport.Identity
 	status    func(ctx context.Context) (Status, error)
+	certs     func() []caMember
+	// name and version are of the node, for what it signs.
+	name, version string
 }
 
 // Status tells how this node sees the cluster and itself.

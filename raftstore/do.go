@@ -22,7 +22,8 @@ const MaxEntry = 64 << 10
 // ends; then the error says why, and is cluster.ErrNoQuorum where no majority
 // answered. It is cluster.ErrNotCommitted where the command has not come into
 // any log; after another error it may have been committed, or may yet be. All
-// commands may be repeated: the machine sees to that.
+// commands may be repeated: the machine sees to that. cmd is written in the
+// active format, whatever it says.
 func (s *Store) Do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, error) {
 	out, _, err := s.do(ctx, cmd)
 	return out, err
@@ -31,6 +32,7 @@ func (s *Store) Do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, error) {
 // do is Do, with the index of the log entry.
 func (s *Store) do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, error) {
 	const shortest, longest = 10 * time.Millisecond, 200 * time.Millisecond
+	cmd.Format = s.machine.Format()
 	nowhere := true // no attempt can have left the command in a log
 	end := func(err error) error {
 		if nowhere {
@@ -211,9 +213,11 @@ func (s *Store) spread() {
 	if len(s.raft.GetConfiguration().Configuration().Servers) < 2 {
 		return
 	}
-	noop, err := proto.Marshal(noop())
+	empty := noop()
+	empty.Format = s.machine.Format()
+	entry, err := proto.Marshal(empty)
 	if err == nil {
-		s.raft.Apply(noop, s.cfg.Tuning.Commit)
+		s.raft.Apply(entry, s.cfg.Tuning.Commit)
 	}
 }
 

@@ -25,6 +25,9 @@
 //   - a retry under the same id is a no-op with the same outcome;
 //   - an atomic changeset is applied whole or not at all.
 //
+// A log that no daemon uses is read by Replay, and begun anew for the cluster's
+// next incarnation by Rebegin: recover and restore-cluster are made of these.
+//
 // Package node opens the Store and serves ApplyLocal to its peers; package
 // syncer reads views and proposes through interfaces of its own. All methods
 // of Store and Machine are safe for concurrent use.

@@ -1588,6 +1588,183 @@ func (x *ContentChunk) GetData() []byte {
 	return nil
 }
 
+type RotateCARequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finish        bool                   `protobuf:"varint,1,opt,name=finish,proto3" json:"finish,omitempty"` // drop the old CA, although members that are down may still need it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCARequest) Reset() {
+	*x = RotateCARequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCARequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCARequest) ProtoMessage() {}
+
+func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
+func (*RotateCARequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RotateCARequest) GetFinish() bool {
+	if x != nil {
+		return x.Finish
+	}
+	return false
+}
+
+type RotateCAResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // fingerprints
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCAResponse) Reset() {
+	*x = RotateCAResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCAResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCAResponse) ProtoMessage() {}
+
+func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
+func (*RotateCAResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RotateCAResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RotateCAResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+}
+
+// BackupChunk is a run of bytes of the backup's file.
+type BackupChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *BackupChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // ProposeChangesetRequest is one message of a proposal: the header, then the
 // changes in as many messages as they take, then contents.
 type ProposeChangesetRequest struct {
@@ -1604,7 +1781,7 @@ type ProposeChangesetRequest struct {
 
 func (x *ProposeChangesetRequest) Reset() {
 	*x = ProposeChangesetRequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1616,7 +1793,7 @@ func (x *ProposeChangesetRequest) String() string {
 func (*ProposeChangesetRequest) ProtoMessage() {}
 
 func (x *ProposeChangesetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1629,7 +1806,7 @@ func (x *ProposeChangesetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeChangesetRequest.ProtoReflect.Descriptor instead.
 func (*ProposeChangesetRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{26}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ProposeChangesetRequest) GetOf() isProposeChangesetRequest_Of {
@@ -1700,7 +1877,7 @@ type ProposalHeader struct {
 
 func (x *ProposalHeader) Reset() {
 	*x = ProposalHeader{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1889,7 @@ func (x *ProposalHeader) String() string {
 func (*ProposalHeader) ProtoMessage() {}
 
 func (x *ProposalHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1902,7 @@ func (x *ProposalHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalHeader.ProtoReflect.Descriptor instead.
 func (*ProposalHeader) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{27}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProposalHeader) GetTree() string {
@@ -1768,7 +1945,7 @@ type ProposalChanges struct {
 
 func (x *ProposalChanges) Reset() {
 	*x = ProposalChanges{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1957,7 @@ func (x *ProposalChanges) String() string {
 func (*ProposalChanges) ProtoMessage() {}
 
 func (x *ProposalChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1970,7 @@ func (x *ProposalChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalChanges.ProtoReflect.Descriptor instead.
 func (*ProposalChanges) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProposalChanges) GetChanges() []*Change {
@@ -1816,7 +1993,7 @@ type ProposalContent struct {
 
 func (x *ProposalContent) Reset() {
 	*x = ProposalContent{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +2005,7 @@ func (x *ProposalContent) String() string {
 func (*ProposalContent) ProtoMessage() {}
 
 func (x *ProposalContent) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +2018,7 @@ func (x *ProposalContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalContent.ProtoReflect.Descriptor instead.
 func (*ProposalContent) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProposalContent) GetChange() uint32 {
@@ -1875,7 +2052,7 @@ type ProposeChangesetResponse struct {
 
 func (x *ProposeChangesetResponse) Reset() {
 	*x = ProposeChangesetResponse{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	mi := &file_gatesync_v1_local_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +2064,7 @@ func (x *ProposeChangesetResponse) String() string {
 func (*ProposeChangesetResponse) ProtoMessage() {}
 
 func (x *ProposeChangesetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	mi := &file_gatesync_v1_local_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +2077,7 @@ func (x *ProposeChangesetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeChangesetResponse.ProtoReflect.Descriptor instead.
 func (*ProposeChangesetResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{30}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProposeChangesetResponse) GetResult() *Result {
@@ -1931,7 +2108,7 @@ type ReadTreeRequest struct {
 
 func (x *ReadTreeRequest) Reset() {
 	*x = ReadTreeRequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	mi := &file_gatesync_v1_local_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2120,7 @@ func (x *ReadTreeRequest) String() string {
 func (*ReadTreeRequest) ProtoMessage() {}
 
 func (x *ReadTreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	mi := &file_gatesync_v1_local_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2133,7 @@ func (x *ReadTreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadTreeRequest.ProtoReflect.Descriptor instead.
 func (*ReadTreeRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{31}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadTreeRequest) GetTree() string {
@@ -1997,7 +2174,7 @@ type ReadTreeResponse struct {
 
 func (x *ReadTreeResponse) Reset() {
 	*x = ReadTreeResponse{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	mi := &file_gatesync_v1_local_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2186,7 @@ func (x *ReadTreeResponse) String() string {
 func (*ReadTreeResponse) ProtoMessage() {}
 
 func (x *ReadTreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	mi := &file_gatesync_v1_local_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2199,7 @@ func (x *ReadTreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadTreeResponse.ProtoReflect.Descriptor instead.
 func (*ReadTreeResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{32}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadTreeResponse) GetRevision() uint64 {
@@ -2049,7 +2226,7 @@ type TreeNode struct {
 
 func (x *TreeNode) Reset() {
 	*x = TreeNode{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	mi := &file_gatesync_v1_local_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2238,7 @@ func (x *TreeNode) String() string {
 func (*TreeNode) ProtoMessage() {}
 
 func (x *TreeNode) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	mi := &file_gatesync_v1_local_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2251,7 @@ func (x *TreeNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeNode.ProtoReflect.Descriptor instead.
 func (*TreeNode) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{33}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *TreeNode) GetPath() []byte {
@@ -2200,6 +2377,14 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bconflict\x18\x02 \x01(\tR\bconflict\"\"\n" +
 	"\fContentChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\")\n" +
+	"\x0fRotateCARequest\x12\x16\n" +
+	"\x06finish\x18\x01 \x01(\bR\x06finish\"6\n" +
+	"\x10RotateCAResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\x0f\n" +
+	"\rBackupRequest\"!\n" +
+	"\vBackupChunk\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\xca\x01\n" +
 	"\x17ProposeChangesetRequest\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.gatesync.v1.ProposalHeaderH\x00R\x06header\x128\n" +
@@ -2231,7 +2416,7 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x05nodes\x18\x02 \x03(\v2\x15.gatesync.v1.TreeNodeR\x05nodes\"E\n" +
 	"\bTreeNode\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12%\n" +
-	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node2\x93\a\n" +
+	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node2\x9e\b\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -2244,7 +2429,9 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\aResolve\x12\x1b.gatesync.v1.ResolveRequest\x1a\x1c.gatesync.v1.ResolveResponse\x12M\n" +
 	"\n" +
 	"RemoveNode\x12\x1e.gatesync.v1.RemoveNodeRequest\x1a\x1f.gatesync.v1.RemoveNodeResponse\x12C\n" +
-	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12a\n" +
+	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12G\n" +
+	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponse\x12@\n" +
+	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01\x12a\n" +
 	"\x10ProposeChangeset\x12$.gatesync.v1.ProposeChangesetRequest\x1a%.gatesync.v1.ProposeChangesetResponse(\x01\x12I\n" +
 	"\bReadTree\x12\x1c.gatesync.v1.ReadTreeRequest\x1a\x1d.gatesync.v1.ReadTreeResponse0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
@@ -2260,7 +2447,7 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_gatesync_v1_local_proto_goTypes = []any{
 	(*StatusRequest)(nil),            // 0: gatesync.v1.StatusRequest
 	(*StatusResponse)(nil),           // 1: gatesync.v1.StatusResponse
@@ -2288,19 +2475,23 @@ var file_gatesync_v1_local_proto_goTypes = []any{
 	(*RemoveNodeResponse)(nil),       // 23: gatesync.v1.RemoveNodeResponse
 	(*ContentRequest)(nil),           // 24: gatesync.v1.ContentRequest
 	(*ContentChunk)(nil),             // 25: gatesync.v1.ContentChunk
-	(*ProposeChangesetRequest)(nil),  // 26: gatesync.v1.ProposeChangesetRequest
-	(*ProposalHeader)(nil),           // 27: gatesync.v1.ProposalHeader
-	(*ProposalChanges)(nil),          // 28: gatesync.v1.ProposalChanges
-	(*ProposalContent)(nil),          // 29: gatesync.v1.ProposalContent
-	(*ProposeChangesetResponse)(nil), // 30: gatesync.v1.ProposeChangesetResponse
-	(*ReadTreeRequest)(nil),          // 31: gatesync.v1.ReadTreeRequest
-	(*ReadTreeResponse)(nil),         // 32: gatesync.v1.ReadTreeResponse
-	(*TreeNode)(nil),                 // 33: gatesync.v1.TreeNode
-	(*Entry)(nil),                    // 34: gatesync.v1.Entry
-	(*Change)(nil),                   // 35: gatesync.v1.Change
-	(*Result)(nil),                   // 36: gatesync.v1.Result
-	(*Node)(nil),                     // 37: gatesync.v1.Node
-	(*Commit)(nil),                   // 38: gatesync.v1.Commit
+	(*RotateCARequest)(nil),          // 26: gatesync.v1.RotateCARequest
+	(*RotateCAResponse)(nil),         // 27: gatesync.v1.RotateCAResponse
+	(*BackupRequest)(nil),            // 28: gatesync.v1.BackupRequest
+	(*BackupChunk)(nil),              // 29: gatesync.v1.BackupChunk
+	(*ProposeChangesetRequest)(nil),  // 30: gatesync.v1.ProposeChangesetRequest
+	(*ProposalHeader)(nil),           // 31: gatesync.v1.ProposalHeader
+	(*ProposalChanges)(nil),          // 32: gatesync.v1.ProposalChanges
+	(*ProposalContent)(nil),          // 33: gatesync.v1.ProposalContent
+	(*ProposeChangesetResponse)(nil), // 34: gatesync.v1.ProposeChangesetResponse
+	(*ReadTreeRequest)(nil),          // 35: gatesync.v1.ReadTreeRequest
+	(*ReadTreeResponse)(nil),         // 36: gatesync.v1.ReadTreeResponse
+	(*TreeNode)(nil),                 // 37: gatesync.v1.TreeNode
+	(*Entry)(nil),                    // 38: gatesync.v1.Entry
+	(*Change)(nil),                   // 39: gatesync.v1.Change
+	(*Result)(nil),                   // 40: gatesync.v1.Result
+	(*Node)(nil),                     // 41: gatesync.v1.Node
+	(*Commit)(nil),                   // 42: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -2309,16 +2500,16 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	34, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	38, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
-	27, // 9: gatesync.v1.ProposeChangesetRequest.header:type_name -> gatesync.v1.ProposalHeader
-	28, // 10: gatesync.v1.ProposeChangesetRequest.changes:type_name -> gatesync.v1.ProposalChanges
-	29, // 11: gatesync.v1.ProposeChangesetRequest.content:type_name -> gatesync.v1.ProposalContent
-	35, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
-	36, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
-	33, // 14: gatesync.v1.ReadTreeResponse.nodes:type_name -> gatesync.v1.TreeNode
-	37, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
+	31, // 9: gatesync.v1.ProposeChangesetRequest.header:type_name -> gatesync.v1.ProposalHeader
+	32, // 10: gatesync.v1.ProposeChangesetRequest.changes:type_name -> gatesync.v1.ProposalChanges
+	33, // 11: gatesync.v1.ProposeChangesetRequest.content:type_name -> gatesync.v1.ProposalContent
+	39, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
+	40, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
+	37, // 14: gatesync.v1.ReadTreeResponse.nodes:type_name -> gatesync.v1.TreeNode
+	41, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
 	0,  // 16: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
 	2,  // 17: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
 	4,  // 18: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
@@ -2330,23 +2521,27 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	20, // 24: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
 	22, // 25: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
 	24, // 26: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
-	26, // 27: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
-	31, // 28: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
-	1,  // 29: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 30: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 31: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 32: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 33: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	38, // 34: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 35: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 36: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 37: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 38: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 39: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	30, // 40: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
-	32, // 41: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
-	29, // [29:42] is the sub-list for method output_type
-	16, // [16:29] is the sub-list for method input_type
+	26, // 27: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	28, // 28: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
+	30, // 29: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
+	35, // 30: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
+	1,  // 31: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 32: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 33: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 34: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 35: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	42, // 36: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 37: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 38: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 39: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 40: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 41: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 42: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	29, // 43: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	34, // 44: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
+	36, // 45: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
+	31, // [31:46] is the sub-list for method output_type
+	16, // [16:31] is the sub-list for method input_type
 	16, // [16:16] is the sub-list for extension type_name
 	16, // [16:16] is the sub-list for extension extendee
 	0,  // [0:16] is the sub-list for field type_name
@@ -2368,7 +2563,7 @@ func file_gatesync_v1_local_proto_init() {
 		(*VerifyEvent_Progress)(nil),
 		(*VerifyEvent_Summary)(nil),
 	}
-	file_gatesync_v1_local_proto_msgTypes[26].OneofWrappers = []any{
+	file_gatesync_v1_local_proto_msgTypes[30].OneofWrappers = []any{
 		(*ProposeChangesetRequest_Header)(nil),
 		(*ProposeChangesetRequest_Changes)(nil),
 		(*ProposeChangesetRequest_Content)(nil),
@@ -2379,7 +2574,7 @@ func file_gatesync_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,8 @@ const (
 	Local_Resolve_FullMethodName          = "/gatesync.v1.Local/Resolve"
 	Local_RemoveNode_FullMethodName       = "/gatesync.v1.Local/RemoveNode"
 	Local_Content_FullMethodName          = "/gatesync.v1.Local/Content"
+	Local_RotateCA_FullMethodName         = "/gatesync.v1.Local/RotateCA"
+	Local_Backup_FullMethodName           = "/gatesync.v1.Local/Backup"
 	Local_ProposeChangeset_FullMethodName = "/gatesync.v1.Local/ProposeChangeset"
 	Local_ReadTree_FullMethodName         = "/gatesync.v1.Local/ReadTree"
 )
@@ -52,6 +54,8 @@ type LocalClient interface {
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
 	Content(ctx context.Context, in *ContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ContentChunk], error)
+	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 	// ProposeChangeset commits a changeset of a person or a program: `publish`,
 	// `rollback`. An error that is NOT_COMMITTED says that nothing was, and that
 	// nothing will be; after any other error the outcome is unknown.
@@ -214,9 +218,38 @@ func (c *localClient) Content(ctx context.Context, in *ContentRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentClient = grpc.ServerStreamingClient[ContentChunk]
 
+func (c *localClient) RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateCAResponse)
+	err := c.cc.Invoke(ctx, Local_RotateCA_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[4], Local_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupClient = grpc.ServerStreamingClient[BackupChunk]
+
 func (c *localClient) ProposeChangeset(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ProposeChangesetRequest, ProposeChangesetResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[4], Local_ProposeChangeset_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[5], Local_ProposeChangeset_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +262,7 @@ type Local_ProposeChangesetClient = grpc.ClientStreamingClient[ProposeChangesetR
 
 func (c *localClient) ReadTree(ctx context.Context, in *ReadTreeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadTreeResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[5], Local_ReadTree_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[6], Local_ReadTree_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -264,6 +297,8 @@ type LocalServer interface {
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
 	Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error
+	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
 	// ProposeChangeset commits a changeset of a person or a program: `publish`,
 	// `rollback`. An error that is NOT_COMMITTED says that nothing was, and that
 	// nothing will be; after any other error the outcome is unknown.
@@ -312,6 +347,12 @@ func (UnimplementedLocalServer) RemoveNode(context.Context, *RemoveNodeRequest) 
 }
 func (UnimplementedLocalServer) Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error {
 	return status.Error(codes.Unimplemented, "method Content not implemented")
+}
+func (UnimplementedLocalServer) RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateCA not implemented")
+}
+func (UnimplementedLocalServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedLocalServer) ProposeChangeset(grpc.ClientStreamingServer[ProposeChangesetRequest, ProposeChangesetResponse]) error {
 	return status.Error(codes.Unimplemented, "method ProposeChangeset not implemented")
@@ -510,6 +551,35 @@ func _Local_Content_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentServer = grpc.ServerStreamingServer[ContentChunk]
 
+func _Local_RotateCA_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateCARequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).RotateCA(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_RotateCA_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).RotateCA(ctx, req.(*RotateCARequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Local_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupServer = grpc.ServerStreamingServer[BackupChunk]
+
 func _Local_ProposeChangeset_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(LocalServer).ProposeChangeset(&grpc.GenericServerStream[ProposeChangesetRequest, ProposeChangesetResponse]{ServerStream: stream})
 }
@@ -563,6 +633,10 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RemoveNode",
 			Handler:    _Local_RemoveNode_Handler,
 		},
+		{
+			MethodName: "RotateCA",
+			Handler:    _Local_RotateCA_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -583,6 +657,11 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Content",
 			Handler:       _Local_Content_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _Local_Backup_Handler,
 			ServerStreams: true,
 		},
 		{
