@@ -46,6 +46,8 @@ type Member struct {
 	Address string // host:port, a hint
 	Store   string // uuid of its blob store
 	Role    Role
+	Wish    Role   // the role that an operator chose; "": the cluster decides
+	Witness bool   // it has no tree: it holds the log and the content
 	Joined  int64  // Unix nanoseconds
 	Epoch   uint64 // of the announcement of Address; the greater wins
 	Format  uint32 // newest format of the log that it said to understand; 0: the first

@@ -42,6 +42,7 @@ type localService struct {
 	dial    dialer
 	peers   *peers
 	trees   *treeSet
+	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
 	blobs   *recentBlobs
 	carrier *carrier
 	// proposals goes to the log, and counts.
@@ -100,49 +101,6 @@ func (s *localService) explain(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) && !s.log.Quorum() {
 		return cluster.ErrNoQuorum
 	}
-	return err
-}
-
-// RemoveNode removes a member by name or id.
-func (s *localService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) (*pb.RemoveNodeResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, doWithin)
-	defer cancel()
-	var id cluster.NodeID
-	for _, m := range s.log.Members() {
-		if m.Name == req.GetNode() || string(m.ID) == req.GetNode() {
-			id = m.ID
-		}
-	}
-	if id == "" {
-		return nil, status.Errorf(codes.NotFound, "no member is called %q: see `gatesync members`", req.GetNode())
-	}
-	for {
-		err := s.askLeader(ctx, &pb.RemoveMemberRequest{Id: string(id)})
-		var notLeader *cluster.NotLeaderError
-		switch {
-		case err == nil:
-			return &pb.RemoveNodeResponse{Id: string(id)}, nil
-		case !errors.As(err, &notLeader) && !errors.Is(err, cluster.ErrNoQuorum):
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, s.explain(ctx.Err())
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-func (s *localService) askLeader(ctx context.Context, req *pb.RemoveMemberRequest) error {
-	leader, ok := s.log.Leader()
-	if !ok {
-		return cluster.ErrNoQuorum
-	}
-	conn, err := s.dial.Dial(ctx, leader)
-	if err != nil {
-		return err
-	}
-	_, err = pb.NewClusterClient(conn).RemoveMember(ctx, req)
 	return err
 }
 
@@ -243,7 +201,7 @@ func named(m cluster.Member, names []string) bool {
 
 func (s *localService) waitOne(ctx context.Context, id cluster.NodeID, rev manifest.Revision) error {
 	if id == s.self {
-		_, err := s.trees.waitApplied(ctx, rev)
+		_, err := s.applied(ctx, rev)
 		return err
 	}
 	conn, err := s.dial.Dial(ctx, id)

@@ -70,6 +70,8 @@ type Node struct {
 	trees     *treeSet
 	counted   *countedLog
 	carrier   *carrier
+	keeper    *keeper
+	steering  *steering
 	local     net.Listener // nil on a visit
 	localSrv  *grpc.Server
 	web       *web.Server                     // nil where switched off
@@ -90,6 +92,7 @@ func Open(cfg config.Config, o Options) (*Node, error) {
 	if n.slog == nil {
 		n.slog = slog.New(slog.DiscardHandler)
 	}
+	n.slog = steady(n.slog)
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -136,7 +139,7 @@ func (n *Node) open() (err error) {
 	n.instances = transport.NewInstances(n.file.Node, instance, n.seen.runs(), n.seen.poke)
 	n.server, err = transport.Listen(transport.Config{
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
-		Resolve: n.book.address, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
 		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
 		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
 	})
@@ -145,7 +148,7 @@ func (n *Node) open() (err error) {
 	}
 	n.log, err = raftstore.Open(raftstore.Config{
 		Dir: n.dir.raft(), ID: n.file.Node, Stream: n.server.Raft(), Log: n.slog,
-		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning,
+		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
 		FirstSequence: n.file.incarnation().Number() << 40,
 	})
 	if err != nil {
@@ -162,6 +165,10 @@ func (n *Node) open() (err error) {
 	}
 	return n.openDoors()
 }
+
+// logReserve is what the log leaves free: an eighth of what content leaves, so
+// that metadata still goes on where content no longer fits.
+func logReserve(cfg config.Config) int64 { return max(1, int64(cfg.FreeReserve)/8) }
 
 // announceAddress compares where this node is with where it last said to be.
 func (n *Node) announceAddress() error {
@@ -189,18 +196,36 @@ func (n *Node) announceAddress() error {
 
 // self is what is true of this node.
 func (n *Node) self() cluster.Member {
-	return cluster.Member{ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch, Format: raftstore.Newest}
+	return cluster.Member{
+		ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch,
+		Format: raftstore.Newest, Witness: n.witness(),
+	}
 }
+
+// witness tells whether this node has no tree: it holds the log and the content.
+func (n *Node) witness() bool { return len(n.cfg.Trees) == 0 }
 
 // wire connects the parts with each other.
 func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
-		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached,
+		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
+		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
+	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
+	n.steering = &steering{
+		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
+		policy: raftstore.Policy{Wanted: n.cfg.Voters, Reap: n.cfg.ReapAfter.Std()},
+	}
+	n.push.Observe(fallback.Observer{
+		Caller: func(ctx context.Context) cluster.NodeID { id, _ := transport.Peer(ctx); return id },
+		Refused: func(peer cluster.NodeID, what string, why error) {
+			n.server.Refusals().Note(string(peer), what, why)
+		},
+	})
 	n.push.Register(n.server.GRPC())
 	n.registerCluster()
 }
@@ -216,7 +241,7 @@ func (n *Node) openDoors() (err error) {
 	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(transport.StatusServerOptions()...)
+	n.localSrv = grpc.NewServer(append(transport.StatusServerOptions(), grpc.ConnectionTimeout(10*time.Second))...)
 	n.registerLocal()
 	return nil
 }
@@ -278,7 +303,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 	leader, _ := n.log.Leader()
 	applied := manifest.Revision(0)
 	if !n.opts.DryRun { // trees that do not run do not answer
-		applied = n.trees.applied(ctx)
+		applied = n.applied(ctx)
 	}
 	issuer, _ := n.identity.Issuer()
 	term, through, last := n.log.Extent()
@@ -287,5 +312,24 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
+		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(),
 	}
+}
+
+// applied is the revision that all trees have applied; a witness applies one by
+// holding its content.
+func (n *Node) applied(ctx context.Context) manifest.Revision {
+	if n.witness() {
+		return n.keeper.content()
+	}
+	return n.trees.applied(ctx)
+}
+
+// waitApplied waits until it is at least rev.
+func (n *Node) waitApplied(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) {
+	if n.witness() {
+		err := n.keeper.waitContent(ctx, rev)
+		return n.keeper.content(), err
+	}
+	return n.trees.waitApplied(ctx, rev)
 }

@@ -131,6 +131,9 @@ func (s *Syncer) apply(ctx context.Context, steps []Step) {
 	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps))}
 	for i, st := range steps {
 		a.jobs[i] = &job{step: st}
+		if err := fit(st); err != nil {
+			a.jobs[i].end(StepFailed, err)
+		}
 	}
 	g, done, err := s.root.borrow()
 	if err == nil {
@@ -153,6 +156,15 @@ func (s *Syncer) apply(ctx context.Context, steps []Step) {
 		a.step(j)
 	}
 	a.finish()
+}
+
+// fit is the last look at what comes from elsewhere before the disk sees it:
+// the machine and the loop refuse what fails here.
+func fit(st Step) error {
+	if err := st.New.Entry.ValidateAt(st.Path); err != nil {
+		return fmt.Errorf("not done, no tree can hold it: %w", err)
+	}
+	return nil
 }
 
 // step does what a job says to the tree.
@@ -178,6 +190,8 @@ func (a *applier) step(j *job) {
 // failed ends a job by an error of the file system or the store.
 func (a *applier) failed(j *job, err error) {
 	switch {
+	case errors.Is(err, unix.EROFS):
+		j.end(StepNoRoom, fmt.Errorf("%s is read-only: remount it writable, and it goes on by itself (%w)", a.fs.Path(), unix.EROFS))
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, blob.ErrNoRoom):
 		j.end(StepNoRoom, err)
 	case errors.Is(err, vfs.ErrWriter), errors.Is(err, errOvertaken), errors.Is(err, errRestless):

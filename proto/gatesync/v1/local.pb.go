@@ -1406,7 +1406,8 @@ func (x *ResolveResponse) GetResolved() uint64 {
 
 type RemoveNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`    // name or id
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1447,13 @@ func (x *RemoveNodeRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *RemoveNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RemoveNodeResponse struct {
@@ -1588,6 +1596,206 @@ func (x *ContentChunk) GetData() []byte {
 	return nil
 }
 
+type NodeRoleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`    // name or id
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`    // voter, nonvoter; empty: the cluster decides again
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum, or content is missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRoleRequest) Reset() {
+	*x = NodeRoleRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRoleRequest) ProtoMessage() {}
+
+func (x *NodeRoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRoleRequest.ProtoReflect.Descriptor instead.
+func (*NodeRoleRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NodeRoleRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeRoleRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *NodeRoleRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type NodeRoleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRoleResponse) Reset() {
+	*x = NodeRoleResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRoleResponse) ProtoMessage() {}
+
+func (x *NodeRoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRoleResponse.ProtoReflect.Descriptor instead.
+func (*NodeRoleResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NodeRoleResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TransferLeaderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderRequest) Reset() {
+	*x = TransferLeaderRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderRequest) ProtoMessage() {}
+
+func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TransferLeaderRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type TransferLeaderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderResponse) Reset() {
+	*x = TransferLeaderResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderResponse) ProtoMessage() {}
+
+func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TransferLeaderResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TransferLeaderResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type RotateCARequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Finish        bool                   `protobuf:"varint,1,opt,name=finish,proto3" json:"finish,omitempty"` // drop the old CA, although members that are down may still need it
@@ -1597,7 +1805,7 @@ type RotateCARequest struct {
 
 func (x *RotateCARequest) Reset() {
 	*x = RotateCARequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1817,7 @@ func (x *RotateCARequest) String() string {
 func (*RotateCARequest) ProtoMessage() {}
 
 func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1830,7 @@ func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
 func (*RotateCARequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{26}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RotateCARequest) GetFinish() bool {
@@ -1642,7 +1850,7 @@ type RotateCAResponse struct {
 
 func (x *RotateCAResponse) Reset() {
 	*x = RotateCAResponse{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1862,7 @@ func (x *RotateCAResponse) String() string {
 func (*RotateCAResponse) ProtoMessage() {}
 
 func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1875,7 @@ func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
 func (*RotateCAResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{27}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RotateCAResponse) GetFrom() string {
@@ -1692,7 +1900,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1704,7 +1912,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1717,7 +1925,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{32}
 }
 
 // BackupChunk is a run of bytes of the backup's file.
@@ -1730,7 +1938,7 @@ type BackupChunk struct {
 
 func (x *BackupChunk) Reset() {
 	*x = BackupChunk{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1950,7 @@ func (x *BackupChunk) String() string {
 func (*BackupChunk) ProtoMessage() {}
 
 func (x *BackupChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1963,7 @@ func (x *BackupChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
 func (*BackupChunk) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *BackupChunk) GetData() []byte {
@@ -1781,7 +1989,7 @@ type ProposeChangesetRequest struct {
 
 func (x *ProposeChangesetRequest) Reset() {
 	*x = ProposeChangesetRequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	mi := &file_gatesync_v1_local_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +2001,7 @@ func (x *ProposeChangesetRequest) String() string {
 func (*ProposeChangesetRequest) ProtoMessage() {}
 
 func (x *ProposeChangesetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	mi := &file_gatesync_v1_local_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +2014,7 @@ func (x *ProposeChangesetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeChangesetRequest.ProtoReflect.Descriptor instead.
 func (*ProposeChangesetRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{30}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProposeChangesetRequest) GetOf() isProposeChangesetRequest_Of {
@@ -1877,7 +2085,7 @@ type ProposalHeader struct {
 
 func (x *ProposalHeader) Reset() {
 	*x = ProposalHeader{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	mi := &file_gatesync_v1_local_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1889,7 +2097,7 @@ func (x *ProposalHeader) String() string {
 func (*ProposalHeader) ProtoMessage() {}
 
 func (x *ProposalHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	mi := &file_gatesync_v1_local_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1902,7 +2110,7 @@ func (x *ProposalHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalHeader.ProtoReflect.Descriptor instead.
 func (*ProposalHeader) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{31}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProposalHeader) GetTree() string {
@@ -1945,7 +2153,7 @@ type ProposalChanges struct {
 
 func (x *ProposalChanges) Reset() {
 	*x = ProposalChanges{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	mi := &file_gatesync_v1_local_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2165,7 @@ func (x *ProposalChanges) String() string {
 func (*ProposalChanges) ProtoMessage() {}
 
 func (x *ProposalChanges) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	mi := &file_gatesync_v1_local_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2178,7 @@ func (x *ProposalChanges) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalChanges.ProtoReflect.Descriptor instead.
 func (*ProposalChanges) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{32}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProposalChanges) GetChanges() []*Change {
@@ -1993,7 +2201,7 @@ type ProposalContent struct {
 
 func (x *ProposalContent) Reset() {
 	*x = ProposalContent{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	mi := &file_gatesync_v1_local_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2005,7 +2213,7 @@ func (x *ProposalContent) String() string {
 func (*ProposalContent) ProtoMessage() {}
 
 func (x *ProposalContent) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	mi := &file_gatesync_v1_local_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2018,7 +2226,7 @@ func (x *ProposalContent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposalContent.ProtoReflect.Descriptor instead.
 func (*ProposalContent) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{33}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProposalContent) GetChange() uint32 {
@@ -2052,7 +2260,7 @@ type ProposeChangesetResponse struct {
 
 func (x *ProposeChangesetResponse) Reset() {
 	*x = ProposeChangesetResponse{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[34]
+	mi := &file_gatesync_v1_local_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2272,7 @@ func (x *ProposeChangesetResponse) String() string {
 func (*ProposeChangesetResponse) ProtoMessage() {}
 
 func (x *ProposeChangesetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[34]
+	mi := &file_gatesync_v1_local_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2285,7 @@ func (x *ProposeChangesetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeChangesetResponse.ProtoReflect.Descriptor instead.
 func (*ProposeChangesetResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{34}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProposeChangesetResponse) GetResult() *Result {
@@ -2108,7 +2316,7 @@ type ReadTreeRequest struct {
 
 func (x *ReadTreeRequest) Reset() {
 	*x = ReadTreeRequest{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[35]
+	mi := &file_gatesync_v1_local_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2328,7 @@ func (x *ReadTreeRequest) String() string {
 func (*ReadTreeRequest) ProtoMessage() {}
 
 func (x *ReadTreeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[35]
+	mi := &file_gatesync_v1_local_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2341,7 @@ func (x *ReadTreeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadTreeRequest.ProtoReflect.Descriptor instead.
 func (*ReadTreeRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{35}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadTreeRequest) GetTree() string {
@@ -2174,7 +2382,7 @@ type ReadTreeResponse struct {
 
 func (x *ReadTreeResponse) Reset() {
 	*x = ReadTreeResponse{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[36]
+	mi := &file_gatesync_v1_local_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2394,7 @@ func (x *ReadTreeResponse) String() string {
 func (*ReadTreeResponse) ProtoMessage() {}
 
 func (x *ReadTreeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[36]
+	mi := &file_gatesync_v1_local_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2407,7 @@ func (x *ReadTreeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadTreeResponse.ProtoReflect.Descriptor instead.
 func (*ReadTreeResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{36}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadTreeResponse) GetRevision() uint64 {
@@ -2226,7 +2434,7 @@ type TreeNode struct {
 
 func (x *TreeNode) Reset() {
 	*x = TreeNode{}
-	mi := &file_gatesync_v1_local_proto_msgTypes[37]
+	mi := &file_gatesync_v1_local_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2446,7 @@ func (x *TreeNode) String() string {
 func (*TreeNode) ProtoMessage() {}
 
 func (x *TreeNode) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_local_proto_msgTypes[37]
+	mi := &file_gatesync_v1_local_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2459,7 @@ func (x *TreeNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeNode.ProtoReflect.Descriptor instead.
 func (*TreeNode) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{37}
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *TreeNode) GetPath() []byte {
@@ -2368,16 +2576,28 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x04tree\x18\x02 \x01(\tR\x04tree\x12\x14\n" +
 	"\x05paths\x18\x03 \x03(\fR\x05paths\"-\n" +
 	"\x0fResolveResponse\x12\x1a\n" +
-	"\bresolved\x18\x01 \x01(\x04R\bresolved\"'\n" +
+	"\bresolved\x18\x01 \x01(\x04R\bresolved\"=\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"$\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"$\n" +
 	"\x12RemoveNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"D\n" +
 	"\x0eContentRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bconflict\x18\x02 \x01(\tR\bconflict\"\"\n" +
 	"\fContentChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\")\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"O\n" +
+	"\x0fNodeRoleRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\"\n" +
+	"\x10NodeRoleResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"+\n" +
+	"\x15TransferLeaderRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"<\n" +
+	"\x16TransferLeaderResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\")\n" +
 	"\x0fRotateCARequest\x12\x16\n" +
 	"\x06finish\x18\x01 \x01(\bR\x06finish\"6\n" +
 	"\x10RotateCAResponse\x12\x12\n" +
@@ -2416,7 +2636,7 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x05nodes\x18\x02 \x03(\v2\x15.gatesync.v1.TreeNodeR\x05nodes\"E\n" +
 	"\bTreeNode\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12%\n" +
-	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node2\x9e\b\n" +
+	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node2\xc2\t\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -2430,6 +2650,8 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"RemoveNode\x12\x1e.gatesync.v1.RemoveNodeRequest\x1a\x1f.gatesync.v1.RemoveNodeResponse\x12C\n" +
 	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12G\n" +
+	"\bNodeRole\x12\x1c.gatesync.v1.NodeRoleRequest\x1a\x1d.gatesync.v1.NodeRoleResponse\x12Y\n" +
+	"\x0eTransferLeader\x12\".gatesync.v1.TransferLeaderRequest\x1a#.gatesync.v1.TransferLeaderResponse\x12G\n" +
 	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponse\x12@\n" +
 	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01\x12a\n" +
 	"\x10ProposeChangeset\x12$.gatesync.v1.ProposeChangesetRequest\x1a%.gatesync.v1.ProposeChangesetResponse(\x01\x12I\n" +
@@ -2447,7 +2669,7 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_gatesync_v1_local_proto_goTypes = []any{
 	(*StatusRequest)(nil),            // 0: gatesync.v1.StatusRequest
 	(*StatusResponse)(nil),           // 1: gatesync.v1.StatusResponse
@@ -2475,23 +2697,27 @@ var file_gatesync_v1_local_proto_goTypes = []any{
 	(*RemoveNodeResponse)(nil),       // 23: gatesync.v1.RemoveNodeResponse
 	(*ContentRequest)(nil),           // 24: gatesync.v1.ContentRequest
 	(*ContentChunk)(nil),             // 25: gatesync.v1.ContentChunk
-	(*RotateCARequest)(nil),          // 26: gatesync.v1.RotateCARequest
-	(*RotateCAResponse)(nil),         // 27: gatesync.v1.RotateCAResponse
-	(*BackupRequest)(nil),            // 28: gatesync.v1.BackupRequest
-	(*BackupChunk)(nil),              // 29: gatesync.v1.BackupChunk
-	(*ProposeChangesetRequest)(nil),  // 30: gatesync.v1.ProposeChangesetRequest
-	(*ProposalHeader)(nil),           // 31: gatesync.v1.ProposalHeader
-	(*ProposalChanges)(nil),          // 32: gatesync.v1.ProposalChanges
-	(*ProposalContent)(nil),          // 33: gatesync.v1.ProposalContent
-	(*ProposeChangesetResponse)(nil), // 34: gatesync.v1.ProposeChangesetResponse
-	(*ReadTreeRequest)(nil),          // 35: gatesync.v1.ReadTreeRequest
-	(*ReadTreeResponse)(nil),         // 36: gatesync.v1.ReadTreeResponse
-	(*TreeNode)(nil),                 // 37: gatesync.v1.TreeNode
-	(*Entry)(nil),                    // 38: gatesync.v1.Entry
-	(*Change)(nil),                   // 39: gatesync.v1.Change
-	(*Result)(nil),                   // 40: gatesync.v1.Result
-	(*Node)(nil),                     // 41: gatesync.v1.Node
-	(*Commit)(nil),                   // 42: gatesync.v1.Commit
+	(*NodeRoleRequest)(nil),          // 26: gatesync.v1.NodeRoleRequest
+	(*NodeRoleResponse)(nil),         // 27: gatesync.v1.NodeRoleResponse
+	(*TransferLeaderRequest)(nil),    // 28: gatesync.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),   // 29: gatesync.v1.TransferLeaderResponse
+	(*RotateCARequest)(nil),          // 30: gatesync.v1.RotateCARequest
+	(*RotateCAResponse)(nil),         // 31: gatesync.v1.RotateCAResponse
+	(*BackupRequest)(nil),            // 32: gatesync.v1.BackupRequest
+	(*BackupChunk)(nil),              // 33: gatesync.v1.BackupChunk
+	(*ProposeChangesetRequest)(nil),  // 34: gatesync.v1.ProposeChangesetRequest
+	(*ProposalHeader)(nil),           // 35: gatesync.v1.ProposalHeader
+	(*ProposalChanges)(nil),          // 36: gatesync.v1.ProposalChanges
+	(*ProposalContent)(nil),          // 37: gatesync.v1.ProposalContent
+	(*ProposeChangesetResponse)(nil), // 38: gatesync.v1.ProposeChangesetResponse
+	(*ReadTreeRequest)(nil),          // 39: gatesync.v1.ReadTreeRequest
+	(*ReadTreeResponse)(nil),         // 40: gatesync.v1.ReadTreeResponse
+	(*TreeNode)(nil),                 // 41: gatesync.v1.TreeNode
+	(*Entry)(nil),                    // 42: gatesync.v1.Entry
+	(*Change)(nil),                   // 43: gatesync.v1.Change
+	(*Result)(nil),                   // 44: gatesync.v1.Result
+	(*Node)(nil),                     // 45: gatesync.v1.Node
+	(*Commit)(nil),                   // 46: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -2500,16 +2726,16 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	38, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	42, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
-	31, // 9: gatesync.v1.ProposeChangesetRequest.header:type_name -> gatesync.v1.ProposalHeader
-	32, // 10: gatesync.v1.ProposeChangesetRequest.changes:type_name -> gatesync.v1.ProposalChanges
-	33, // 11: gatesync.v1.ProposeChangesetRequest.content:type_name -> gatesync.v1.ProposalContent
-	39, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
-	40, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
-	37, // 14: gatesync.v1.ReadTreeResponse.nodes:type_name -> gatesync.v1.TreeNode
-	41, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
+	35, // 9: gatesync.v1.ProposeChangesetRequest.header:type_name -> gatesync.v1.ProposalHeader
+	36, // 10: gatesync.v1.ProposeChangesetRequest.changes:type_name -> gatesync.v1.ProposalChanges
+	37, // 11: gatesync.v1.ProposeChangesetRequest.content:type_name -> gatesync.v1.ProposalContent
+	43, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
+	44, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
+	41, // 14: gatesync.v1.ReadTreeResponse.nodes:type_name -> gatesync.v1.TreeNode
+	45, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
 	0,  // 16: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
 	2,  // 17: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
 	4,  // 18: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
@@ -2521,27 +2747,31 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	20, // 24: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
 	22, // 25: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
 	24, // 26: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
-	26, // 27: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
-	28, // 28: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
-	30, // 29: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
-	35, // 30: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
-	1,  // 31: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 32: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 33: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 34: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 35: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	42, // 36: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 37: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 38: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 39: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 40: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 41: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	27, // 42: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
-	29, // 43: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
-	34, // 44: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
-	36, // 45: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
-	31, // [31:46] is the sub-list for method output_type
-	16, // [16:31] is the sub-list for method input_type
+	26, // 27: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
+	28, // 28: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
+	30, // 29: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	32, // 30: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
+	34, // 31: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
+	39, // 32: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
+	1,  // 33: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 34: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 35: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 36: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 37: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	46, // 38: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 39: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 40: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 41: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 42: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 43: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 44: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
+	29, // 45: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
+	31, // 46: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	33, // 47: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	38, // 48: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
+	40, // 49: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
+	33, // [33:50] is the sub-list for method output_type
+	16, // [16:33] is the sub-list for method input_type
 	16, // [16:16] is the sub-list for extension type_name
 	16, // [16:16] is the sub-list for extension extendee
 	0,  // [0:16] is the sub-list for field type_name
@@ -2563,7 +2793,7 @@ func file_gatesync_v1_local_proto_init() {
 		(*VerifyEvent_Progress)(nil),
 		(*VerifyEvent_Summary)(nil),
 	}
-	file_gatesync_v1_local_proto_msgTypes[30].OneofWrappers = []any{
+	file_gatesync_v1_local_proto_msgTypes[34].OneofWrappers = []any{
 		(*ProposeChangesetRequest_Header)(nil),
 		(*ProposeChangesetRequest_Changes)(nil),
 		(*ProposeChangesetRequest_Content)(nil),
@@ -2574,7 +2804,7 @@ func file_gatesync_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

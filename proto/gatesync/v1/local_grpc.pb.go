@@ -30,6 +30,8 @@ const (
 	Local_Resolve_FullMethodName          = "/gatesync.v1.Local/Resolve"
 	Local_RemoveNode_FullMethodName       = "/gatesync.v1.Local/RemoveNode"
 	Local_Content_FullMethodName          = "/gatesync.v1.Local/Content"
+	Local_NodeRole_FullMethodName         = "/gatesync.v1.Local/NodeRole"
+	Local_TransferLeader_FullMethodName   = "/gatesync.v1.Local/TransferLeader"
 	Local_RotateCA_FullMethodName         = "/gatesync.v1.Local/RotateCA"
 	Local_Backup_FullMethodName           = "/gatesync.v1.Local/Backup"
 	Local_ProposeChangeset_FullMethodName = "/gatesync.v1.Local/ProposeChangeset"
@@ -54,6 +56,8 @@ type LocalClient interface {
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
 	Content(ctx context.Context, in *ContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ContentChunk], error)
+	NodeRole(ctx context.Context, in *NodeRoleRequest, opts ...grpc.CallOption) (*NodeRoleResponse, error)
+	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
 	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
 	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 	// ProposeChangeset commits a changeset of a person or a program: `publish`,
@@ -218,6 +222,26 @@ func (c *localClient) Content(ctx context.Context, in *ContentRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentClient = grpc.ServerStreamingClient[ContentChunk]
 
+func (c *localClient) NodeRole(ctx context.Context, in *NodeRoleRequest, opts ...grpc.CallOption) (*NodeRoleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeRoleResponse)
+	err := c.cc.Invoke(ctx, Local_NodeRole_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localClient) TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferLeaderResponse)
+	err := c.cc.Invoke(ctx, Local_TransferLeader_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *localClient) RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RotateCAResponse)
@@ -297,6 +321,8 @@ type LocalServer interface {
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
 	Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error
+	NodeRole(context.Context, *NodeRoleRequest) (*NodeRoleResponse, error)
+	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
 	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
 	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
 	// ProposeChangeset commits a changeset of a person or a program: `publish`,
@@ -347,6 +373,12 @@ func (UnimplementedLocalServer) RemoveNode(context.Context, *RemoveNodeRequest) 
 }
 func (UnimplementedLocalServer) Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error {
 	return status.Error(codes.Unimplemented, "method Content not implemented")
+}
+func (UnimplementedLocalServer) NodeRole(context.Context, *NodeRoleRequest) (*NodeRoleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NodeRole not implemented")
+}
+func (UnimplementedLocalServer) TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TransferLeader not implemented")
 }
 func (UnimplementedLocalServer) RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateCA not implemented")
@@ -551,6 +583,42 @@ func _Local_Content_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentServer = grpc.ServerStreamingServer[ContentChunk]
 
+func _Local_NodeRole_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NodeRoleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).NodeRole(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_NodeRole_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).NodeRole(ctx, req.(*NodeRoleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Local_TransferLeader_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferLeaderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).TransferLeader(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_TransferLeader_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).TransferLeader(ctx, req.(*TransferLeaderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Local_RotateCA_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RotateCARequest)
 	if err := dec(in); err != nil {
@@ -632,6 +700,14 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemoveNode",
 			Handler:    _Local_RemoveNode_Handler,
+		},
+		{
+			MethodName: "NodeRole",
+			Handler:    _Local_NodeRole_Handler,
+		},
+		{
+			MethodName: "TransferLeader",
+			Handler:    _Local_TransferLeader_Handler,
 		},
 		{
 			MethodName: "RotateCA",
