@@ -38,7 +38,7 @@ type clusterService struct {
 	log     clusterLog
 	peers   *peers
 	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
-	caPEM   func() []byte
+	life    time.Duration                                                               // of certificates
 	now     func() time.Time
 }
 
@@ -68,6 +68,10 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if f := req.GetCommand().GetFormat(); f == 0 || f > raftstore.Newest || req.GetCommand().GetDo() == nil {
+		// It would be refused by every machine; the log is spared it.
+		return nil, status.Errorf(codes.InvalidArgument, "%s proposes a command of format %d that this version does not know", caller, f)
+	}
 	if err := allowed(caller, req.GetCommand()); err != nil {
 		return nil, err
 	}
@@ -87,15 +91,14 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 	var author string
 	switch {
-	case cmd.GetFormat() != raftstore.Format || cmd.GetDo() == nil:
-		// It would be refused by every machine; the log is spared it.
-		return status.Errorf(codes.InvalidArgument, "%s proposes a command of format %d that this version does not know", caller, cmd.GetFormat())
 	case cmd.GetPropose() != nil:
 		author = cmd.GetPropose().GetId().GetNode()
 	case cmd.GetPutMember() != nil:
 		author = cmd.GetPutMember().GetMember().GetId()
 	case cmd.GetInitCluster() != nil:
 		return status.Error(codes.InvalidArgument, "a cluster is begun once")
+	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil:
+		return status.Error(codes.PermissionDenied, "that is the leader's to decide")
 	default:
 		return nil
 	}
@@ -122,19 +125,19 @@ func (s *clusterService) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.R
 }
 
 func (s *clusterService) sign(id cluster.NodeID, csrDER []byte) (*pb.RenewResponse, error) {
-	clusterID, caCert, caKey := s.log.Cluster()
-	if len(caKey) == 0 {
-		return nil, status.Error(codes.FailedPrecondition, "this member has no CA key (an own PKI, or its log is not read yet)")
+	ca, trusted, err := signing(s.log, s.life)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	for _, m := range s.log.Members() {
 		if m.ID != id {
 			continue
 		}
-		cert, err := transport.SignNode(caCert, caKey, csrDER, clusterID, id, m.Name, s.now())
+		cert, err := ca.Sign(csrDER, id, m.Name, s.now())
 		if err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "sign: %v", err)
 		}
-		return &pb.RenewResponse{CertPem: cert, CaPem: s.caPEM()}, nil
+		return &pb.RenewResponse{CertPem: cert, CaPem: trusted}, nil
 	}
 	return nil, cluster.ErrNotMember
 }

@@ -41,6 +41,7 @@ type peers struct {
 	strangers func() bool
 	now       func() time.Time
 	log       *slog.Logger
+	reached   func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -149,6 +150,9 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 			p.book.hear(m, !p.alive(m.ID), strangers)
 		}
 	}
+	if p.reached != nil {
+		p.reached(from, s.GetLogTerm(), s.GetLogApplied())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.of(from)
@@ -226,7 +230,7 @@ func toMessages(members []cluster.Member) []*pb.Member {
 }
 
 func toMessage(m cluster.Member) *pb.Member {
-	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch}
+	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format}
 }
 
 func fromMessages(members []*pb.Member) []cluster.Member {
@@ -234,7 +238,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(),
 		}
 	}
 	return out

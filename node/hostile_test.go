@@ -65,7 +65,7 @@ func (b *besieged) dial(t *testing.T) *grpc.ClientConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, _, err := transport.DialAs(testContext(t), b.address(), id, b.file.Cluster)
+	conn, _, err := transport.DialAs(testContext(t), b.address(), id, b.file.Cluster, transport.Instance{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,7 +98,7 @@ func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string,
 	}
 	req := &pb.JoinRequest{
 		TokenId: tok.ID, Secret: tok.Secret, NodeId: string(j.Node), Name: cfg.Name, Address: addr, Store: store,
-		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Format, RootClusters: clusters,
+		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Newest, RootClusters: clusters,
 	}
 	for _, t := range cfg.Trees {
 		req.Trees = append(req.Trees, t.Name)

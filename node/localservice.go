@@ -25,8 +25,10 @@ type localLog interface {
 	proposer
 	revisions
 	watcher
+	authority
 	Barrier(ctx context.Context) error
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+	Freeze() *raftstore.Frozen
 }
 
 // localService answers the command line on this machine. Who may open the
@@ -42,6 +44,9 @@ type localService struct {
 	blobs    *recentBlobs
 	identity *transport.Identity
 	status   func(ctx context.Context) (Status, error)
+	certs    func() []caMember
+	// name and version are of the node, for what it signs.
+	name, version string
 }
 
 // Status tells how this node sees the cluster and itself.

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"sync"
 
@@ -14,6 +15,9 @@ import (
 type peerConn struct {
 	*tls.Conn
 	peer cluster.NodeID // "" for a joiner
+	// What the other end has shown, to be judged again when the CAs change.
+	presented []*x509.Certificate
+	usage     x509.ExtKeyUsage
 
 	mu      sync.Mutex
 	closed  bool

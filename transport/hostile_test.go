@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,7 +139,7 @@ func TestRemovedMemberIsCutInTheMiddleOfAWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.remove("n-2")
-	s1.Recheck()
+	s1.Prune()
 	if _, err := gone.Recv(); err == nil { // silent, and cut nevertheless
 		t.Error("the removed member's stream goes on")
 	}
@@ -152,37 +153,31 @@ func TestRemovedMemberIsCutInTheMiddleOfAWord(t *testing.T) {
 	if r, err := stays.Recv(); err != nil || r.GetBatch() != 8 {
 		t.Errorf("the other member's stream: %v %v", r, err)
 	}
-	if len(s1.peers.known()) != 0 {
-		t.Errorf("a connection to the removed member is kept")
-	}
 }
 
-func TestConnectionEndsWithItsCertificate(t *testing.T) {
+// The server's clock judges, not the wall's.
+func TestCertificatesAreJudgedByTheClock(t *testing.T) {
 	ca, b := newTestCA(t), newBook()
-	_, l := loggedNode(t, ca, b, func(c *Config) { // a clock that is near the end
-		end := time.Now().Add(nodeLife)
-		begun := time.Now()
-		c.Now = func() time.Time { return end.Add(-2 * time.Second).Add(time.Since(begun)) }
-		c.Identity = mustLoad(t, ca.issue(t, "n-1", time.Now().Add(nodeLife/2)))
+	now := time.Now()
+	var clock atomic.Int64
+	_, l := loggedNode(t, ca, b, func(c *Config) {
+		c.Now = func() time.Time { return now.Add(time.Duration(clock.Load())) }
 	})
-	id := ca.identity(t, "n-2")
 	addr, _ := b.resolve("n-1")
-	d := dialer{clusterID: ca.id, identity: id, timeout: 10 * time.Second}
-	// The caller's own look at the callee's certificate is not what is tested.
-	conf := clientConfig(protoRaft)
-	conf.Certificates = []tls.Certificate{id.now.Load().cert}
-	c, g, err := shake(testContext(t), d.timeout, addr, "", conf)
-	if err != nil || g.Verdict != verdictOK {
-		t.Fatal(g, err)
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
-	if _, err := c.Read(make([]byte, 1)); err == nil || isTimeout(err) {
-		t.Errorf("the connection outlives its certificate: %v", err)
-	}
-	for range 3 {
-		if _, g, err := shake(testContext(t), d.timeout, addr, "", conf); err != nil || g.Verdict != verdictClock {
-			t.Errorf("expired: %q, %v", g.Verdict, err)
+	conf := clientConfig(protoGRPC)
+	conf.Certificates = []tls.Certificate{ca.identity(t, "n-2").now.Load().cert}
+	for _, c := range []struct {
+		off  time.Duration
+		want verdict
+	}{{0, verdictOK}, {2 * nodeLife, verdictClock}, {-2 * nodeBackdate, verdictClock}, {nodeLife - time.Hour, verdictOK}} {
+		clock.Store(int64(c.off))
+		conn, g, err := shake(testContext(t), 10*time.Second, addr, "", conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+		if g.Verdict != c.want {
+			t.Errorf("a clock that is off by %s: %q, want %q", c.off, g.Verdict, c.want)
 		}
 	}
 	l.once(t, "connection: clock", "n-2")
@@ -352,7 +347,7 @@ func TestBombsAreRefused(t *testing.T) {
 	addr, _ := b.resolve("n-1")
 	id := ca.identity(t, "n-2")
 	ctx := testContext(t)
-	cc, _, err := DialAs(ctx, addr, id, ca.id)
+	cc, _, err := DialAs(ctx, addr, id, ca.id, Instance{})
 	if err != nil {
 		t.Fatal(err)
 	}

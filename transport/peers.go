@@ -31,17 +31,6 @@ func (s *Server) Dial(ctx context.Context, id cluster.NodeID) (*grpc.ClientConn,
 // Forget closes the connection to a node that was removed, if there is one.
 func (s *Server) Forget(id cluster.NodeID) { s.peers.forget(id) }
 
-// Recheck cuts the connections, in both directions, of everybody whom
-// Config.Member refuses by now: call it when the membership has changed.
-func (s *Server) Recheck() {
-	s.admitted.cut(s.cfg.Member)
-	for _, id := range s.peers.known() {
-		if !s.cfg.Member(id) {
-			s.peers.forget(id)
-		}
-	}
-}
-
 // connect makes one identified connection to a member.
 func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (*peerConn, string, error) {
 	select {
@@ -53,11 +42,11 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 	if !ok {
 		return nil, "", &UnknownAddressError{Node: id}
 	}
-	d := dialer{clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout}
-	c, _, err := d.dial(ctx, addr, proto, id)
+	c, _, err := s.dialer().dial(ctx, addr, proto, id)
 	switch {
 	case err == nil:
 		s.cfg.Found(id, addr)
+		s.live.add(c)
 	case elsewhere(err):
 		s.cfg.Failed(id, addr)
 	}
@@ -75,6 +64,20 @@ func elsewhere(err error) bool {
 	)
 	return !errors.Is(err, context.Canceled) &&
 		(errors.As(err, &unreachable) || errors.As(err, &mismatch) || errors.As(err, &foreign) || errors.As(err, &wrong))
+}
+
+func (s *Server) dialer() dialer {
+	return dialer{
+		clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout,
+		formats: s.cfg.Formats, self: s.cfg.Instance, instances: s.cfg.Instances, refused: s.cfg.Refused,
+	}
+}
+
+// DialAddr connects to an address, whichever member of the cluster is there;
+// the answer says which. The connection is open when it returns; the caller
+// closes it.
+func (s *Server) DialAddr(ctx context.Context, addr string) (*grpc.ClientConn, cluster.NodeID, error) {
+	return s.dialer().open(ctx, addr)
 }
 
 // peers are the connections to members.
@@ -168,15 +171,6 @@ func (p *peers) forget(id cluster.NodeID) {
 	if l != nil {
 		_ = l.cc.Close()
 	}
-}
-
-func (p *peers) known() (ids []cluster.NodeID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for id := range p.links {
-		ids = append(ids, id)
-	}
-	return ids
 }
 
 func (p *peers) close() {

@@ -37,7 +37,18 @@ type Config struct {
 	// Lookup finds a node by the common name of its certificate, with an own
 	// PKI whose certificates hold no gatesync URI. May be nil otherwise.
 	Lookup func(name string) (cluster.NodeID, bool)
-	Log    *slog.Logger // nil: silent
+	// Formats keeps nodes apart that do not understand each other's log. The
+	// zero value lets everybody through.
+	Formats Formats
+	// Instance is this run of this node; Instances judges those of the others
+	// (nil: nobody does).
+	Instance  Instance
+	Instances *Instances
+	// Refused is told what a member says of this very node: an
+	// *IncarnationError where the cluster has a newer incarnation, a *TwinError
+	// or a *WentBackError. May be nil; must not block.
+	Refused func(error)
+	Log     *slog.Logger // nil: silent
 	// Now is the clock that certificates are judged by; nil: the system's.
 	Now func() time.Time
 
@@ -60,6 +71,7 @@ type Server struct {
 	admitted admitted
 	refusals *Refusals
 	peers    peers
+	live     liveConns // of members, in both directions
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -254,7 +266,8 @@ func (s *Server) admit(raw net.Conn) {
 	_ = raw.SetDeadline(deadline)
 	from := hostOf(raw)
 	m := s.cfg.Identity.now.Load()
-	c := tls.Server(raw, serverConfig(m))
+	var is Instance
+	c := tls.Server(raw, serverConfig(m, &is))
 	if err := c.HandshakeContext(ctx); err != nil {
 		s.refusals.Note(from, "handshake", err)
 		_ = raw.Close()
@@ -262,7 +275,7 @@ func (s *Server) admit(raw net.Conn) {
 	}
 	cs := c.ConnectionState()
 	to := &peerConn{Conn: c}
-	v := verdictOK
+	v, other := verdictOK, ""
 	var err error
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
@@ -275,11 +288,15 @@ func (s *Server) admit(raw net.Conn) {
 		}
 	case protoGRPC, protoRaft:
 		v, err = s.judge(to, raw.RemoteAddr().String(), m, cs.PeerCertificates)
+		if v == verdictOK {
+			v, other = s.judgeRun(to, is, raw)
+		}
 	default:
 		_ = raw.Close()
 		return
 	}
-	g := greeting{Verdict: v, Clock: s.cfg.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self}
+	g := greeting{Verdict: v, Clock: s.cfg.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self, Instance: s.cfg.Instance, Other: other}
+	s.cfg.Formats.tell(&g)
 	if werr := writeGreeting(c, g); werr != nil || v != verdictOK {
 		if v != verdictOK {
 			if to.peer != "" {
@@ -292,17 +309,19 @@ func (s *Server) admit(raw net.Conn) {
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
+	to.presented, to.usage = cs.PeerCertificates, x509.ExtKeyUsageClientAuth
 	if cs.NegotiatedProtocol != protoJoin {
 		s.admitted.add(to, cs.NegotiatedProtocol)
-		if !s.cfg.Member(to.peer) { // removed in between; Recheck has missed it
-			_ = to.Close()
-			return
-		}
 	}
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
 		s.toJoin.deliver(ctx, to)
 	case protoGRPC:
+		s.live.add(to)
+		if !s.cfg.Member(to.peer) { // removed in between; Prune has missed it
+			_ = to.Close()
+			return
+		}
 		s.toGRPC.deliver(ctx, to)
 	case protoRaft:
 		s.raft.deliver(ctx, to)
@@ -317,21 +336,40 @@ func (s *Server) judge(c *peerConn, addr string, m *material, presented []*x509.
 		return verdictWrongCluster, err
 	}
 	c.peer = id
-	now := s.cfg.Now()
-	if err := dates(addr, nameOf(chain[0]), chain, now, time.Time{}); err != nil {
+	if err := dates(addr, nameOf(chain[0]), chain, s.cfg.Now(), time.Time{}); err != nil {
 		return verdictClock, err
 	}
 	if id == "" || !s.cfg.Member(id) {
 		return verdictNotMember, cluster.ErrNotMember
 	}
-	c.endWith(chain, now)
 	return verdictOK, nil
 }
 
-// serverConfig asks members for a certificate and joiners for none. The
+// judgeRun says whether a member's very run may come in.
+func (s *Server) judgeRun(to *peerConn, is Instance, raw net.Conn) (v verdict, other string) {
+	ours, theirs := s.cfg.Instance.incarnation(), is.incarnation()
+	switch {
+	case theirs < ours:
+		return verdictOlder, ""
+	case theirs > ours:
+		if s.cfg.Refused != nil {
+			s.cfg.Refused(&IncarnationError{Addr: raw.RemoteAddr().String(), Ours: ours, Theirs: theirs})
+		}
+		return verdictNewer, ""
+	case s.cfg.Instances == nil:
+		return verdictOK, ""
+	}
+	v, other, leave := s.cfg.Instances.admit(to.peer, is, raw)
+	if leave != nil {
+		to.whenClosed(leave)
+	}
+	return v, other
+}
+
+// serverConfig notes the caller's instance in is and asks members for a certificate and joiners for none. The
 // certificate itself is judged after the handshake, which has proved that the
 // caller holds its key, so that the caller can be told why it is refused.
-func serverConfig(m *material) *tls.Config {
+func serverConfig(m *material, is *Instance) *tls.Config {
 	conf := func(cert tls.Certificate, auth tls.ClientAuthType, protos ...string) *tls.Config {
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: auth, NextProtos: protos,
@@ -343,6 +381,7 @@ func serverConfig(m *material) *tls.Config {
 		if len(hello.SupportedProtos) == 0 {
 			return nil, errors.New("the caller does not say which protocol it wants")
 		}
+		*is = parseInstance(hello.SupportedProtos)
 		if slices.Contains(hello.SupportedProtos, protoJoin) {
 			return conf(m.full, tls.NoClientCert, protoJoin), nil
 		}

@@ -2,6 +2,9 @@ package cli
 
 import (
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +17,8 @@ func (a *app) runCmd() *cobra.Command {
 		Use:   "run",
 		Short: "Run the daemon",
 		Long: `Run the daemon in the foreground until SIGTERM or SIGINT; it then stops
-cleanly within five seconds. It logs to standard error.
+cleanly within five seconds. It logs to standard error. SIGHUP makes it read
+certificates of an own PKI anew at once; otherwise it looks once a minute.
 
 Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between.`,
 		Example: `  gatesync run --data-dir /var/lib/gatesync
@@ -42,13 +46,32 @@ Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between
 		if err != nil {
 			return err
 		}
-		n, err := node.Open(cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log)})
-		if err != nil {
-			return err
-		}
-		return n.Run(cmd.Context())
+		reload := make(chan struct{}, 1)
+		defer onHangup(reload)()
+		return node.Serve(cmd.Context(), cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log), Reload: reload})
 	}
 	return cmd
+}
+
+// onHangup puts a token into ch at each SIGHUP, until the function that it
+// returns is called.
+func onHangup(ch chan<- struct{}) (stop func()) {
+	hup, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hup {
+			select {
+			case ch <- struct{}{}:
+			default: // it was asked already
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(hup)
+		<-done
+	}
 }
 
 // logger is where the daemon logs. The settings were validated.

@@ -30,6 +30,8 @@ const (
 	Local_Resolve_FullMethodName    = "/gatesync.v1.Local/Resolve"
 	Local_RemoveNode_FullMethodName = "/gatesync.v1.Local/RemoveNode"
 	Local_Content_FullMethodName    = "/gatesync.v1.Local/Content"
+	Local_RotateCA_FullMethodName   = "/gatesync.v1.Local/RotateCA"
+	Local_Backup_FullMethodName     = "/gatesync.v1.Local/Backup"
 )
 
 // LocalClient is the client API for Local service.
@@ -50,6 +52,8 @@ type LocalClient interface {
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
 	Content(ctx context.Context, in *ContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ContentChunk], error)
+	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 }
 
 type localClient struct {
@@ -206,6 +210,35 @@ func (c *localClient) Content(ctx context.Context, in *ContentRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentClient = grpc.ServerStreamingClient[ContentChunk]
 
+func (c *localClient) RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateCAResponse)
+	err := c.cc.Invoke(ctx, Local_RotateCA_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[4], Local_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupClient = grpc.ServerStreamingClient[BackupChunk]
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -224,6 +257,8 @@ type LocalServer interface {
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
 	Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error
+	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -266,6 +301,12 @@ func (UnimplementedLocalServer) RemoveNode(context.Context, *RemoveNodeRequest) 
 }
 func (UnimplementedLocalServer) Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error {
 	return status.Error(codes.Unimplemented, "method Content not implemented")
+}
+func (UnimplementedLocalServer) RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateCA not implemented")
+}
+func (UnimplementedLocalServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -458,6 +499,35 @@ func _Local_Content_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentServer = grpc.ServerStreamingServer[ContentChunk]
 
+func _Local_RotateCA_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateCARequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).RotateCA(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_RotateCA_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).RotateCA(ctx, req.(*RotateCARequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Local_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupServer = grpc.ServerStreamingServer[BackupChunk]
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -493,6 +563,10 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RemoveNode",
 			Handler:    _Local_RemoveNode_Handler,
 		},
+		{
+			MethodName: "RotateCA",
+			Handler:    _Local_RotateCA_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -513,6 +587,11 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Content",
 			Handler:       _Local_Content_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _Local_Backup_Handler,
 			ServerStreams: true,
 		},
 	},

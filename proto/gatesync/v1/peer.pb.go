@@ -138,7 +138,12 @@ type NodeState struct {
 	Leader        string                 `protobuf:"bytes,9,opt,name=leader,proto3" json:"leader,omitempty"` // id, as known here
 	Raft          bool                   `protobuf:"varint,10,opt,name=raft,proto3" json:"raft,omitempty"`   // takes part in Raft right now
 	Trees         []*TreeState           `protobuf:"bytes,11,rep,name=trees,proto3" json:"trees,omitempty"`
-	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"` // a one-shot resync: answers now, will be gone soon
+	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"`                             // a one-shot resync: answers now, will be gone soon
+	Trusts        []string               `protobuf:"bytes,41,rep,name=trusts,proto3" json:"trusts,omitempty"`                            // fingerprints of the CAs whose certificates are accepted here
+	Issuer        string                 `protobuf:"bytes,42,opt,name=issuer,proto3" json:"issuer,omitempty"`                            // fingerprint of the CA that this node's certificate leads to
+	LogTerm       uint64                 `protobuf:"varint,30,opt,name=log_term,json=logTerm,proto3" json:"log_term,omitempty"`          // the log knows this term, and …
+	LogApplied    uint64                 `protobuf:"varint,31,opt,name=log_applied,json=logApplied,proto3" json:"log_applied,omitempty"` // … holds at least what it has applied: it never goes back behind them
+	LogLast       uint64                 `protobuf:"varint,32,opt,name=log_last,json=logLast,proto3" json:"log_last,omitempty"`          // index of its last entry
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +260,41 @@ func (x *NodeState) GetVisit() bool {
 		return x.Visit
 	}
 	return false
+}
+
+func (x *NodeState) GetTrusts() []string {
+	if x != nil {
+		return x.Trusts
+	}
+	return nil
+}
+
+func (x *NodeState) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *NodeState) GetLogTerm() uint64 {
+	if x != nil {
+		return x.LogTerm
+	}
+	return 0
+}
+
+func (x *NodeState) GetLogApplied() uint64 {
+	if x != nil {
+		return x.LogApplied
+	}
+	return 0
+}
+
+func (x *NodeState) GetLogLast() uint64 {
+	if x != nil {
+		return x.LogLast
+	}
+	return 0
 }
 
 type TreeState struct {
@@ -1075,7 +1115,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xc3\x02\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xca\x03\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1090,7 +1130,13 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x04raft\x18\n" +
 	" \x01(\bR\x04raft\x12,\n" +
 	"\x05trees\x18\v \x03(\v2\x16.gatesync.v1.TreeStateR\x05trees\x12\x14\n" +
-	"\x05visit\x18\f \x01(\bR\x05visit\"k\n" +
+	"\x05visit\x18\f \x01(\bR\x05visit\x12\x16\n" +
+	"\x06trusts\x18) \x03(\tR\x06trusts\x12\x16\n" +
+	"\x06issuer\x18* \x01(\tR\x06issuer\x12\x19\n" +
+	"\blog_term\x18\x1e \x01(\x04R\alogTerm\x12\x1f\n" +
+	"\vlog_applied\x18\x1f \x01(\x04R\n" +
+	"logApplied\x12\x19\n" +
+	"\blog_last\x18  \x01(\x04R\alogLast\"k\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
