@@ -47,7 +47,8 @@ fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
 
 soak: soak-fuzz ## the long forms of the tests that search
 
-soak-fuzz: ## all fuzz targets, a minute each
+soak-fuzz: ## all fuzz targets, a minute each, and a million bad messages
+	GATESYNC_SOAK=1m go test -tags $(TAGS) -count=1 -run 'Hostile' ./node
 	$(MAKE) fuzz FUZZTIME=1m
 
 bench: ## the figures, beside the peers that this machine has
