@@ -37,9 +37,11 @@ type peers struct {
 	dial    dialer
 	book    *book
 	state   func(context.Context) *pb.NodeState
-	// strangers tells that the log is not read: who is a member is not known.
+	// strangers tells that the log is not read: who is a member is not known;
+	// nil: it always is.
 	strangers func() bool
 	now       func() time.Time
+	started   time.Time // of this daemon: it has heard nothing before
 	log       *slog.Logger
 	reached   func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 
@@ -138,7 +140,7 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
 		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
 	}
-	strangers := p.strangers()
+	strangers := p.strangers != nil && p.strangers()
 	for _, m := range fromMessages(members) {
 		switch m.ID {
 		case p.self: // nobody knows better than this node
@@ -204,6 +206,19 @@ func (p *peers) last(id cluster.NodeID) (h heard, alive bool) {
 	return h, id == p.self || !h.at.IsZero() && p.now().Sub(h.at) <= aliveFor
 }
 
+// deadSince tells since when a member has been silent, as far as is known here;
+// zero while it is alive.
+func (p *peers) deadSince(id cluster.NodeID) time.Time {
+	h, alive := p.last(id)
+	switch {
+	case alive:
+		return time.Time{}
+	case h.at.IsZero():
+		return p.started
+	}
+	return h.at
+}
+
 // alive is last without the details.
 func (p *peers) alive(id cluster.NodeID) bool {
 	_, alive := p.last(id)
@@ -230,7 +245,10 @@ func toMessages(members []cluster.Member) []*pb.Member {
 }
 
 func toMessage(m cluster.Member) *pb.Member {
-	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format}
+	return &pb.Member{
+		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness,
+	}
 }
 
 func fromMessages(members []*pb.Member) []cluster.Member {
@@ -238,7 +256,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(), Witness: m.GetWitness(),
 		}
 	}
 	return out

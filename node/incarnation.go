@@ -126,7 +126,7 @@ func (f *nodeFile) takeOver(to cluster.Incarnation) {
 			if t.KeepFrom == 0 {
 				t.KeepFrom = t.Generation
 			}
-			t.Generation++
+			t.Generation = max(t.Generation, uint64(to))
 		}
 	}
 }

@@ -70,6 +70,8 @@ type Node struct {
 	trees     *treeSet
 	counted   *countedLog
 	carrier   *carrier
+	keeper    *keeper
+	steering  *steering
 	local     net.Listener // nil on a visit
 	localSrv  *grpc.Server
 	web       *web.Server                     // nil where switched off
@@ -189,14 +191,20 @@ func (n *Node) announceAddress() error {
 
 // self is what is true of this node.
 func (n *Node) self() cluster.Member {
-	return cluster.Member{ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch, Format: raftstore.Newest}
+	return cluster.Member{
+		ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch,
+		Format: raftstore.Newest, Witness: n.witness(),
+	}
 }
+
+// witness tells whether this node has no tree: it holds the log and the content.
+func (n *Node) witness() bool { return len(n.cfg.Trees) == 0 }
 
 // wire connects the parts with each other.
 func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
-		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached,
+		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
 		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
@@ -208,6 +216,11 @@ func (n *Node) wire() {
 			n.server.Refusals().Note(string(peer), what, why)
 		},
 	})
+	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
+	n.steering = &steering{
+		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
+		policy: raftstore.Policy{Wanted: n.cfg.Voters, Reap: n.cfg.ReapAfter.Std()},
+	}
 	n.push.Register(n.server.GRPC())
 	n.registerCluster()
 }
@@ -285,7 +298,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 	leader, _ := n.log.Leader()
 	applied := manifest.Revision(0)
 	if !n.opts.DryRun { // trees that do not run do not answer
-		applied = n.trees.applied(ctx)
+		applied = n.applied(ctx)
 	}
 	issuer, _ := n.identity.Issuer()
 	term, through, last := n.log.Extent()
@@ -294,5 +307,24 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
+		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(),
 	}
+}
+
+// applied is the revision that all trees have applied; a witness applies one by
+// holding its content.
+func (n *Node) applied(ctx context.Context) manifest.Revision {
+	if n.witness() {
+		return n.keeper.content()
+	}
+	return n.trees.applied(ctx)
+}
+
+// waitApplied waits until it is at least rev.
+func (n *Node) waitApplied(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) {
+	if n.witness() {
+		err := n.keeper.waitContent(ctx, rev)
+		return n.keeper.content(), err
+	}
+	return n.trees.waitApplied(ctx, rev)
 }

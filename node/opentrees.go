@@ -93,6 +93,7 @@ func (n *Node) agree(ctx context.Context, name string) (treeFile, error) {
 	if f, ok := n.treeFileOf(name); ok {
 		mine = f
 	}
+	said := false
 	for {
 		for _, t := range n.log.Trees() {
 			if t.Name != name {
@@ -110,6 +111,10 @@ func (n *Node) agree(ctx context.Context, name string) (treeFile, error) {
 			err = n.putTree(ctx, mine)
 		}
 		if err != nil {
+			if mine.Returned && n.caughtUp() && !said {
+				said = true
+				n.slog.Warn("the recovered cluster does not know a tree of this node, which leaves it alone: to have it again, add it to gatesync.yaml of another member first", "tree", name)
+			}
 			n.slog.Debug("cannot add the tree to the cluster yet", "tree", name, "err", err)
 			select {
 			case <-ctx.Done():

@@ -127,6 +127,9 @@ func (r *Recovery) Do() (Recovered, error) {
 	if alive := r.Facts.led(); len(alive) > 0 {
 		return Recovered{}, &AliveError{Names: alive}
 	}
+	if r.Facts.alone() {
+		return Recovered{}, errors.New("this node is the only voter already and needs nobody else: start its daemon")
+	}
 	next := max(r.file.incarnation(), r.log.Machine.Incarnation()).Next()
 	begin := &pb.BeginIncarnation{Incarnation: uint64(next)}
 	if err := r.log.Machine.Begin(begin, string(r.file.Node), time.Now().UnixNano()); err != nil {

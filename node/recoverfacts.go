@@ -100,6 +100,11 @@ func (f *RecoveryFacts) led() (names []string) {
 	return names
 }
 
+// alone tells whether this node is the only voter as it is.
+func (f *RecoveryFacts) alone() bool {
+	return f.Voter && !slices.ContainsFunc(f.Members, func(m RecoveryMember) bool { return m.Voter })
+}
+
 // Newer lists the members that answer and whose log goes further than this
 // node's.
 func (f *RecoveryFacts) Newer() (names []string) {

@@ -41,9 +41,15 @@ func (s *state) beginIncarnation(b *pb.BeginIncarnation, now int64) *pb.Outcome 
 	s.sessions = make(map[string]*session)
 	s.parts = nil
 	for _, t := range s.trees {
-		t.info = &pb.PutTree{Name: t.info.GetName(), Id: t.info.GetId(), Generation: t.info.GetGeneration() + 1}
+		t.info = s.generation(t.info, t.info.GetId())
 	}
 	return done()
+}
+
+// generation is a tree's as of this life: a root of any other life, be it
+// another one of the same number, has another generation.
+func (s *state) generation(p *pb.PutTree, id string) *pb.PutTree {
+	return &pb.PutTree{Name: p.GetName(), Id: id, Generation: max(p.GetGeneration(), uint64(s.incarnation))}
 }
 
 // found makes the founder the only member.

@@ -94,6 +94,8 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.initCluster(do.InitCluster)
 	case *pb.Command_TrimHistory:
 		return m.trimHistory(do.TrimHistory)
+	case *pb.Command_SetRole:
+		return m.setRole(do.SetRole)
 	case *pb.Command_SetFormat:
 		return m.setFormat(do.SetFormat)
 	case *pb.Command_PutAuthority:

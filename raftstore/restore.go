@@ -165,6 +165,9 @@ func (r *restoring) addMember(m *pb.Member) error {
 	if o := r.admissible(m); o != nil {
 		return errors.New(o.GetMessage())
 	}
+	if !validWish(m.GetWish()) {
+		return fmt.Errorf("member %q with the unknown role %q", m.GetId(), m.GetWish())
+	}
 	r.members[m.GetId()] = m
 	return nil
 }

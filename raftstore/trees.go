@@ -70,7 +70,7 @@ func (s *state) putTree(p *pb.PutTree) *pb.Outcome {
 		return refuse(CodeTooLarge, "the cluster has %d trees already", len(s.trees))
 	}
 	if !ok {
-		s.trees[p.GetName()] = &tree{info: putTreeOf(p, p.GetId()), nodes: manifest.New()}
+		s.trees[p.GetName()] = &tree{info: s.generation(p, p.GetId()), nodes: manifest.New()}
 		return done()
 	}
 	if p.GetGeneration() > t.info.GetGeneration() {

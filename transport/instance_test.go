@@ -63,11 +63,14 @@ func TestTwoRunsOfOneNode(t *testing.T) {
 		t.Error("the connection of the run that may be gone stays open")
 	}
 	gone()
-	claim(restarted, verdictOK) // it is alive
+	_, gone = claim(restarted, verdictOK) // it is alive
+	claim(twin, verdictWait)
+	now = now.Add(contestFor)
 	claim(twin, verdictTwin)
 
 	late := Instance{Start: 4, Nonce: "late", Term: 3, Last: 20}
 	claim(late, verdictWait)
+	gone() // its connection was cut
 	now = now.Add(contestFor)
 	claim(late, verdictOK) // the other did not come back
 	claim(restarted, verdictPast)

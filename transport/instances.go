@@ -40,10 +40,9 @@ type Instances struct {
 // runs is the latest run of one member, and who contests it.
 type runs struct {
 	Known
-	open       map[net.Conn]struct{} // accepted from it
-	contester  string                // nonce of the run that claims its identity
-	contested  time.Time
-	stillThere string // nonce of a contester that it has survived
+	open      map[net.Conn]struct{} // accepted from it
+	contester string                // nonce of the run that claims its identity
+	contested time.Time
 }
 
 // NewInstances begins with what was remembered. changed may be nil.
@@ -146,13 +145,13 @@ func (i *Instances) judge(id cluster.NodeID, is Instance, addr string) (v verdic
 		i.known[id] = &runs{Known: Known{Instance: is, Addr: addr}, open: map[net.Conn]struct{}{}}
 		return verdictOK, "", true, nil
 	case is.Nonce == r.Nonce:
-		if r.contester != "" { // it is alive
-			r.stillThere, r.contester = r.contester, ""
-		}
 		return verdictOK, "", false, nil
 	case is.Start <= r.Start || is.incarnation() < r.incarnation():
 		return verdictPast, r.Addr, false, nil
 	case is.Last < r.ReachedIndex || is.Term < r.ReachedTerm:
+		if len(r.open) > 0 {
+			return verdictTwin, r.Addr, false, nil // and so it went back
+		}
 		return verdictWentBack, r.Addr, false, nil
 	}
 	v, cut = i.contest(r, is.Nonce)
@@ -160,7 +159,7 @@ func (i *Instances) judge(id cluster.NodeID, is Instance, addr string) (v verdic
 		return v, r.Addr, false, cut
 	}
 	r.Instance, r.Addr = is, addr
-	r.contester, r.stillThere, r.open = "", "", map[net.Conn]struct{}{}
+	r.contester, r.open = "", map[net.Conn]struct{}{}
 	return verdictOK, "", true, nil
 }
 
@@ -169,20 +168,24 @@ func (i *Instances) judge(id cluster.NodeID, is Instance, addr string) (v verdic
 // connections, as a rule; where not, they are cut here, and one that lives
 // comes back at once.
 func (i *Instances) contest(r *runs, nonce string) (v verdict, cut []net.Conn) {
-	switch {
-	case r.contester == nonce:
-		if i.now().Sub(r.contested) < contestFor {
-			return verdictWait, nil
-		}
-		return verdictOK, nil // the old one did not come back
-	case len(r.open) == 0:
+	if r.contester != nonce && i.now().Sub(r.contested) >= contestFor {
+		r.contester = "" // an earlier contest, which is over
+	}
+	if len(r.open) == 0 && r.contester == "" {
 		return verdictOK, nil
-	case r.stillThere == nonce:
-		return verdictTwin, nil
 	}
-	for c := range r.open {
-		cut = append(cut, c)
+	if r.contester != nonce {
+		for c := range r.open {
+			cut = append(cut, c)
+		}
+		r.contester, r.contested = nonce, i.now()
+		return verdictWait, cut
 	}
-	r.contester, r.contested = nonce, i.now()
-	return verdictWait, cut
+	switch {
+	case i.now().Sub(r.contested) < contestFor:
+		return verdictWait, nil
+	case len(r.open) > 0:
+		return verdictTwin, nil // it came back
+	}
+	return verdictOK, nil
 }
