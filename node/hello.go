@@ -37,8 +37,7 @@ type peers struct {
 	dial    dialer
 	book    *book
 	state   func(context.Context) *pb.NodeState
-	// strangers tells that the log is not read: who is a member is not known;
-	// nil: it always is.
+	// strangers tells that the log is not read: who is a member is not known.
 	strangers func() bool
 	now       func() time.Time
 	started   time.Time // of this daemon: it has heard nothing before
@@ -140,7 +139,7 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
 		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
 	}
-	strangers := p.strangers != nil && p.strangers()
+	strangers := p.strangers()
 	for _, m := range fromMessages(members) {
 		switch m.ID {
 		case p.self: // nobody knows better than this node

@@ -44,15 +44,8 @@ func (n *Node) followMembers(ctx context.Context) error {
 	var last []cluster.Member
 	for {
 		if all := n.log.Members(); !slices.Equal(all, last) || n.members.Load() == nil || !n.members.Load().whole {
-			changed := !slices.Equal(all, last)
 			last = all
-			was := n.members.Load()
 			n.takeMembers(all)
-			// Once the log is read, who is no member is known; until then a
-			// certificate was enough.
-			if changed || n.members.Load().whole && (was == nil || !was.whole) {
-				n.server.Prune()
-			}
 		}
 		select {
 		case <-ctx.Done():
@@ -68,6 +61,7 @@ func (n *Node) takeMembers(all []cluster.Member) {
 		set.ids[m.ID], set.byName[m.Name] = true, m.ID
 	}
 	n.members.Store(set)
+	n.server.Prune() // whoever was removed is cut off in the middle of a word
 	n.book.learn(all...)
 	if set.whole {
 		n.book.keep(func(id cluster.NodeID) bool { return set.ids[id] || id == n.file.Node })

@@ -123,9 +123,6 @@ func TestLagAgainstOracle(t *testing.T) {
 			}
 			l.see(rev, now)
 			applied = manifest.Revision(rapid.Uint64Range(uint64(applied), uint64(rev)).Draw(rt, "applied"))
-			if rapid.Bool().Draw(rt, "forget") {
-				l.forget(applied)
-			}
 			want := time.Duration(0)
 			if at, behind := seen[applied+1]; behind {
 				want = now.Sub(at)

@@ -140,8 +140,8 @@ func (k *rootKeeper) inspect(root vfs.FS) error {
 	return inspectMarker(b, k.want, k.since)
 }
 
-// inspectMarker compares a marker's text with what it should say; those from
-// generation since on are our own.
+// inspectMarker compares a marker's text with what it should say; since is the
+// oldest generation of this life of the cluster.
 func inspectMarker(b []byte, want marker, since uint64) error {
 	var m marker
 	if err := json.Unmarshal(b, &m); err != nil {
@@ -278,6 +278,9 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			said = ""
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
 			s.watcher.reset(found.gen.fs.Path())
+			if found.fresh {
+				s.floor.Store(0) // nothing counts any more that was agreed on
+			}
 			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside})
 			s.scanner.request("")
 			continue

@@ -1,7 +1,9 @@
 package transport
 
 import (
+	"crypto/x509"
 	"sync"
+	"time"
 
 	"github.com/gatesync/gatesync/cluster"
 )
@@ -62,4 +64,18 @@ func (a *admitted) remove(key admittedKey, c *peerConn) {
 	if a.of[key] = kept; len(kept) == 0 {
 		delete(a.of, key)
 	}
+}
+
+// endWith closes c when the first certificate of its chain ends: a node that
+// has renewed its own connects again, one that has not is told why it may not.
+func (c *peerConn) endWith(chain []*x509.Certificate, now time.Time) {
+	if len(chain) == 0 {
+		return
+	}
+	end := chain[0].NotAfter
+	for _, cert := range chain {
+		end = earlier(end, cert.NotAfter)
+	}
+	t := time.AfterFunc(end.Sub(now), func() { _ = c.Close() })
+	c.whenClosed(func() { t.Stop() })
 }

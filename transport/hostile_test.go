@@ -153,6 +153,40 @@ func TestRemovedMemberIsCutInTheMiddleOfAWord(t *testing.T) {
 	if r, err := stays.Recv(); err != nil || r.GetBatch() != 8 {
 		t.Errorf("the other member's stream: %v %v", r, err)
 	}
+	if len(s1.peers.known()) != 0 {
+		t.Errorf("a connection to the removed member is kept")
+	}
+}
+
+func TestConnectionEndsWithItsCertificate(t *testing.T) {
+	ca, b := newTestCA(t), newBook()
+	_, l := loggedNode(t, ca, b, func(c *Config) { // a clock that is near the end
+		end := time.Now().Add(nodeLife)
+		begun := time.Now()
+		c.Now = func() time.Time { return end.Add(-2 * time.Second).Add(time.Since(begun)) }
+		c.Identity = mustLoad(t, ca.issue(t, "n-1", time.Now().Add(nodeLife/2)))
+	})
+	id := ca.identity(t, "n-2")
+	addr, _ := b.resolve("n-1")
+	d := dialer{clusterID: ca.id, identity: id, timeout: 10 * time.Second}
+	// The caller's own look at the callee's certificate is not what is tested.
+	conf := clientConfig(protoRaft)
+	conf.Certificates = []tls.Certificate{id.now.Load().cert}
+	c, g, err := shake(testContext(t), d.timeout, addr, "", conf)
+	if err != nil || g.Verdict != verdictOK {
+		t.Fatal(g, err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
+	if _, err := c.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+		t.Errorf("the connection outlives its certificate: %v", err)
+	}
+	for range 3 {
+		if _, g, err := shake(testContext(t), d.timeout, addr, "", conf); err != nil || g.Verdict != verdictClock {
+			t.Errorf("expired: %q, %v", g.Verdict, err)
+		}
+	}
+	l.once(t, "connection: clock", "n-2")
 }
 
 // The server's clock judges, not the wall's.

@@ -49,7 +49,6 @@ func (l *streamLayer) deliver(ctx context.Context, c *peerConn) {
 		return
 	}
 	c.whenClosed(remove)
-	l.server.live.add(c)
 	l.handoff.deliver(ctx, &raftConn{peerConn: c, member: l.server.cfg.Member})
 }
 

@@ -312,16 +312,16 @@ func (s *Server) admit(raw net.Conn) {
 	to.presented, to.usage = cs.PeerCertificates, x509.ExtKeyUsageClientAuth
 	if cs.NegotiatedProtocol != protoJoin {
 		s.admitted.add(to, cs.NegotiatedProtocol)
-	}
-	switch cs.NegotiatedProtocol {
-	case protoJoin:
-		s.toJoin.deliver(ctx, to)
-	case protoGRPC:
 		s.live.add(to)
 		if !s.cfg.Member(to.peer) { // removed in between; Prune has missed it
 			_ = to.Close()
 			return
 		}
+	}
+	switch cs.NegotiatedProtocol {
+	case protoJoin:
+		s.toJoin.deliver(ctx, to)
+	case protoGRPC:
 		s.toGRPC.deliver(ctx, to)
 	case protoRaft:
 		s.raft.deliver(ctx, to)
@@ -336,12 +336,14 @@ func (s *Server) judge(c *peerConn, addr string, m *material, presented []*x509.
 		return verdictWrongCluster, err
 	}
 	c.peer = id
-	if err := dates(addr, nameOf(chain[0]), chain, s.cfg.Now(), time.Time{}); err != nil {
+	now := s.cfg.Now()
+	if err := dates(addr, nameOf(chain[0]), chain, now, time.Time{}); err != nil {
 		return verdictClock, err
 	}
 	if id == "" || !s.cfg.Member(id) {
 		return verdictNotMember, cluster.ErrNotMember
 	}
+	c.endWith(chain, now)
 	return verdictOK, nil
 }
 
@@ -359,9 +361,9 @@ func (s *Server) judgeRun(to *peerConn, is Instance, raw net.Conn) (v verdict, o
 	case s.cfg.Instances == nil:
 		return verdictOK, ""
 	}
-	v, other, leave := s.cfg.Instances.admit(to.peer, is, raw)
-	if leave != nil {
-		to.whenClosed(leave)
+	v, other, release := s.cfg.Instances.admit(to.peer, is, raw)
+	if release != nil {
+		to.whenClosed(release)
 	}
 	return v, other
 }
