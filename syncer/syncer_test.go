@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"context"
 	"maps"
 	"os"
 	"testing"
@@ -117,4 +118,19 @@ func TestLoneChangeIsFast(t *testing.T) {
 	if best > 100*time.Millisecond {
 		t.Errorf("the fastest change took %s", best)
 	}
+}
+
+// Who gives up waiting for the loop's answer must not meet it later: under the
+// race detector this fails where the answer is written into the asker's frame.
+func TestAnAbandonedQuestionIsAnsweredToNobody(t *testing.T) {
+	a := newBox(t, newHub(), "a").start()
+	a.write("x.xml", "one")
+	for range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		_, _ = a.s.Applied(ctx)
+		_, _ = a.s.Status(ctx)
+		cancel()
+	}
+	a.settle()
 }
