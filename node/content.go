@@ -6,8 +6,8 @@ import (
 	"github.com/gatesync/gatesync/manifest"
 )
 
-// committed is what the log says that nodes must hold.
-type committed interface {
+// contentLog is what the log says that nodes must hold.
+type contentLog interface {
 	forest
 	View(tree string) (manifest.View, bool)
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
@@ -16,7 +16,7 @@ type committed interface {
 // eachContent tells every blob that the log stands for, some more than once:
 // those of the committed manifests, then those of the retained history, the
 // newest first.
-func eachContent(log committed, tell func(manifest.BlobRef)) {
+func eachContent(log contentLog, tell func(manifest.BlobRef)) {
 	for _, info := range log.Trees() {
 		if view, ok := log.View(info.Name); ok {
 			view.Manifest.All(func(_ manifest.Path, n manifest.Node) bool {

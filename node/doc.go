@@ -6,6 +6,10 @@
 // node; Run runs it until its context ends and stops it in the reverse order;
 // Resync runs it only until its trees are current.
 //
+// A cluster whose majority is lost goes on by OpenRecovery (recover.go), one
+// that is lost as a whole by RestoreCluster. Serve is Open and Run for a daemon
+// that may have to rejoin: incarnation.go says when.
+//
 // What a node says to others stands in clusterservice.go (members; an
 // operator's calls about the membership in membercalls.go) and
 // joinserver.go (joiners), what it says to the command line on the same

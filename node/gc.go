@@ -22,7 +22,7 @@ type pastLog interface {
 	membership
 	proposer
 	revisions
-	committed
+	contentLog
 }
 
 // janitor forgets: the leader trims the history as the settings say, and every

@@ -36,6 +36,7 @@ type peers struct {
 	now     func() time.Time
 	started time.Time // of this daemon: it has heard nothing before
 	log     *slog.Logger
+	reached func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -120,6 +121,9 @@ func (p *peers) hello(ctx context.Context, id cluster.NodeID, req *pb.HelloReque
 // hear takes what a member said, in an answer or in a call of its own.
 func (p *peers) hear(s *pb.NodeState, members []*pb.Member) {
 	p.book.learn(fromMessages(members)...)
+	if p.reached != nil {
+		p.reached(cluster.NodeID(s.GetId()), s.GetLogTerm(), s.GetLogApplied())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.of(cluster.NodeID(s.GetId()))

@@ -29,7 +29,7 @@ const (
 
 // keptLog is what the keeper needs of the log.
 type keptLog interface {
-	committed
+	contentLog
 	watcher
 	Revision() manifest.Revision
 	Oldest() manifest.Revision
@@ -58,7 +58,8 @@ type keeper struct {
 	logger *slog.Logger
 
 	whole   atomic.Uint64 // all content up to this revision is durable here
-	missing atomic.Uint64 // blobs
+	missing atomic.Uint64 // blobs, when it last looked …
+	looked  atomic.Uint64 // … for the content up to this revision
 
 	mu   sync.Mutex
 	told chan struct{} // closed when whole has grown; nil while nobody waits
@@ -94,6 +95,7 @@ func (k *keeper) complete(ctx context.Context, all bool) {
 		}
 		missing := k.lacks(upTo, all)
 		k.missing.Store(uint64(len(missing)))
+		k.looked.Store(uint64(upTo))
 		if len(missing) == 0 {
 			if err := k.blobs.Flush(); err != nil {
 				k.logger.Warn("content is here but not durable; trying again", "err", err)

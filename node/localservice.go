@@ -28,6 +28,7 @@ type localLog interface {
 	authority
 	Barrier(ctx context.Context) error
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+	Freeze() *raftstore.Frozen
 }
 
 // localService answers the command line on this machine. Who may open the
@@ -45,6 +46,8 @@ type localService struct {
 	identity *transport.Identity
 	status   func(ctx context.Context) (Status, error)
 	certs    func() []caMember
+	// name and version are of the node, for what it signs.
+	name, version string
 }
 
 // Status tells how this node sees the cluster and itself.

@@ -29,7 +29,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 			Version: n.opts.Version, Started: n.started, CertificateExpires: ends,
 			CertificateDays: int(left.Hours() / 24), CertificateSoon: left < soon(ends.Sub(begins)),
 		},
-		Cluster: n.file.Cluster, Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
+		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
 		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk},
 		Carriers: []CarrierStatus{{

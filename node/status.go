@@ -5,24 +5,27 @@ import "time"
 // Status is what `status --json` prints: an interface to other programs.
 // Fields are only ever added.
 type Status struct {
-	Node     NodeStatus      `json:"node"`
-	Cluster  string          `json:"cluster"`
-	Leader   string          `json:"leader"` // id; "" when none is known
-	Quorum   bool            `json:"quorum"`
-	Revision uint64          `json:"revision"` // committed, as known here
-	CaughtUp bool            `json:"caught_up"`
-	Members  []MemberStatus  `json:"members"`
-	Trees    []TreeStatus    `json:"trees"`
-	Blobs    BlobStatus      `json:"blobs"`
-	Carriers []CarrierStatus `json:"carriers"`
-	HTTP     string          `json:"http,omitempty"`
+	Node    NodeStatus `json:"node"`
+	Cluster string     `json:"cluster"`
+	// Incarnation counts the cluster's lives: recover and restore-cluster begin
+	// the next one.
+	Incarnation uint64          `json:"incarnation"`
+	Leader      string          `json:"leader"` // id; "" when none is known
+	Quorum      bool            `json:"quorum"`
+	Revision    uint64          `json:"revision"` // committed, as known here
+	CaughtUp    bool            `json:"caught_up"`
+	Members     []MemberStatus  `json:"members"`
+	Trees       []TreeStatus    `json:"trees"`
+	Blobs       BlobStatus      `json:"blobs"`
+	Carriers    []CarrierStatus `json:"carriers"`
+	HTTP        string          `json:"http,omitempty"`
+	Format      FormatStatus    `json:"format"`
+	CA          CAStatus        `json:"ca"`
 	// Voters counts them; Tolerance is how many more of them may fail before
 	// nothing can be committed, negative where that is so already.
-	Voters      int          `json:"voters"`
-	VotersAlive int          `json:"voters_alive"`
-	Tolerance   int          `json:"tolerance"`
-	Format      FormatStatus `json:"format"`
-	CA          CAStatus     `json:"ca"`
+	Voters      int `json:"voters"`
+	VotersAlive int `json:"voters_alive"`
+	Tolerance   int `json:"tolerance"`
 }
 
 // NodeStatus is the node that answers.

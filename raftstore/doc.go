@@ -27,6 +27,9 @@
 //   - the step that NextStep proposes leaves the living voters a majority, and of
 //     the cluster's own accord never lowers how many more may fail.
 //
+// A log that no daemon uses is read by Replay, and begun anew for the cluster's
+// next incarnation by Rebegin: recover and restore-cluster are made of these.
+//
 // Package node opens the Store and serves ApplyLocal to its peers; package
 // syncer reads views and proposes through interfaces of its own. All methods
 // of Store and Machine are safe for concurrent use.

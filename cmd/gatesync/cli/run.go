@@ -55,25 +55,25 @@ have changed at once, --seed names one member's new address, on each node.`,
 		if err != nil {
 			return err
 		}
-		n, err := node.Open(cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log)})
-		if err != nil {
-			return err
-		}
-		defer onHangup(n.Reload)()
-		return n.Run(cmd.Context())
+		reload := make(chan struct{}, 1)
+		defer onHangup(reload)()
+		return node.Serve(cmd.Context(), cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log), Reload: reload})
 	}
 	return cmd
 }
 
-// onHangup calls fn at each SIGHUP, until the function that it returns is
-// called.
-func onHangup(fn func()) (stop func()) {
+// onHangup puts a token into ch at each SIGHUP, until the function that it
+// returns is called.
+func onHangup(ch chan<- struct{}) (stop func()) {
 	hup, done := make(chan os.Signal, 1), make(chan struct{})
 	signal.Notify(hup, syscall.SIGHUP)
 	go func() {
 		defer close(done)
 		for range hup {
-			fn()
+			select {
+			case ch <- struct{}{}:
+			default: // it was asked already
+			}
 		}
 	}()
 	return func() {

@@ -1892,6 +1892,87 @@ func (x *RotateCAResponse) GetTo() string {
 	return ""
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{32}
+}
+
+// BackupChunk is a run of bytes of the backup's file.
+type BackupChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *BackupChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_gatesync_v1_local_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_local_proto_rawDesc = "" +
@@ -2018,7 +2099,10 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x06finish\x18\x01 \x01(\bR\x06finish\"6\n" +
 	"\x10RotateCAResponse\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x02 \x01(\tR\x02to2\xd2\a\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\x0f\n" +
+	"\rBackupRequest\"!\n" +
+	"\vBackupChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x94\b\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -2034,7 +2118,8 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12G\n" +
 	"\bNodeRole\x12\x1c.gatesync.v1.NodeRoleRequest\x1a\x1d.gatesync.v1.NodeRoleResponse\x12Y\n" +
 	"\x0eTransferLeader\x12\".gatesync.v1.TransferLeaderRequest\x1a#.gatesync.v1.TransferLeaderResponse\x12G\n" +
-	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponse\x12@\n" +
+	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_local_proto_rawDescOnce sync.Once
@@ -2048,7 +2133,7 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_gatesync_v1_local_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 0: gatesync.v1.StatusRequest
 	(*StatusResponse)(nil),         // 1: gatesync.v1.StatusResponse
@@ -2082,8 +2167,10 @@ var file_gatesync_v1_local_proto_goTypes = []any{
 	(*TransferLeaderResponse)(nil), // 29: gatesync.v1.TransferLeaderResponse
 	(*RotateCARequest)(nil),        // 30: gatesync.v1.RotateCARequest
 	(*RotateCAResponse)(nil),       // 31: gatesync.v1.RotateCAResponse
-	(*Entry)(nil),                  // 32: gatesync.v1.Entry
-	(*Commit)(nil),                 // 33: gatesync.v1.Commit
+	(*BackupRequest)(nil),          // 32: gatesync.v1.BackupRequest
+	(*BackupChunk)(nil),            // 33: gatesync.v1.BackupChunk
+	(*Entry)(nil),                  // 34: gatesync.v1.Entry
+	(*Commit)(nil),                 // 35: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -2092,7 +2179,7 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	32, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	34, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
 	0,  // 9: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
@@ -2109,22 +2196,24 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	26, // 20: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
 	28, // 21: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
 	30, // 22: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
-	1,  // 23: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 24: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 25: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 26: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 27: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	33, // 28: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 29: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 30: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 31: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 32: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 33: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	27, // 34: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
-	29, // 35: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
-	31, // 36: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
-	23, // [23:37] is the sub-list for method output_type
-	9,  // [9:23] is the sub-list for method input_type
+	32, // 23: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
+	1,  // 24: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 25: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 26: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 27: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 28: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	35, // 29: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 30: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 31: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 32: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 33: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 34: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 35: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
+	29, // 36: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
+	31, // 37: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	33, // 38: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	24, // [24:39] is the sub-list for method output_type
+	9,  // [9:24] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -2152,7 +2241,7 @@ func file_gatesync_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
