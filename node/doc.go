@@ -10,7 +10,8 @@
 // joinserver.go (joiners), what it says to the command line on the same
 // machine in localservice.go; DialLocal is the other end of that. The
 // background work is one file per duty: hello.go (who is alive and where),
-// leader.go (Raft membership), renew.go (the certificate), gc.go (history and
+// leader.go (Raft membership), upgrade.go (the format of the log), renew.go
+// (this node's certificate), authority.go (a new CA), gc.go (history and
 // content that nobody needs any more).
 //
 // Package cmd is the only caller.

@@ -23,7 +23,10 @@
 //   - a changeset with content is accepted only with receipts from a majority
 //     of the voters at its place in the log;
 //   - a retry under the same id is a no-op with the same outcome;
-//   - an atomic changeset is applied whole or not at all.
+//   - an atomic changeset is applied whole or not at all;
+//   - what the machine does is decided by the active format in its state, never
+//     by the version of the program (format.go); a machine that does not know
+//     the active format stops.
 //
 // Package node opens the Store and serves ApplyLocal to its peers; package
 // syncer reads views and proposes through interfaces of its own. All methods
