@@ -66,7 +66,7 @@ func dialAs(t *testing.T, f transport.Files, n *node, cluster string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, _, err := transport.DialAs(t.Context(), n.addr, id, cluster)
+	conn, _, err := transport.DialAs(t.Context(), n.addr, id, cluster, transport.Instance{})
 	if err == nil {
 		_ = conn.Close()
 	}

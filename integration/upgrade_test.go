@@ -111,7 +111,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		}
 		return nil
 	})
-	first.waitFormat(1, 2, old.name) // it counts although it is down
+	first.waitFormat(1, 2, old.name)                // it counts although it is down
 	old.vars = []string{"GATESYNC_LOG_LEVEL=debug"} // Raft says it there
 	old.start()
 	c.waitVoters(3)

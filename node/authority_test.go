@@ -214,7 +214,7 @@ func TestRotateCAFinishedWithoutADeadNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = transport.DialAs(t.Context(), g[0].address(), id, s.Cluster)
+	_, _, err = transport.DialAs(t.Context(), g[0].address(), id, s.Cluster, transport.Instance{})
 	var wrong *transport.WrongClusterError
 	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "join") {
 		t.Errorf("the certificate of the old CA: %v", err)

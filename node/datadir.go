@@ -26,6 +26,7 @@ func (d dataDir) join(elem ...string) string {
 func (d dataDir) nodeFile() string           { return d.join("node.json") }
 func (d dataDir) joining() string            { return d.join("joining.json") }
 func (d dataDir) peers() string              { return d.join("peers.json") }
+func (d dataDir) seen() string               { return d.join("seen.json") }
 func (d dataDir) lockFile() string           { return d.join("lock") }
 func (d dataDir) raft() string               { return d.join("raft") }
 func (d dataDir) blobs() string              { return d.join("blobs") }
@@ -70,6 +71,11 @@ func (d dataDir) claim(cfg config.Config) (*os.File, error) {
 	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
 		return nil, err
 	}
+	return d.prepare()
+}
+
+// prepare makes the data directory if need be and takes its lock.
+func (d dataDir) prepare() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -118,6 +124,17 @@ type nodeFile struct {
 	Joiner  bool       `json:"joiner"` // came into an existing cluster
 	Adopt   bool       `json:"adopt"`  // spreads what stood in its trees
 	Trees   []treeFile `json:"trees"`
+
+	// Incarnation is the cluster's life that this node belongs to (absent: the
+	// first); YieldTo a newer one that it has heard of, until the next start.
+	Incarnation cluster.Incarnation `json:"incarnation,omitempty"`
+	YieldTo     cluster.Incarnation `json:"yield_to,omitempty"`
+	// Starts counts the starts of this data directory.
+	Starts uint64 `json:"starts,omitempty"`
+	// HasLog: the log was begun here, so that it must be there.
+	HasLog bool `json:"has_log,omitempty"`
+	// Store is the blob store that was complete last.
+	Store string `json:"store,omitempty"`
 }
 
 // treeFile is what the roots' markers must say.
@@ -130,6 +147,12 @@ type treeFile struct {
 	Made bool `json:"made"`
 	// New: the cluster has not yet taken it in.
 	New bool `json:"new,omitempty"`
+	// KeepFrom: markers and records from this generation on are this node's own
+	// (absent: of Generation alone).
+	KeepFrom uint64 `json:"keep_from,omitempty"`
+	// Returned: this node has come back into a life of the cluster that was
+	// recovered without it. What older generations left goes aside.
+	Returned bool `json:"returned,omitempty"`
 }
 
 func (f *nodeFile) tree(name string) (*treeFile, bool) {
@@ -145,6 +168,9 @@ func (d dataDir) readNode() (nodeFile, error) {
 	var f nodeFile
 	b, err := os.ReadFile(d.nodeFile())
 	if errors.Is(err, fs.ErrNotExist) {
+		if d.wasUsed() {
+			return f, &PartError{DataDir: string(d), Part: "node.json"}
+		}
 		return f, fmt.Errorf("%s holds no node: run `gatesync init` (a new cluster) or `gatesync join` (an existing one) first: %w", string(d), err)
 	}
 	if err != nil {
@@ -157,6 +183,16 @@ func (d dataDir) readNode() (nodeFile, error) {
 		return f, fmt.Errorf("%s has format %d, this program knows %d: upgrade it", d.nodeFile(), f.Format, nodeFileFormat)
 	}
 	return f, nil
+}
+
+// wasUsed tells whether a daemon has ever run on the directory, whatever is
+// left of it.
+func (d dataDir) wasUsed() bool {
+	if _, err := os.Stat(d.seen()); err == nil {
+		return true
+	}
+	records, err := filepath.Glob(d.join("trees", "*.db"))
+	return err == nil && len(records) > 0
 }
 
 // vacant refuses a directory that already holds a node.
@@ -202,9 +238,5 @@ func writeJSON(path string, v any) (err error) {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return syncDir(filepath.Dir(path))
 }

@@ -34,7 +34,9 @@ type peers struct {
 	book    *book
 	state   func(context.Context) *pb.NodeState
 	now     func() time.Time
+	started time.Time // of this daemon: it has heard nothing before
 	log     *slog.Logger
+	reached func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -119,6 +121,9 @@ func (p *peers) hello(ctx context.Context, id cluster.NodeID, req *pb.HelloReque
 // hear takes what a member said, in an answer or in a call of its own.
 func (p *peers) hear(s *pb.NodeState, members []*pb.Member) {
 	p.book.learn(fromMessages(members)...)
+	if p.reached != nil {
+		p.reached(cluster.NodeID(s.GetId()), s.GetLogTerm(), s.GetLogApplied())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.of(cluster.NodeID(s.GetId()))
@@ -161,6 +166,19 @@ func (p *peers) last(id cluster.NodeID) (h heard, alive bool) {
 	return h, id == p.self || !h.at.IsZero() && p.now().Sub(h.at) <= aliveFor
 }
 
+// deadSince tells since when a member has been silent, as far as is known here;
+// zero while it is alive.
+func (p *peers) deadSince(id cluster.NodeID) time.Time {
+	h, alive := p.last(id)
+	switch {
+	case alive:
+		return time.Time{}
+	case h.at.IsZero():
+		return p.started
+	}
+	return h.at
+}
+
 // alive is last without the details.
 func (p *peers) alive(id cluster.NodeID) bool {
 	_, alive := p.last(id)
@@ -187,7 +205,10 @@ func toMessages(members []cluster.Member) []*pb.Member {
 }
 
 func toMessage(m cluster.Member) *pb.Member {
-	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format}
+	return &pb.Member{
+		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness,
+	}
 }
 
 func fromMessages(members []*pb.Member) []cluster.Member {
@@ -195,7 +216,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(), Witness: m.GetWitness(),
 		}
 	}
 	return out

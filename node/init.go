@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -64,7 +65,7 @@ func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	if err != nil {
 		return made, fmt.Errorf("begin the cluster's log: %w", err)
 	}
-	file := nodeFile{Node: made.Node, Name: cfg.Name, Cluster: made.Cluster, Address: addr, Epoch: 1}
+	file := nodeFile{Node: made.Node, Name: cfg.Name, Cluster: made.Cluster, Address: addr, Epoch: 1, HasLog: true, Store: store}
 	for _, t := range cfg.Trees {
 		file.Trees = append(file.Trees, treeFile{Name: t.Name, ID: cluster.NewTreeID(), Generation: 1, Made: true, New: true})
 	}
@@ -102,11 +103,19 @@ func makeIdentity(cfg config.Config, made Made) (caPEM, caKey []byte, err error)
 
 // storeID makes the blob store and tells its id.
 func storeID(cfg config.Config) (string, error) {
-	s, err := blob.Open(dataDir(cfg.DataDir).blobs(), blob.Options{Reserve: int64(cfg.FreeReserve)})
+	s, err := openBlobs(dataDir(cfg.DataDir), cfg, nil)
 	if err != nil {
-		return "", fmt.Errorf("make the blob store: %w", err)
+		return "", err
 	}
 	return s.ID(), s.Close()
+}
+
+func openBlobs(d dataDir, cfg config.Config, log *slog.Logger) (*blob.Store, error) {
+	s, err := blob.Open(d.blobs(), blob.Options{Reserve: int64(cfg.FreeReserve), Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("open the blob store: %w", err)
+	}
+	return s, nil
 }
 
 // finish writes what a person edits and, last, what makes it a node.

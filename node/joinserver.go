@@ -93,7 +93,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	}
 	member := &pb.Member{
 		Id: req.GetNodeId(), Name: req.GetName(), Address: req.GetAddress(), Store: req.GetStore(),
-		JoinedNs: s.now().UnixNano(), AddressEpoch: 1, Format: req.GetFormat(),
+		JoinedNs: s.now().UnixNano(), AddressEpoch: 1, Format: req.GetFormat(), Witness: len(req.GetTrees()) == 0,
 	}
 	out, err := s.log.Do(ctx, command(&pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
 		Id: req.GetTokenId(), SecretDigest: transport.SecretDigest(req.GetSecret()), Member: member,
@@ -139,13 +139,16 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 	return nil
 }
 
-// fits checks the joiner's trees against the cluster's.
+// fits checks the joiner's trees against the cluster's. A witness has none.
 func (s *joinServer) fits(req *pb.JoinRequest, clusterID string) error {
 	for _, c := range req.GetRootClusters() {
 		if c != clusterID {
 			return status.Errorf(codes.FailedPrecondition,
 				"a tree's directory on the joining node belongs to cluster %s, this is cluster %s: choose another directory, or remove the .gatesync directory in it if that cluster does not use it any more", c, clusterID)
 		}
+	}
+	if len(req.GetTrees()) == 0 {
+		return nil
 	}
 	var known []string
 	for _, t := range s.log.Trees() {

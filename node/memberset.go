@@ -68,6 +68,7 @@ func (n *Node) takeMembers(all []cluster.Member) {
 	n.book.learn(all...)
 	if set.whole {
 		n.book.keep(func(id cluster.NodeID) bool { return set.ids[id] || id == n.file.Node })
+		n.instances.Forget(func(id cluster.NodeID) bool { return set.ids[id] })
 	}
 }
 

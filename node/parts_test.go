@@ -110,29 +110,6 @@ func TestMajorityNeedsPresentStores(t *testing.T) {
 	}
 }
 
-func TestMayRemove(t *testing.T) {
-	voter := func(id cluster.NodeID) cluster.Member { return cluster.Member{ID: id, Role: cluster.Voter} }
-	three := []cluster.Member{voter("a"), voter("b"), voter("c")}
-	for _, c := range []struct {
-		members []cluster.Member
-		id      cluster.NodeID
-		dead    string
-		says    string // "" for: may go
-	}{
-		{three, "c", "", ""},
-		{three, "c", "c", ""},
-		{three, "c", "b", "only 1 of 2 voters are alive"},
-		{three, "d", "", "not a member"},
-		{three[:1], "a", "", "the only member"},
-		{append([]cluster.Member{{ID: "n", Role: cluster.NonVoter}}, three[0]), "n", "", ""},
-	} {
-		err := mayRemove(c.members, c.id, func(id cluster.NodeID) bool { return string(id) != c.dead })
-		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
-			t.Errorf("remove %s, %q dead: %v, want %q", c.id, c.dead, err, c.says)
-		}
-	}
-}
-
 func TestTrimBelow(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	keep := config.History{Keep: config.Duration(100 * time.Second), Revisions: 4}
@@ -317,6 +294,7 @@ func TestJoinersAreCheckedBeforeTheTokenIsUsed(t *testing.T) {
 		"bad id":        {func(r *pb.JoinRequest) { r.NodeId = "../../x" }, "no node id"},
 		"bad name":      {func(r *pb.JoinRequest) { r.Name = "a\nb" }, "no node name"},
 		"extra tree":    {func(r *pb.JoinRequest) { r.Trees = []string{"server", "tenants", "confg"} }, "does not know confg"},
+		"witness":       {func(r *pb.JoinRequest) { r.Trees = nil }, ""},
 		"missing tree":  {func(r *pb.JoinRequest) { r.Trees = []string{"server"} }, "lacks tenants"},
 		"foreign root":  {func(r *pb.JoinRequest) { r.RootClusters = []string{"c-2"} }, "belongs to cluster c-2, this is cluster c-1"},
 	} {

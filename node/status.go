@@ -5,26 +5,34 @@ import "time"
 // Status is what `status --json` prints: an interface to other programs.
 // Fields are only ever added.
 type Status struct {
-	Node     NodeStatus      `json:"node"`
-	Cluster  string          `json:"cluster"`
-	Leader   string          `json:"leader"` // id; "" when none is known
-	Quorum   bool            `json:"quorum"`
-	Revision uint64          `json:"revision"` // committed, as known here
-	CaughtUp bool            `json:"caught_up"`
-	Members  []MemberStatus  `json:"members"`
-	Trees    []TreeStatus    `json:"trees"`
-	Blobs    BlobStatus      `json:"blobs"`
-	Carriers []CarrierStatus `json:"carriers"`
-	HTTP     string          `json:"http,omitempty"`
-	Format   FormatStatus    `json:"format"`
-	CA       CAStatus        `json:"ca"`
+	Node    NodeStatus `json:"node"`
+	Cluster string     `json:"cluster"`
+	// Incarnation counts the cluster's lives: recover and restore-cluster begin
+	// the next one.
+	Incarnation uint64          `json:"incarnation"`
+	Leader      string          `json:"leader"` // id; "" when none is known
+	Quorum      bool            `json:"quorum"`
+	Revision    uint64          `json:"revision"` // committed, as known here
+	CaughtUp    bool            `json:"caught_up"`
+	Members     []MemberStatus  `json:"members"`
+	Trees       []TreeStatus    `json:"trees"`
+	Blobs       BlobStatus      `json:"blobs"`
+	Carriers    []CarrierStatus `json:"carriers"`
+	HTTP        string          `json:"http,omitempty"`
+	// Voters counts them; Tolerance is how many more of them may fail before
+	// nothing can be committed, negative where that is so already.
+	Voters      int          `json:"voters"`
+	VotersAlive int          `json:"voters_alive"`
+	Tolerance   int          `json:"tolerance"`
+	Format      FormatStatus `json:"format"`
+	CA          CAStatus     `json:"ca"`
 }
 
 // NodeStatus is the node that answers.
 type NodeStatus struct {
 	ID                 string    `json:"id"`
 	Name               string    `json:"name"`
-	Role               string    `json:"role"` // voter, nonvoter, removed
+	Role               string    `json:"role"` // voter, witness, nonvoter, removed
 	Raft               string    `json:"raft"` // leader, follower, candidate, shutdown
 	Address            string    `json:"address"`
 	Version            string    `json:"version"`
@@ -71,6 +79,15 @@ type MemberStatus struct {
 	Format   uint32     `json:"format,omitempty"` // newest format of the log that it understands
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Error    string     `json:"error,omitempty"` // why it cannot be reached
+	Votes    bool       `json:"votes"`           // a voter or a witness
+	// Chosen is the role that an operator gave it (promote, demote): voter or
+	// nonvoter. Without one the cluster decides.
+	Chosen string `json:"chosen,omitempty"`
+	// Content is the revision up to which it holds all content, of every tree
+	// and of the retained history; Missing is how many blobs it lacks.
+	Content   uint64     `json:"content"`
+	Missing   uint64     `json:"missing,omitempty"`
+	DeadSince *time.Time `json:"dead_since,omitempty"` // as far as the answering node knows
 }
 
 // TreeStatus is one tree on this node.

@@ -21,7 +21,10 @@ type Config struct {
 	Log     *slog.Logger     // nil: silent
 	Forward Forwarder        // nil: commands are accepted on the leader only
 	Tuning  Tuning           // zero values: defaults
-	Reserve int64            // bytes to keep free on Dir's disk; 0: 32 MB, negative: do not look
+	// FirstSequence: this node's proposals have no number below it. A node whose
+	// log was set aside has used the ones before.
+	FirstSequence uint64
+	Reserve       int64 // bytes to keep free on Dir's disk; 0: 32 MB, negative: do not look
 }
 
 // Forwarder carries a command to the leader. Package node implements it over

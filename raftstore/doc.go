@@ -26,7 +26,12 @@
 //   - an atomic changeset is applied whole or not at all;
 //   - what the machine does is decided by the active format in its state, never
 //     by the version of the program (format.go); a machine that does not know
-//     the active format stops.
+//     the active format stops;
+//   - the step that NextStep proposes leaves the living voters a majority, and of
+//     the cluster's own accord never lowers how many more may fail.
+//
+// A log that no daemon uses is read by Replay, and begun anew for the cluster's
+// next incarnation by Rebegin: recover and restore-cluster are made of these.
 //
 // Package node opens the Store and serves ApplyLocal to its peers; package
 // syncer reads views and proposes through interfaces of its own. All methods

@@ -37,11 +37,13 @@ type Store struct {
 	watchers watchers
 	leaders  beacon // signalled when the leader may have changed
 	applied  beacon // signalled when the machine has moved on
+	silent   silence
 	outdated chan uint32
 
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
 	stalled  atomic.Bool
+	silenced atomic.Bool
 	free     atomic.Int64 // bytes on the disk
 
 	closing   chan struct{}
@@ -191,7 +193,7 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 }
 
 func (s *Store) start() (err error) {
-	if s.sequence, err = newSequence(s.disk); err != nil {
+	if s.sequence, err = newSequence(s.disk, s.cfg.FirstSequence); err != nil {
 		return err
 	}
 	config := s.cfg.raftConfig()

@@ -12,6 +12,7 @@ import (
 
 	gproto "google.golang.org/protobuf/proto"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -89,7 +90,8 @@ func (r *restoring) header(h *pb.SnapshotHeader) error {
 		return fmt.Errorf("history from %d up to revision %d", h.GetHistoryBelow(), h.GetRevision())
 	}
 	r.revision, r.below = manifest.Revision(h.GetRevision()), manifest.Revision(h.GetHistoryBelow())
-	r.cluster = h.GetCluster()
+	r.identity = h.GetCluster()
+	r.incarnation = max(cluster.Incarnation(h.GetIncarnation()), cluster.FirstIncarnation)
 	r.voters = slices.Compact(slices.Sorted(slices.Values(h.GetVoters())))
 	for _, id := range h.GetRemoved() {
 		r.removed[id] = true
@@ -162,6 +164,9 @@ func (r *restoring) addCommit(c *pb.Commit) error {
 func (r *restoring) addMember(m *pb.Member) error {
 	if o := r.admissible(m); o != nil {
 		return errors.New(o.GetMessage())
+	}
+	if !validWish(m.GetWish()) {
+		return fmt.Errorf("member %q with the unknown role %q", m.GetId(), m.GetWish())
 	}
 	r.members[m.GetId()] = m
 	return nil

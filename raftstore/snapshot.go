@@ -45,6 +45,9 @@ func (m *Machine) Freeze() *Frozen {
 	return f
 }
 
+// Machine returns the frozen state as a machine, for its reads alone.
+func (f *Frozen) Machine() *Machine { return &Machine{state: f.state} }
+
 // Revision returns the newest revision in the snapshot.
 func (f *Frozen) Revision() manifest.Revision { return f.revision }
 
@@ -76,8 +79,8 @@ func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
 
 func (f *Frozen) header() *pb.SnapshotHeader {
 	return &pb.SnapshotHeader{
-		Format: f.format, AlsoTrusted: f.also, Revision: uint64(f.revision), Cluster: f.cluster, Voters: f.voters,
-		HistoryBelow: uint64(f.below), Removed: slices.Sorted(maps.Keys(f.removed)),
+		Format: f.format, AlsoTrusted: f.also, Revision: uint64(f.revision), Cluster: f.identity, Voters: f.voters,
+		HistoryBelow: uint64(f.below), Incarnation: uint64(f.incarnation), Removed: slices.Sorted(maps.Keys(f.removed)),
 	}
 }
 

@@ -64,7 +64,7 @@ func (s *state) putTree(p *pb.PutTree) *pb.Outcome {
 	}
 	t, ok := s.trees[p.GetName()]
 	if !ok {
-		s.trees[p.GetName()] = &tree{info: putTreeOf(p, p.GetId()), nodes: manifest.New()}
+		s.trees[p.GetName()] = &tree{info: s.generation(p, p.GetId()), nodes: manifest.New()}
 		return done()
 	}
 	if p.GetGeneration() > t.info.GetGeneration() {

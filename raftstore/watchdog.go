@@ -57,7 +57,7 @@ func (s *Store) watchdog() {
 func (s *Store) lookAtDisk() {
 	stalled := s.logs.stalled(s.cfg.Tuning.Stall)
 	if s.stalled.Swap(stalled) != stalled {
-		s.stream.fence(stalled)
+		s.stream.fence(stalled || s.silenced.Load())
 		if stalled {
 			s.log.Error("the disk of the log hangs; this node stays silent until it answers, so that another can lead", "dir", s.cfg.Dir)
 		} else {

@@ -95,7 +95,10 @@ type RootLost struct{ Why string }
 
 // RootBack: the root is in order. After Fresh the ancestor is of no use (a
 // marker was made anew): everything on disk is unknown, as on a joiner.
-type RootBack struct{ Fresh bool }
+type RootBack struct {
+	Fresh bool
+	Aside bool // what the log does not hold goes aside: it is of a life of the cluster that is over
+}
 
 // Scanned: a complete scan of the tree has ended and all its hints are in.
 type Scanned struct{}

@@ -49,6 +49,9 @@ type State struct {
 	// Joiner: this tree has never agreed with the log; what stands on disk is
 	// unknown to the cluster.
 	Joiner bool
+	// Aside, of a joiner: what the log does not hold goes aside instead of being
+	// held: it is of a life of the cluster that is over.
+	Aside bool
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
@@ -80,7 +83,7 @@ type Loop struct {
 	timers timerHeap
 
 	scanned  bool   // the first scan since the root was found is complete
-	refill   bool   // a person wants a lost root filled anew: what is unknown in it goes aside
+	refill   bool   // what is unknown in the root goes aside: it is filled anew, or of an older life
 	rootLost string // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
@@ -120,6 +123,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 	if l.anc == nil {
 		l.anc = NewAncestorMap()
 	}
+	l.refill = st.Joiner && st.Aside
 	if l.notes == nil {
 		l.notes = map[manifest.Path]Note{}
 	}
@@ -156,7 +160,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	case RootLost:
 		l.loseRoot(ev.Why)
 	case RootBack:
-		l.findRoot(ev.Fresh)
+		l.findRoot(ev.Fresh, ev.Aside)
 	case Scanned:
 		l.scanEnded()
 	case Ruling:
@@ -223,6 +227,9 @@ func (l *Loop) committed(ev Committed) {
 	for _, c := range ev.Commits {
 		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree && (live || l.state.SameBoot)
 		for _, ch := range c.Changes {
+			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
+				continue // recorded after the last Follow: the disk is past it
+			}
 			w := l.works.get(ch.Path)
 			if w == nil && !live {
 				if c.Revision <= l.state.Followed || !l.vanished(ch.Path) {
@@ -284,13 +291,30 @@ func (l *Loop) maybeJoined() {
 	}
 	unseen := false
 	l.works.each(func(w *work) bool {
-		unseen = (w.phase == toLook || w.phase == looking) && !w.stuck()
+		unseen = (w.phase == toLook || w.phase == looking || l.state.Aside && l.rulings[w.path] == Restore) && !w.stuck()
 		return !unseen
 	})
-	if !unseen {
-		l.state.Joiner, l.refill = false, false
-		l.emit(Joined{})
+	if unseen {
+		return
 	}
+	if l.state.Aside { // what cannot go aside now must not be taken for an edit later
+		l.works.each(func(w *work) bool {
+			if l.rulings[w.path] == Restore && w.obs.Sight == Seen {
+				l.note(w.path, Note{Guard: GuardJoiner, Why: "could not be put aside: " + w.why, Entry: w.obs.Entry})
+			}
+			return true
+		})
+	}
+	l.state.Joiner, l.state.Aside, l.refill = false, false, false
+	l.emit(Joined{})
+}
+
+// lost says why the disk's content loses: of an older life, or as otherwise.
+func (l *Loop) lost(otherwise string) string {
+	if l.state.Joiner && l.state.Aside {
+		return "it stood here before the cluster was recovered, and the recovered cluster does not hold it"
+	}
+	return otherwise
 }
 
 // loseRoot voids everything that was seen or is under way.
@@ -311,7 +335,7 @@ func (l *Loop) loseRoot(why string) {
 	clear(l.removals)
 }
 
-func (l *Loop) findRoot(fresh bool) {
+func (l *Loop) findRoot(fresh, aside bool) {
 	if l.rootLost == "" && !fresh {
 		return
 	}
@@ -319,10 +343,11 @@ func (l *Loop) findRoot(fresh bool) {
 	l.scanned = false
 	l.forget("")
 	if fresh {
-		l.state.Joiner = true
+		l.state.Joiner, l.state.Aside = true, aside
+		l.refill = l.refill || aside
 		l.dropAncestors()
 	} else {
-		l.refill = false // it came back by itself
+		l.refill = l.state.Joiner && l.state.Aside // it came back by itself
 	}
 	l.emit(Rescan{})
 }

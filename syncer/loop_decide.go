@@ -86,7 +86,7 @@ func (l *Loop) decide(w *work) {
 	case manifest.Materialize:
 		l.follow(w, a, d, c, "")
 	case manifest.Collide:
-		l.follow(w, a, d, c, "another node's change was committed first")
+		l.follow(w, a, d, c, l.lost("another node's change was committed first"))
 	case manifest.Offer:
 		l.offer(w, a, d, c)
 	}
@@ -179,7 +179,7 @@ func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
 		l.rulings[w.path] = Restore // for this path, however often it has to be tried
 	}
 	if l.rulings[w.path] == Restore {
-		l.follow(w, a, d, c, "restored to what is committed")
+		l.follow(w, a, d, c, l.lost("restored to what is committed"))
 		return
 	}
 	if l.evicted(w.path) {

@@ -27,11 +27,13 @@ const (
 
 // The keys of bucketMeta.
 const (
-	metaFormat   = "format"
-	metaBoot     = "boot"     // id of the boot under which it was written last
-	metaJoiner   = "joiner"   // present: what stands on disk is unknown to the cluster
-	metaRooted   = "rooted"   // present: the root has been given its marker
-	metaFollowed = "followed" // the disk has followed every revision up to this one
+	metaFormat     = "format"
+	metaBoot       = "boot"       // id of the boot under which it was written last
+	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
+	metaRooted     = "rooted"     // present: the root has been given its marker
+	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
+	metaGeneration = "generation" // of the marker that the records belong to
+	metaFollowed   = "followed"   // the disk has followed every revision up to this one
 )
 
 const recordFormat = "1"
@@ -62,6 +64,8 @@ type records struct {
 type loaded struct {
 	state  State
 	rooted bool
+	// generation of the cluster's marker that it belongs to, 0: not known.
+	generation uint64
 }
 
 func openRecords(file string) (r *records, err error) {
@@ -165,6 +169,10 @@ func (r *records) load(bootID string) (out loaded, err error) {
 			meta := tx.Bucket([]byte(bucketMeta))
 			out.rooted = meta.Get([]byte(metaRooted)) != nil
 			out.state.Joiner = meta.Get([]byte(metaJoiner)) != nil
+			out.state.Aside = meta.Get([]byte(metaAside)) != nil
+			if b := meta.Get([]byte(metaGeneration)); len(b) == 8 {
+				out.generation = binary.BigEndian.Uint64(b)
+			}
 			out.state.SameBoot = bootID != "" && string(meta.Get([]byte(metaBoot))) == bootID
 			if b := meta.Get([]byte(metaFollowed)); len(b) == 8 {
 				out.state.Followed = manifest.Revision(binary.BigEndian.Uint64(b))
@@ -235,7 +243,7 @@ func putAll(b *bbolt.Bucket, values map[string][]byte) error {
 }
 
 // forgetAll makes the disk unknown: no ancestor, and a joiner's state.
-func (r *records) forgetAll() error {
+func (r *records) forgetAll(aside bool) error {
 	return r.db.Update(func(tx *bbolt.Tx) error {
 		if err := tx.DeleteBucket([]byte(bucketAncestor)); err != nil {
 			return err
@@ -243,7 +251,7 @@ func (r *records) forgetAll() error {
 		if _, err := tx.CreateBucket([]byte(bucketAncestor)); err != nil {
 			return err
 		}
-		return tx.Bucket([]byte(bucketMeta)).Put([]byte(metaJoiner), []byte{1})
+		return putAll(tx.Bucket([]byte(bucketMeta)), joinerMeta(aside))
 	})
 }
 
@@ -319,7 +327,7 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 		}
 	}
 	if j.joined {
-		return meta.Delete([]byte(metaJoiner))
+		return putAll(meta, map[string][]byte{metaJoiner: nil, metaAside: nil})
 	}
 	return nil
 }

@@ -35,9 +35,13 @@
 // PKI need not put such URIs into certificates: then the common name is the
 // node's name, which Config.Lookup turns into an id.
 //
+// Both ends also say which run of which incarnation of the cluster they are
+// (instance.go): nodes of different incarnations are kept apart, and of two
+// runs of one node one is refused (instances.go).
+//
 // # Who calls it
 //
 // Package node listens, registers its services and wires Raft; the commands
-// join (DialJoin) and resync (DialAs) dial without listening. Open and close:
+// join (DialJoin) and recover (DialAs) dial without listening. Open and close:
 // Listen, Run(ctx), Close. Everything exported is safe for concurrent use.
 package transport

@@ -42,12 +42,25 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 	if !ok {
 		return nil, "", &UnknownAddressError{Node: id}
 	}
-	d := dialer{clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout, formats: s.cfg.Formats}
-	c, _, err := d.dial(ctx, addr, proto, id)
+	c, _, err := s.dialer().dial(ctx, addr, proto, id)
 	if err == nil {
 		s.live.add(c)
 	}
 	return c, addr, err
+}
+
+func (s *Server) dialer() dialer {
+	return dialer{
+		clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout,
+		formats: s.cfg.Formats, self: s.cfg.Instance, instances: s.cfg.Instances, refused: s.cfg.Refused,
+	}
+}
+
+// DialAddr connects to an address, whichever member of the cluster is there;
+// the answer says which. The connection is open when it returns; the caller
+// closes it.
+func (s *Server) DialAddr(ctx context.Context, addr string) (*grpc.ClientConn, cluster.NodeID, error) {
+	return s.dialer().open(ctx, addr)
 }
 
 // peers are the connections to members.

@@ -48,7 +48,11 @@ func (l *streamLayer) deliver(ctx context.Context, c *peerConn) {
 		_ = c.Close()
 		return
 	}
-	c.release = remove
+	if release := c.release; release != nil {
+		c.release = func() { release(); remove() }
+	} else {
+		c.release = remove
+	}
 	l.server.live.add(c)
 	l.handoff.deliver(ctx, &raftConn{peerConn: c, member: l.server.cfg.Member})
 }

@@ -79,7 +79,7 @@ func TestWhoKnowsOnlyTheOldCAFindsTheOthers(t *testing.T) {
 	if cut := s1.Prune(); !slices.Contains(cut, "n-2") {
 		t.Errorf("the connections that were cut: %v", cut)
 	}
-	_, _, err := DialAs(testContext(t), s1.Addr().String(), s2.cfg.Identity, old.id)
+	_, _, err := DialAs(testContext(t), s1.Addr().String(), s2.cfg.Identity, old.id, Instance{})
 	wantError[*WrongClusterError](t, err)
 	if _, err := hello(t, s1, "n-2"); err == nil {
 		t.Error("the node that trusts the new CA alone speaks to one of the old")

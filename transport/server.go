@@ -34,10 +34,18 @@ type Config struct {
 	// Lookup finds a node by the common name of its certificate, with an own
 	// PKI whose certificates hold no gatesync URI. May be nil otherwise.
 	Lookup func(name string) (cluster.NodeID, bool)
-	Log    *slog.Logger // nil: silent
 	// Formats keeps nodes apart that do not understand each other's log. The
 	// zero value lets everybody through.
 	Formats Formats
+	// Instance is this run of this node; Instances judges those of the others
+	// (nil: nobody does).
+	Instance  Instance
+	Instances *Instances
+	// Refused is told what a member says of this very node: an
+	// *IncarnationError where the cluster has a newer incarnation, a *TwinError
+	// or a *WentBackError. May be nil; must not block.
+	Refused func(error)
+	Log     *slog.Logger // nil: silent
 
 	HandshakeTimeout time.Duration // 0: 10 s
 	MaxHandshakes    int           // at a time; 0: 128. More push out the oldest.
@@ -238,7 +246,8 @@ func (s *Server) admit(raw net.Conn) {
 	_ = raw.SetDeadline(deadline)
 	log := s.cfg.Log.With("remote", raw.RemoteAddr().String())
 	m := s.cfg.Identity.now.Load()
-	c := tls.Server(raw, serverConfig(m))
+	var is Instance
+	c := tls.Server(raw, serverConfig(m, &is))
 	if err := c.HandshakeContext(ctx); err != nil {
 		log.Debug("handshake failed", "error", err)
 		_ = raw.Close()
@@ -246,7 +255,7 @@ func (s *Server) admit(raw net.Conn) {
 	}
 	cs := c.ConnectionState()
 	to := &peerConn{Conn: c}
-	v := verdictOK
+	v, other := verdictOK, ""
 	var err error
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
@@ -257,11 +266,14 @@ func (s *Server) admit(raw net.Conn) {
 		to.release = remove
 	case protoGRPC, protoRaft:
 		to.peer, v, err = s.judge(raw.RemoteAddr().String(), m, cs.PeerCertificates)
+		if v == verdictOK {
+			v, other = s.judgeRun(to, is, raw)
+		}
 	default:
 		_ = raw.Close()
 		return
 	}
-	g := greeting{Verdict: v, Clock: time.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self}
+	g := greeting{Verdict: v, Clock: time.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self, Instance: s.cfg.Instance, Other: other}
 	s.cfg.Formats.tell(&g)
 	if werr := writeGreeting(c, g); werr != nil || v != verdictOK {
 		if v != verdictOK {
@@ -300,10 +312,28 @@ func (s *Server) judge(addr string, m *material, presented []*x509.Certificate) 
 	return id, verdictOK, nil
 }
 
-// serverConfig asks members for a certificate and joiners for none. The
+// judgeRun says whether a member's very run may come in.
+func (s *Server) judgeRun(to *peerConn, is Instance, raw net.Conn) (v verdict, other string) {
+	ours, theirs := s.cfg.Instance.incarnation(), is.incarnation()
+	switch {
+	case theirs < ours:
+		return verdictOlder, ""
+	case theirs > ours:
+		if s.cfg.Refused != nil {
+			s.cfg.Refused(&IncarnationError{Addr: raw.RemoteAddr().String(), Ours: ours, Theirs: theirs})
+		}
+		return verdictNewer, ""
+	case s.cfg.Instances == nil:
+		return verdictOK, ""
+	}
+	v, other, to.release = s.cfg.Instances.admit(to.peer, is, raw)
+	return v, other
+}
+
+// serverConfig notes the caller's instance in is and asks members for a certificate and joiners for none. The
 // certificate itself is judged after the handshake, which has proved that the
 // caller holds its key, so that the caller can be told why it is refused.
-func serverConfig(m *material) *tls.Config {
+func serverConfig(m *material, is *Instance) *tls.Config {
 	conf := func(cert tls.Certificate, auth tls.ClientAuthType, protos ...string) *tls.Config {
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: auth, NextProtos: protos,
@@ -315,6 +345,7 @@ func serverConfig(m *material) *tls.Config {
 		if len(hello.SupportedProtos) == 0 {
 			return nil, errors.New("the caller does not say which protocol it wants")
 		}
+		*is = parseInstance(hello.SupportedProtos)
 		if slices.Contains(hello.SupportedProtos, protoJoin) {
 			return conf(m.full, tls.NoClientCert, protoJoin), nil
 		}

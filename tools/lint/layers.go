@@ -21,6 +21,7 @@ var level = map[string]int{
 	"transport":       3,
 	"fallback":        3,
 	"syncer":          3,
+	"backup":          4,
 	"web":             4,
 	"node":            5,
 	"cmd":             6,

@@ -1,0 +1,229 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// ErrNoLog: a directory holds no log.
+var ErrNoLog = errors.New("there is no log")
+
+// Replayed is what a log says that no daemon uses.
+type Replayed struct {
+	Machine  *Machine
+	Snapshot uint64 // index of the snapshot that it began with, 0: none
+	Last     uint64 // index of the last entry that was applied
+	LastTerm uint64 // its term
+	Term     uint64 // the newest that this node has taken part in
+	End      uint64 // index of the last entry that there is
+	Servers  []cluster.Member
+	sequence uint64
+}
+
+// Tailing is an entry of the log behind the place that Replay was asked about.
+type Tailing struct {
+	Index   uint64
+	Command *pb.Command // nil: not a command
+	Outcome *pb.Outcome
+}
+
+// Exists tells whether a directory holds a log.
+func Exists(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, logFile))
+	return err == nil
+}
+
+// Replay applies the log in dir, which no daemon may be using, to a fresh
+// machine: up to the entry upTo, 0 for all of them, committed or not (the
+// commit index is not on disk). Entries behind mark are told to tail, which may
+// be nil. Nothing in dir is changed.
+//
+// raft.RecoverCluster replays as well, but leaves the entries out that change
+// the voters; our machine judges receipts by them.
+func Replay(dir string, upTo, mark uint64, tail func(Tailing)) (r Replayed, err error) {
+	if !Exists(dir) {
+		return r, fmt.Errorf("%s: %w", dir, ErrNoLog)
+	}
+	disk, err := openReadOnly(dir)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	r.Machine = NewMachine()
+	f := &fsm{machine: r.Machine, moved: func() {}}
+	if err := r.restore(dir, f); err != nil {
+		return r, err
+	}
+	if r.Term, err = number(disk, "CurrentTerm"); err != nil {
+		return r, err
+	}
+	if r.sequence, err = number(disk, string(seqKey)); err != nil {
+		return r, err
+	}
+	r.Term = max(r.Term, r.LastTerm)
+	return r, r.apply(disk, f, upTo, mark, tail)
+}
+
+func openReadOnly(dir string) (*raftboltdb.BoltStore, error) {
+	disk, err := raftboltdb.New(raftboltdb.Options{
+		Path:        filepath.Join(dir, logFile),
+		BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the log in %s: %w", dir, err)
+	}
+	return disk, nil
+}
+
+// snapshotsIn opens the snapshots of a log, nil where there are none.
+func snapshotsIn(dir string) (*raft.FileSnapshotStore, error) {
+	if _, err := os.Stat(filepath.Join(dir, "snapshots")); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(Config{}.withDefaults().Log))
+}
+
+func number(disk *raftboltdb.BoltStore, key string) (uint64, error) {
+	n, err := disk.GetUint64([]byte(key))
+	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return 0, nil
+	}
+	return n, err
+}
+
+// restore loads the newest usable snapshot. What is in it is committed.
+func (r *Replayed) restore(dir string, f *fsm) error {
+	snapshots, err := snapshotsIn(dir)
+	if err != nil || snapshots == nil {
+		return err
+	}
+	all, err := snapshots.List()
+	if err != nil {
+		return fmt.Errorf("list the snapshots in %s: %w", dir, err)
+	}
+	var errs []error
+	for _, meta := range all {
+		_, in, err := snapshots.Open(meta.ID)
+		if err == nil {
+			err = f.Restore(in)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.Snapshot, r.Last, r.LastTerm = meta.Index, meta.Index, meta.Term
+		r.configure(f, meta.Index, meta.Configuration)
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Replayed) configure(f *fsm, index uint64, c raft.Configuration) {
+	r.Servers = nil
+	for _, s := range c.Servers {
+		r.Servers = append(r.Servers, cluster.Member{ID: cluster.NodeID(s.ID), Role: roleOf(s.Suffrage)})
+	}
+	f.StoreConfiguration(index, c)
+}
+
+// apply applies the entries behind the snapshot.
+func (r *Replayed) apply(disk *raftboltdb.BoltStore, f *fsm, upTo, mark uint64, tail func(Tailing)) error {
+	end, err := disk.LastIndex()
+	if err != nil {
+		return fmt.Errorf("find the log's end: %w", err)
+	}
+	r.End = max(end, r.Last)
+	if upTo != 0 {
+		end = min(end, upTo)
+	}
+	for index := r.Last + 1; index <= end; index++ {
+		var entry raft.Log
+		if err := disk.GetLog(index, &entry); err != nil {
+			return fmt.Errorf("read entry %d of the log: %w", index, err)
+		}
+		t := Tailing{Index: index}
+		switch entry.Type {
+		case raft.LogCommand:
+			t.Outcome, _ = f.Apply(&entry).(*pb.Outcome)
+			t.Command = new(pb.Command)
+			if proto.Unmarshal(entry.Data, t.Command) != nil {
+				t.Command = nil
+			}
+		case raft.LogConfiguration:
+			c, err := decodeConfiguration(entry.Data)
+			if err != nil {
+				return fmt.Errorf("entry %d of the log: %w", index, err)
+			}
+			r.configure(f, index, c)
+		}
+		r.Last, r.LastTerm = entry.Index, entry.Term
+		if index > mark && tail != nil {
+			tail(t)
+		}
+	}
+	r.Term = max(r.Term, r.LastTerm)
+	return nil
+}
+
+// decodeConfiguration is Raft's, which panics on what it cannot read.
+func decodeConfiguration(b []byte) (c raft.Configuration, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("no configuration: %v", p)
+		}
+	}()
+	return raft.DecodeConfiguration(b), nil
+}
+
+// Extent tells how far the log in dir goes, which no daemon uses: the newest
+// term that it knows, and the index of its last entry; zero where there is none.
+func Extent(dir string) (term, last uint64, err error) {
+	if !Exists(dir) {
+		return 0, 0, nil
+	}
+	disk, err := openReadOnly(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	if term, err = number(disk, "CurrentTerm"); err != nil {
+		return 0, 0, err
+	}
+	if last, err = disk.LastIndex(); err != nil {
+		return 0, 0, err
+	}
+	all, err := snapshotsIn(dir)
+	if err != nil || all == nil {
+		return term, last, err
+	}
+	metas, err := all.List()
+	if err == nil && len(metas) > 0 {
+		term, last = max(term, metas[0].Term), max(last, metas[0].Index)
+	}
+	return term, last, err
+}
+
+// Extent tells how far this node's log goes: terms and entries behind which it
+// will never fall back, and the index of its last entry.
+func (s *Store) Extent() (term, applied, last uint64) {
+	return s.raft.CurrentTerm(), s.fsm.applied.Load(), s.raft.LastIndex()
+}
+
+// Silence ends this node's part in Raft, until it is closed: the cluster goes
+// on without it.
+func (s *Store) Silence() {
+	s.silenced.Store(true)
+	s.stream.fence(true)
+}
