@@ -199,7 +199,7 @@ func TestStandings(t *testing.T) {
 		says(140)
 		// Content that nobody has any more, the leader neither.
 		lost := func(missing, looked uint64) bool {
-			p.hear(&pb.NodeState{Id: "b", Raft: true, Revision: 140, Missing: missing, Looked: looked}, nil)
+			_ = p.hear("b", &pb.NodeState{Id: "b", Raft: true, Revision: 140, Missing: missing, Looked: looked}, nil)
 			return b().Ready
 		}
 		if lost(2, 140) {
