@@ -9,6 +9,8 @@ GOBUILD     := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags $(TAGS) -l
 TOOLS       := $(CURDIR)/.tools
 # The race detector needs a C compiler; without one the same tests run plain.
 RACE        := $(if $(shell command -v gcc cc),-race)
+# What the next version of the log's format is tested for (raftstore/newest_next.go).
+NEXT        := Format|Version|Snapshot|Machine|Authority
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
 
 .PHONY: build demo test test-unit test-integration check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
@@ -19,8 +21,9 @@ build: ## one static binary: bin/gatesync
 demo: build ## three nodes on this machine, real files, watch it work
 	bin/gatesync demo
 
-test: ## all tests; the in-process ones under the race detector
+test: ## all tests; the in-process ones under the race detector, the log's also as of the next version
 	@{ go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS); \
+	   go test -json -tags $(TAGS),gatesync_nextformat $(TESTFLAGS) -run '$(NEXT)' ./raftstore; \
 	   go test -json -tags $(TAGS) -count=1 -timeout 20m $(TESTFLAGS) ./integration; \
 	   cd tools && go test -json ./...; } 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 

@@ -48,6 +48,7 @@ type Member struct {
 	Role    Role
 	Joined  int64  // Unix nanoseconds
 	Epoch   uint64 // of the announcement of Address; the greater wins
+	Format  uint32 // newest format of the log that it said to understand; 0: the first
 }
 
 // ErrNoQuorum: no majority of voters answers; nothing can be committed now.

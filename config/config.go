@@ -69,6 +69,9 @@ type TLS struct {
 	CA   string `yaml:"ca"`
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+	// Lifetime is for how long this node signs certificates with the cluster's
+	// own CA: its own, joiners', and others' where they ask.
+	Lifetime Duration `yaml:"lifetime"`
 }
 
 // Own tells whether the operator brought certificates of an own PKI.
@@ -91,6 +94,7 @@ func Default() Config {
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
 		Ready:       Ready{MaxLag: Duration(30 * time.Second)},
 		FreeReserve: 256 << 20,
+		TLS:         TLS{Lifetime: Duration(365 * 24 * time.Hour)},
 		Log:         Log{Level: "info", Format: "text"},
 	}
 }

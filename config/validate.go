@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ValueError is a key whose value cannot be used.
@@ -77,6 +78,9 @@ func (c Config) Validate() error {
 	}
 	if c.TLS.Own() && (c.TLS.CA == "" || c.TLS.Cert == "" || c.TLS.Key == "") {
 		bad("tls", "", "needs all three of ca, cert and key when certificates of an own PKI are used")
+	}
+	if c.TLS.Lifetime.Std() < 5*time.Second {
+		bad("tls.lifetime", c.TLS.Lifetime.String(), "is less than five seconds: certificates are renewed after a third to two thirds of it; a year is usual")
 	}
 	if !oneOf(c.Log.Level, "debug", "info", "warn", "error") {
 		bad("log.level", c.Log.Level, "is not one of debug, info, warn, error")

@@ -71,6 +71,8 @@ guard:
   ca: {{q .TLS.CA}}
   cert: {{q .TLS.Cert}}
   key: {{q .TLS.Key}}{{else}}# tls: {ca: ca.pem, cert: node.pem, key: node.key}{{end}}
+# Those of the cluster's own CA renew themselves; this long does one live:
+# tls: {lifetime: {{.TLS.Lifetime}}}
 
 # log:
 #   level: {{.Log.Level}}    # debug, info, warn, error

@@ -150,10 +150,16 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 // respond hands an answer to the sending goroutine. A peer that reads none of
 // them is given up.
 func (r *receiver) respond(m *pb.PushResponse) error {
-	t := time.NewTimer(r.push.limits.stall)
+	return hand(r, r.out, m, r.push.limits.stall)
+}
+
+// hand passes v on to another goroutine of the receiver; errStalled where that
+// does not take it in time.
+func hand[T any](r *receiver, to chan<- T, v T, within time.Duration) error {
+	t := time.NewTimer(within)
 	defer t.Stop()
 	select {
-	case r.out <- m:
+	case to <- v:
 		return nil
 	case <-t.C:
 		return errStalled
@@ -316,18 +322,7 @@ func (r *receiver) finish(id uint64) error {
 
 // complete has a batch flushed and receipted.
 func (r *receiver) complete(id uint64) error {
-	t := time.NewTimer(r.push.limits.flush)
-	defer t.Stop()
-	select {
-	case r.ended <- id:
-		return nil
-	case <-t.C:
-		return errStalled
-	case <-r.ctx.Done():
-		return context.Cause(r.ctx)
-	case <-r.push.ctx.Done():
-		return ErrClosed
-	}
+	return hand(r, r.ended, id, r.push.limits.flush)
 }
 
 // flush makes complete batches durable and gives their receipts; one flush for

@@ -24,6 +24,8 @@ type node struct {
 	tree string // root of the tree `server`
 	addr string // of the one port between nodes
 	http string
+	bin  string   // another version of the program; "" is the one under test
+	vars []string // more of its environment
 
 	daemon *exec.Cmd     // nil while it does not run
 	exited chan struct{} // closed when it has ended; daemon.ProcessState then tells how
@@ -37,7 +39,7 @@ type answer struct {
 
 // ask runs a command of the binary against this node's data directory.
 func (n *node) ask(verb string, args ...string) answer {
-	cmd := exec.Command(gatesync, append([]string{verb, "--data-dir", n.data}, args...)...)
+	cmd := exec.Command(n.program(), append([]string{verb, "--data-dir", n.data}, args...)...)
 	cmd.Env = n.env()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -61,7 +63,16 @@ func (n *node) must(verb string, args ...string) string {
 	return a.stdout
 }
 
-func (n *node) env() []string { return append(os.Environ(), "GATESYNC_HTTP="+n.http) }
+func (n *node) env() []string {
+	return append(append(os.Environ(), "GATESYNC_HTTP="+n.http), n.vars...)
+}
+
+func (n *node) program() string {
+	if n.bin != "" {
+		return n.bin
+	}
+	return gatesync
+}
 
 // start runs the daemon and returns once it answers.
 func (n *node) start() {
@@ -74,7 +85,7 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	n.daemon = exec.Command(gatesync, "run", "--data-dir", n.data)
+	n.daemon = exec.Command(n.program(), "run", "--data-dir", n.data)
 	n.daemon.Env, n.daemon.Stdout, n.daemon.Stderr = n.env(), log, log
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.daemon.Start(); err != nil {

@@ -37,7 +37,7 @@ type clusterService struct {
 	log     clusterLog
 	peers   *peers
 	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
-	caPEM   func() []byte
+	life    time.Duration                                                               // of certificates
 	now     func() time.Time
 }
 
@@ -89,6 +89,8 @@ func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 		author = cmd.GetPutMember().GetMember().GetId()
 	case cmd.GetInitCluster() != nil:
 		return status.Error(codes.InvalidArgument, "a cluster is begun once")
+	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil:
+		return status.Error(codes.PermissionDenied, "that is the leader's to decide")
 	default:
 		return nil
 	}
@@ -115,19 +117,19 @@ func (s *clusterService) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.R
 }
 
 func (s *clusterService) sign(id cluster.NodeID, csrDER []byte) (*pb.RenewResponse, error) {
-	clusterID, caCert, caKey := s.log.Cluster()
-	if len(caKey) == 0 {
-		return nil, status.Error(codes.FailedPrecondition, "this member has no CA key (an own PKI, or its log is not read yet)")
+	ca, trusted, err := signing(s.log, s.life)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	for _, m := range s.log.Members() {
 		if m.ID != id {
 			continue
 		}
-		cert, err := transport.SignNode(caCert, caKey, csrDER, clusterID, id, m.Name, s.now())
+		cert, err := ca.Sign(csrDER, id, m.Name, s.now())
 		if err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "sign: %v", err)
 		}
-		return &pb.RenewResponse{CertPem: cert, CaPem: s.caPEM()}, nil
+		return &pb.RenewResponse{CertPem: cert, CaPem: trusted}, nil
 	}
 	return nil, cluster.ErrNotMember
 }

@@ -62,8 +62,15 @@ func (e *ExistsError) Error() string {
 		e.DataDir, e.Name, e.Cluster)
 }
 
-// prepare makes the data directory if need be and takes its lock.
-func (d dataDir) prepare() (*os.File, error) {
+// claim makes the data directory of a new node and takes its lock; it refuses
+// rules that cannot be followed and a directory that holds a node already.
+func (d dataDir) claim(cfg config.Config) (*os.File, error) {
+	if _, err := ignores(cfg); err != nil {
+		return nil, err
+	}
+	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
+		return nil, err
+	}
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}

@@ -191,7 +191,7 @@ func toMessages(members []cluster.Member) []*pb.Member {
 }
 
 func toMessage(m cluster.Member) *pb.Member {
-	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch}
+	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format}
 }
 
 func fromMessages(members []*pb.Member) []cluster.Member {
@@ -199,7 +199,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(),
 		}
 	}
 	return out

@@ -30,13 +30,7 @@ type Made struct {
 // written last: what an interrupted call left behind is made anew by the next.
 func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	d := dataDir(cfg.DataDir)
-	if _, err := ignores(cfg); err != nil {
-		return made, err
-	}
-	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
-		return made, err
-	}
-	lock, err := d.prepare()
+	lock, err := d.claim(cfg)
 	if err != nil {
 		return made, err
 	}
@@ -67,7 +61,7 @@ func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	}
 	err = raftstore.Bootstrap(raftstore.Config{Dir: d.raft(), ID: made.Node},
 		&pb.InitCluster{ClusterId: made.Cluster, CaCertPem: caPEM, CaKeyPem: caKey},
-		cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Role: cluster.Voter, Joined: time.Now().UnixNano(), Epoch: 1})
+		cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Role: cluster.Voter, Joined: time.Now().UnixNano(), Epoch: 1, Format: raftstore.Newest})
 	if err != nil {
 		return made, fmt.Errorf("begin the cluster's log: %w", err)
 	}
@@ -99,7 +93,8 @@ func makeIdentity(cfg config.Config, made Made) (caPEM, caKey []byte, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	cert, err := transport.SignNode(caPEM, caKey, csr, made.Cluster, made.Node, cfg.Name, time.Now())
+	ca := transport.CA{ClusterID: made.Cluster, Cert: caPEM, Key: caKey, Life: cfg.TLS.Lifetime.Std()}
+	cert, err := ca.Sign(csr, made.Node, cfg.Name, time.Now())
 	if err != nil {
 		return nil, nil, err
 	}

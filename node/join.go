@@ -40,13 +40,7 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	if err != nil {
 		return made, err
 	}
-	if _, err := ignores(cfg); err != nil {
-		return made, err
-	}
-	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
-		return made, err
-	}
-	lock, err := d.prepare()
+	lock, err := d.claim(cfg)
 	if err != nil {
 		return made, err
 	}
@@ -104,7 +98,7 @@ func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string,
 	}
 	req := &pb.JoinRequest{
 		TokenId: tok.ID, Secret: tok.Secret, NodeId: string(j.Node), Name: cfg.Name, Address: addr, Store: store,
-		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Format, RootClusters: clusters,
+		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Newest, RootClusters: clusters,
 	}
 	for _, t := range cfg.Trees {
 		req.Trees = append(req.Trees, t.Name)

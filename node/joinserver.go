@@ -29,6 +29,7 @@ type joinLog interface {
 	proposer
 	authority
 	forest
+	Format() uint32
 }
 
 // joinServer admits joiners: whoever has a token gets a certificate and
@@ -39,6 +40,7 @@ type joinServer struct {
 	log    joinLog
 	ready  func(context.Context) error // waits until the cluster's trees are known here
 	caPEM  func() []byte               // what members trust
+	life   time.Duration               // of certificates
 	book   func() []cluster.Member     // where everybody is now
 	now    func() time.Time
 	logger *slog.Logger
@@ -69,15 +71,20 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	if err := s.ready(ctx); err != nil {
 		return nil, fmt.Errorf("this member has not read the cluster's log yet; try again in a moment: %w", cluster.ErrNoQuorum)
 	}
-	clusterID, caCert, caKey := s.log.Cluster()
+	clusterID, _, caKey := s.log.Cluster()
 	if err := s.fits(req, clusterID); err != nil {
 		return nil, err
 	}
+	caPEM := s.caPEM()
 	var certPEM []byte
 	switch {
 	case len(caKey) > 0 && len(req.GetCsrDer()) > 0:
 		var err error
-		certPEM, err = transport.SignNode(caCert, caKey, req.GetCsrDer(), clusterID, cluster.NodeID(req.GetNodeId()), req.GetName(), s.now())
+		ca, trusted, err := signing(s.log, s.life)
+		if err == nil {
+			caPEM = trusted
+			certPEM, err = ca.Sign(req.GetCsrDer(), cluster.NodeID(req.GetNodeId()), req.GetName(), s.now())
+		}
 		if err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "the joiner's key cannot be signed: %v", err)
 		}
@@ -86,7 +93,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	}
 	member := &pb.Member{
 		Id: req.GetNodeId(), Name: req.GetName(), Address: req.GetAddress(), Store: req.GetStore(),
-		JoinedNs: s.now().UnixNano(), AddressEpoch: 1,
+		JoinedNs: s.now().UnixNano(), AddressEpoch: 1, Format: req.GetFormat(),
 	}
 	out, err := s.log.Do(ctx, command(&pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
 		Id: req.GetTokenId(), SecretDigest: transport.SecretDigest(req.GetSecret()), Member: member,
@@ -98,7 +105,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 		return nil, status.Error(codes.PermissionDenied, tokenAdvice(err))
 	}
 	res := &pb.JoinResponse{
-		ClusterId: clusterID, CertPem: certPEM, CaPem: s.caPEM(), ClockNs: s.now().UnixNano(),
+		ClusterId: clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
 		Members: toMessages(s.book()),
 	}
 	for _, t := range s.log.Trees() {
@@ -111,8 +118,9 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 func (s *joinServer) plausible(req *pb.JoinRequest) error {
 	bad := func(format string, args ...any) error { return status.Errorf(codes.InvalidArgument, format, args...) }
 	switch {
-	case req.GetFormat() < raftstore.Format:
-		return bad("the joining gatesync %s is too old for this cluster: upgrade it", req.GetVersion())
+	case req.GetFormat() < s.log.Format():
+		return bad("the joining gatesync %s is too old for this cluster, whose log is of format %d: it knows formats up to %d: install the version that the members run; the token is still good",
+			req.GetVersion(), s.log.Format(), req.GetFormat())
 	case !idPattern.MatchString(req.GetNodeId()):
 		return bad("%q is no node id", req.GetNodeId())
 	case !namePattern.MatchString(req.GetName()):

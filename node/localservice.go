@@ -25,6 +25,7 @@ type localLog interface {
 	proposer
 	revisions
 	watcher
+	authority
 	Barrier(ctx context.Context) error
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
 	Freeze() *raftstore.Frozen
@@ -45,6 +46,7 @@ type localService struct {
 	status   func(ctx context.Context) (Status, error)
 	// name and version are of the node, for what it signs.
 	name, version string
+	certs         func() []caMember
 }
 
 // Status tells how this node sees the cluster and itself.

@@ -44,8 +44,12 @@ func (n *Node) followMembers(ctx context.Context) error {
 	var last []cluster.Member
 	for {
 		if all := n.log.Members(); !slices.Equal(all, last) || n.members.Load() == nil || !n.members.Load().whole {
+			changed := !slices.Equal(all, last)
 			last = all
 			n.takeMembers(all)
+			if changed {
+				n.server.Prune()
+			}
 		}
 		select {
 		case <-ctx.Done():

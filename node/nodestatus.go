@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/raftstore"
 )
 
 // statusWithin bounds the questions to the trees: a status that hangs helps
@@ -20,14 +21,16 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	n.ask(ctx)
 	leader, _ := n.log.Leader()
 	blobs, push := n.blobs.Stats(), n.push.Stats()
-	_, ends := n.identity.Validity()
+	begins, ends := n.identity.Validity()
+	left := time.Until(ends)
 	s := Status{
 		Node: NodeStatus{
 			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(), Raft: n.raftState(), Address: n.file.Address,
 			Version: n.opts.Version, Started: n.started, CertificateExpires: ends,
+			CertificateDays: int(left.Hours() / 24), CertificateSoon: left < soon(ends.Sub(begins)),
 		},
 		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
-		Members: []MemberStatus{}, Trees: []TreeStatus{},
+		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
 		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk},
 		Carriers: []CarrierStatus{{
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
@@ -93,6 +96,7 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 	st := MemberStatus{
 		ID: string(m.ID), Name: m.Name, Role: roleWord(m.Role), Address: addr, Alive: alive,
 		Applied: h.state.GetApplied(), Version: h.state.GetVersion(),
+		Format: max(m.Format, raftstore.Format),
 	}
 	if !h.at.IsZero() {
 		st.LastSeen = &h.at
@@ -145,4 +149,30 @@ func (n *Node) raftState() string {
 		return "shutdown"
 	}
 	return "follower"
+}
+
+func (n *Node) formatStatus() FormatStatus {
+	s := FormatStatus{Active: n.log.Format(), Newest: raftstore.Newest}
+	_, waits := raftstore.NextFormat(s.Active, s.Newest, n.log.Members())
+	for _, m := range waits {
+		s.Waits = append(s.Waits, m.Name)
+	}
+	slices.Sort(s.Waits)
+	return s
+}
+
+func (n *Node) caStatus() CAStatus {
+	s := CAStatus{Own: n.cfg.TLS.Own()}
+	s.Fingerprint, s.Expires = n.identity.Issuer()
+	a := n.log.Authorities()
+	if a.Also == nil || s.Own {
+		return s
+	}
+	c := CAChange{From: a.Also.Fingerprint, To: a.Signing.Fingerprint, Step: "renew"}
+	if a.Incoming {
+		c.From, c.To, c.Step = c.To, c.From, "trust"
+	}
+	_, c.Waits, c.Dead = nextCA(a, n.certificates())
+	s.Replacing = &c
+	return s
 }

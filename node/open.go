@@ -70,7 +70,11 @@ type Node struct {
 	carrier   *carrier
 	local     net.Listener // nil on a visit
 	localSrv  *grpc.Server
-	web       *web.Server // nil where switched off
+	web       *web.Server                     // nil where switched off
+	began     raftstore.Peeked                // what the log said at the start
+	opened    atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
+	outdated  chan error                      // the cluster has gone beyond what this version understands
+	reload    chan struct{}
 	members   atomic.Pointer[memberSet]
 	read      atomic.Bool // the log was read once, see caughtUp
 }
@@ -78,7 +82,10 @@ type Node struct {
 // Open takes the lock of a data directory and builds its node. Nothing runs
 // before Run.
 func Open(cfg config.Config, o Options) (*Node, error) {
-	n := &Node{cfg: cfg, opts: o, dir: dataDir(cfg.DataDir), slog: o.Log, started: time.Now(), bootID: bootID(), refusals: make(chan error, 1)}
+	n := &Node{
+		cfg: cfg, opts: o, dir: dataDir(cfg.DataDir), slog: o.Log, started: time.Now(), bootID: bootID(),
+		outdated: make(chan error, 1), reload: make(chan struct{}, 1), refusals: make(chan error, 1),
+	}
 	if n.slog == nil {
 		n.slog = slog.New(slog.DiscardHandler)
 	}
@@ -100,9 +107,18 @@ func (n *Node) open() (err error) {
 	if n.lock, err = n.dir.lock(); err != nil {
 		return err
 	}
+	if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // before anything is changed
+		return err
+	}
+	before := n.file.incarnation()
 	var instance transport.Instance
 	if n.file, instance, err = n.dir.begin(n.slog); err != nil {
 		return err
+	}
+	if n.file.incarnation() != before {
+		if n.began, err = raftstore.Peek(n.dir.raft()); err != nil {
+			return err
+		}
 	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
@@ -110,6 +126,7 @@ func (n *Node) open() (err error) {
 		}
 		return fmt.Errorf("this node's identity: %w", err)
 	}
+	n.renewExpired()
 	store, err := openBlobs(n.dir, n.cfg, n.slog)
 	if err != nil {
 		return err
@@ -122,6 +139,7 @@ func (n *Node) open() (err error) {
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
 		Resolve: n.book.address, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
 		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
+		Formats: transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
 	})
 	if err != nil {
 		return err
@@ -134,6 +152,7 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
+	n.opened.Store(n.log)
 	n.push = fallback.NewPush(n.file.Node, fallback.StoreOf(n.blobs), connections{n.server}, n.slog)
 	if err := n.announceAddress(); err != nil {
 		return err
@@ -171,7 +190,7 @@ func (n *Node) announceAddress() error {
 
 // self is what is true of this node.
 func (n *Node) self() cluster.Member {
-	return cluster.Member{ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch}
+	return cluster.Member{ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch, Format: raftstore.Newest}
 }
 
 // wire connects the parts with each other.
@@ -263,9 +282,11 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		applied = n.trees.applied(ctx)
 	}
 	term, through, last := n.log.Extent()
+	issuer, _ := n.identity.Issuer()
 	return &pb.NodeState{
 		LogTerm: term, LogApplied: through, LogLast: last,
-		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Format,
+		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
+		Trusts: n.identity.Trusted(), Issuer: issuer,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
 	}

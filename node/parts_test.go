@@ -299,6 +299,8 @@ type forestOnly struct {
 	fixedForest
 }
 
+func (forestOnly) Format() uint32 { return raftstore.Format }
+
 func (f forestOnly) Trees() []raftstore.TreeInfo { return f.fixedForest.Trees() }
 
 func TestJoinersAreCheckedBeforeTheTokenIsUsed(t *testing.T) {

@@ -18,7 +18,9 @@ func (g *gateway) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	go func() { ended <- Serve(ctx, g.cfg, Options{Version: "test", Log: log}) }()
+	go func() {
+		ended <- Serve(ctx, g.cfg, Options{Version: "test", Log: log}, func(*Node) func() { return func() {} })
+	}()
 	g.stop = func() {
 		g.stop = nil
 		cancel()

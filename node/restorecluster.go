@@ -26,13 +26,10 @@ import (
 // joiner's.
 func RestoreCluster(cfg config.Config, in io.Reader) (made Made, sum backup.Summary, err error) {
 	d := dataDir(cfg.DataDir)
-	if _, err := ignores(cfg); err != nil {
-		return made, sum, err
-	}
 	if err := d.empty(); err != nil {
 		return made, sum, err
 	}
-	lock, err := d.prepare()
+	lock, err := d.claim(cfg)
 	if err != nil {
 		return made, sum, err
 	}

@@ -55,7 +55,10 @@ func (n *Node) start(s *stages) {
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
 	s.run("membership", time.Second, (&steering{self: n.file.Node, group: n.log, peers: n.peers, wanted: n.cfg.Voters, log: n.slog}).run)
+	s.run("formats", time.Second, n.watchFormats)
+	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
+	s.run("CA", time.Second, (&replacing{self: n.file.Node, log: n.log, certs: n.certificates, slog: n.slog}).run)
 	s.run("memory", time.Second, giveBackMemory)
 	s.run("lag", time.Second, func(ctx context.Context) error { return n.trees.track(ctx, n.log) })
 	if err := n.openTrees(s); err != nil {
@@ -94,7 +97,8 @@ func (n *Node) serveLocal(ctx context.Context) error {
 
 func (n *Node) renewer() *renewer {
 	return &renewer{
-		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, log: n.slog,
+		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, slog: n.slog,
+		log: n.log, read: n.caughtUp, prune: n.server.Prune, asked: n.reload, life: n.cfg.TLS.Lifetime.Std(),
 		peers: func() []cluster.NodeID {
 			var ids []cluster.NodeID
 			for _, m := range n.others() {
@@ -103,28 +107,28 @@ func (n *Node) renewer() *renewer {
 			return ids
 		},
 		sign: func(_ context.Context, csr []byte) (*pb.RenewResponse, error) {
-			return n.clusterService().sign(n.file.Node, csr)
+			return n.signSelf(csr)
 		},
 	}
 }
 
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
-		self: n.file.Node, log: n.log, peers: n.peers, applied: n.trees.waitApplied, caPEM: n.identity.CAPEM, now: time.Now,
+		self: n.file.Node, log: n.log, peers: n.peers, applied: n.trees.waitApplied, life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
 	}
 }
 
 func (n *Node) registerCluster() {
 	pb.RegisterClusterServer(n.server.GRPC(), n.clusterService())
 	pb.RegisterJoinServer(n.server.JoinGRPC(), &joinServer{
-		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, book: n.book.members, now: time.Now, logger: n.slog,
+		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, life: n.cfg.TLS.Lifetime.Std(), book: n.book.members, now: time.Now, logger: n.slog,
 	})
 }
 
 func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, blobs: n.blobs,
-		identity: n.identity, status: n.status, name: n.file.Name, version: n.opts.Version,
+		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
 	})
 }
 

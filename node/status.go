@@ -19,6 +19,8 @@ type Status struct {
 	Blobs       BlobStatus      `json:"blobs"`
 	Carriers    []CarrierStatus `json:"carriers"`
 	HTTP        string          `json:"http,omitempty"`
+	Format      FormatStatus    `json:"format"`
+	CA          CAStatus        `json:"ca"`
 }
 
 // NodeStatus is the node that answers.
@@ -31,6 +33,33 @@ type NodeStatus struct {
 	Version            string    `json:"version"`
 	Started            time.Time `json:"started"`
 	CertificateExpires time.Time `json:"certificate_expires"`
+	CertificateDays    int       `json:"certificate_days_left"`
+	CertificateSoon    bool      `json:"certificate_ends_soon"` // it should have been renewed by now
+}
+
+// FormatStatus is about the format of the log.
+type FormatStatus struct {
+	Active uint32 `json:"active"` // what the cluster uses
+	Newest uint32 `json:"newest"` // what this node understands
+	// Waits names the members whose versions do not understand Newest yet.
+	Waits []string `json:"waits,omitempty"`
+}
+
+// CAStatus is about the CA that signs the nodes' certificates.
+type CAStatus struct {
+	Fingerprint string    `json:"fingerprint"` // SHA-256; with an own PKI of the CA that this node's certificate leads to
+	Expires     time.Time `json:"expires"`
+	Own         bool      `json:"own_pki"`
+	Replacing   *CAChange `json:"replacing,omitempty"`
+}
+
+// CAChange is how far the replacement of the CA has come.
+type CAChange struct {
+	From  string   `json:"from"` // fingerprints
+	To    string   `json:"to"`
+	Step  string   `json:"step"`            // trust: members take over the new CA; renew: they get certificates of it
+	Waits []string `json:"waits,omitempty"` // members that are alive and not ready
+	Dead  []string `json:"dead,omitempty"`  // members that are down and not ready
 }
 
 // MemberStatus is one member as this node sees it.
@@ -42,6 +71,7 @@ type MemberStatus struct {
 	Alive    bool       `json:"alive"`
 	Applied  uint64     `json:"applied"` // by all its trees, as it last said
 	Version  string     `json:"version,omitempty"`
+	Format   uint32     `json:"format,omitempty"` // newest format of the log that it understands
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Error    string     `json:"error,omitempty"` // why it cannot be reached
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/web"
 )
 
@@ -13,10 +14,12 @@ func (n *Node) State() web.State {
 	defer cancel()
 	blobs, push := n.blobs.Stats(), n.push.Stats()
 	_, ends := n.identity.Validity()
+	_, caEnds := n.identity.Issuer()
 	s := web.State{
 		Version: n.opts.Version, Node: string(n.file.Node), Name: n.file.Name,
 		Revision: uint64(n.log.Revision()), Quorum: n.log.Quorum(), CaughtUp: n.caughtUp() && n.trees.complete(),
-		Raft: n.raftState(), CertificateExpires: ends, Proposals: n.counted.totals(),
+		Raft: n.raftState(), CertificateExpires: ends, CAExpires: caEnds,
+		Format: n.log.Format(), NewestFormat: raftstore.Newest, Proposals: n.counted.totals(),
 		Blobs: web.Blobs{Count: blobs.Blobs, Bytes: blobs.Bytes, Disk: blobs.Disk},
 		Carriers: []web.Carrier{{
 			Name: "push", Sent: uint64(push.Sent.Bytes + push.Served.Bytes), Received: uint64(push.Received.Bytes + push.Fetched.Bytes),

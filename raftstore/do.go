@@ -21,7 +21,8 @@ const MaxEntry = 64 << 10
 // command to the leader and tries again through changes of leader until ctx
 // ends; then the error says why, and is cluster.ErrNoQuorum where no majority
 // answered. The command may still be committed after an error. All commands
-// may be repeated: the machine sees to that.
+// may be repeated: the machine sees to that. cmd is written in the active
+// format, whatever it says.
 func (s *Store) Do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, error) {
 	out, _, err := s.do(ctx, cmd)
 	return out, err
@@ -29,6 +30,7 @@ func (s *Store) Do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, error) {
 
 func (s *Store) do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, error) {
 	const shortest, longest = 10 * time.Millisecond, 200 * time.Millisecond
+	cmd.Format = s.machine.Format()
 	for pause := shortest; ; pause = min(2*pause, longest) {
 		changed := s.leaders.wait()
 		out, index, err := s.attempt(ctx, changed, cmd)
@@ -193,9 +195,11 @@ func (s *Store) spread() {
 	if len(s.raft.GetConfiguration().Configuration().Servers) < 2 {
 		return
 	}
-	noop, err := proto.Marshal(noop())
+	empty := noop()
+	empty.Format = s.machine.Format()
+	entry, err := proto.Marshal(empty)
 	if err == nil {
-		s.raft.Apply(noop, s.cfg.Tuning.Commit)
+		s.raft.Apply(entry, s.cfg.Tuning.Commit)
 	}
 }
 

@@ -28,7 +28,7 @@ func (m *Machine) Members() []cluster.Member {
 	for _, p := range m.members {
 		members = append(members, cluster.Member{
 			ID: cluster.NodeID(p.GetId()), Name: p.GetName(), Address: p.GetAddress(), Store: p.GetStore(),
-			Joined: p.GetJoinedNs(), Epoch: p.GetAddressEpoch(),
+			Joined: p.GetJoinedNs(), Epoch: p.GetAddressEpoch(), Format: p.GetFormat(),
 		})
 	}
 	slices.SortFunc(members, func(a, b cluster.Member) int { return cmp.Compare(a.ID, b.ID) })
@@ -56,7 +56,7 @@ func (m *Machine) SetVoters(ids []string) {
 func FromMember(m cluster.Member) *pb.Member {
 	return &pb.Member{
 		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
-		JoinedNs: m.Joined, AddressEpoch: m.Epoch,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format,
 	}
 }
 
@@ -72,6 +72,9 @@ func (s *state) putMember(p *pb.PutMember, now int64) *pb.Outcome {
 func (s *state) admissible(m *pb.Member) *pb.Outcome {
 	if !validName(m.GetId()) || !validName(m.GetName()) || !validText(m.GetAddress()) || !validText(m.GetStore()) {
 		return refuse(CodeMalformed, "a member needs an id and a name of at most %d bytes", maxName)
+	}
+	if knownTo(m) < s.format {
+		return refuse(CodeFormat, "the cluster's log is of format %d, %s understands formats up to %d; upgrade that node", s.format, m.GetName(), knownTo(m))
 	}
 	if s.removed[m.GetId()] {
 		return refuse(CodeRemoved, "node %s was removed from the cluster; empty its data directory and join it as a new node", m.GetId())
@@ -98,7 +101,7 @@ func (s *state) setMember(m *pb.Member, now int64) {
 	}
 	s.members[m.GetId()] = &pb.Member{
 		Id: m.GetId(), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-		JoinedNs: joined, AddressEpoch: m.GetAddressEpoch(),
+		JoinedNs: joined, AddressEpoch: m.GetAddressEpoch(), Format: m.GetFormat(),
 	}
 }
 

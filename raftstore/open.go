@@ -37,6 +37,7 @@ type Store struct {
 	watchers watchers
 	leaders  beacon // signalled when the leader may have changed
 	applied  beacon // signalled when the machine has moved on
+	outdated chan uint32
 
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
@@ -178,9 +179,9 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, machine: NewMachine(), disk: disk, stream: newStream(cfg.Stream, cfg.ID),
-		slots: make(chan struct{}, maxInside), closing: make(chan struct{}),
+		slots: make(chan struct{}, maxInside), closing: make(chan struct{}), outdated: make(chan uint32, 1),
 	}
-	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }}
+	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }, ahead: s.fellBehind}
 	s.logs = &watchedLogs{logs: wrap(disk)}
 	s.lookAtDisk()
 	if err := s.start(); err != nil {

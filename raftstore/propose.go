@@ -61,10 +61,10 @@ func (s *state) decide(id manifest.ChangesetID, c *pb.Changeset) *pb.Outcome {
 	if len(w.committed) > 0 {
 		result.Revision = w.revision
 		t.nodes, t.shared = w.nodes, nil
-		s.commit(manifest.Commit{
+		s.commit(s.worded(manifest.Commit{
 			Revision: w.revision, ID: id, Tree: c.GetTree(), Origin: originOf(c), Time: c.GetTimeNs(),
 			Message: c.GetMessage(), Changes: w.committed,
-		})
+		}))
 	}
 	return &pb.Outcome{Result: proto.FromResult(result)}
 }

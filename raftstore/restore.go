@@ -34,7 +34,7 @@ func (m *Machine) Restore(in io.Reader) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state = fresh.state
+	m.state, m.ahead = fresh.state, 0
 	return nil
 }
 
@@ -46,7 +46,7 @@ type restoring struct {
 }
 
 func (r *restoring) read(in io.Reader) error {
-	records := recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
+	records := newRecordReader(in)
 	first, err := records.next()
 	if err != nil {
 		return err
@@ -73,14 +73,24 @@ func (r *restoring) read(in io.Reader) error {
 }
 
 func (r *restoring) header(h *pb.SnapshotHeader) error {
-	if h.GetFormat() != SnapshotFormat {
-		return fmt.Errorf("format %d is not known here (this version knows %d)", h.GetFormat(), SnapshotFormat)
+	switch f := h.GetFormat(); {
+	case f == 0:
+		return errors.New("of no format")
+	case f > Newest:
+		return &NewerError{What: "a snapshot of the log", Format: f}
 	}
+	if also := h.GetAlsoTrusted(); also != nil {
+		if fingerprint(also.GetCertPem()) == "" || h.GetCluster() == nil {
+			return errors.New("a malformed CA")
+		}
+		r.also = also
+	}
+	r.format = h.GetFormat()
 	if h.GetHistoryBelow() == 0 || h.GetHistoryBelow()-1 > h.GetRevision() {
 		return fmt.Errorf("history from %d up to revision %d", h.GetHistoryBelow(), h.GetRevision())
 	}
 	r.revision, r.below = manifest.Revision(h.GetRevision()), manifest.Revision(h.GetHistoryBelow())
-	r.identity = h.GetCluster()
+	r.cluster = h.GetCluster()
 	r.incarnation = max(cluster.Incarnation(h.GetIncarnation()), cluster.FirstIncarnation)
 	r.voters = slices.Compact(slices.Sorted(slices.Values(h.GetVoters())))
 	for _, id := range h.GetRemoved() {
@@ -205,6 +215,10 @@ type recordReader struct {
 	hash  manifest.Hasher // of the records before the one in buf
 	buf   bytes.Buffer    // the latest record
 	count uint64
+}
+
+func newRecordReader(in io.Reader) *recordReader {
+	return &recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
 }
 
 // before is the digest of all records before the latest.

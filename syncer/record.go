@@ -95,7 +95,7 @@ func openRecords(file string) (r *records, err error) {
 			}
 			meta := tx.Bucket([]byte(bucketMeta))
 			if f := meta.Get([]byte(metaFormat)); f != nil && string(f) != recordFormat {
-				return fmt.Errorf("format %q is unknown: upgrade the program", f)
+				return &NewerRecordsError{File: file, Format: string(f)}
 			}
 			return meta.Put([]byte(metaFormat), []byte(recordFormat))
 		})
@@ -109,7 +109,18 @@ func openRecords(file string) (r *records, err error) {
 	return r, nil
 }
 
+// NewerRecordsError: a newer version has written the record file.
+type NewerRecordsError struct{ File, Format string }
+
+func (e *NewerRecordsError) Error() string {
+	return fmt.Sprintf("%s has format %s, this gatesync knows %s: a newer version ran here; install it again; nothing was changed", e.File, e.Format, recordFormat)
+}
+
 func openError(file string, err error) error {
+	var newer *NewerRecordsError
+	if errors.As(err, &newer) {
+		return newer
+	}
 	if errors.Is(err, bbolterrors.ErrTimeout) {
 		return fmt.Errorf("%s is in use: is another daemon running on this data directory?", file)
 	}

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"sync"
 
@@ -15,7 +16,11 @@ type peerConn struct {
 	*tls.Conn
 	peer    cluster.NodeID // "" for a joiner
 	release func()         // called once, when the connection is closed; may be nil
-	once    sync.Once
+	gone    func()         // the same, of liveConns
+	// What the other end has shown, to be judged again when the CAs change.
+	presented []*x509.Certificate
+	usage     x509.ExtKeyUsage
+	once      sync.Once
 }
 
 // Close closes the socket without TLS's farewell, which may block on a peer
@@ -23,8 +28,10 @@ type peerConn struct {
 func (c *peerConn) Close() error {
 	err := c.Conn.NetConn().Close()
 	c.once.Do(func() {
-		if c.release != nil {
-			c.release()
+		for _, tell := range []func(){c.release, c.gone} {
+			if tell != nil {
+				tell()
+			}
 		}
 	})
 	return err

@@ -32,6 +32,7 @@ type dialer struct {
 	self      Instance
 	instances *Instances  // may be nil
 	refused   func(error) // told what a member says of this very node; may be nil
+	formats   Formats
 }
 
 // dial connects to an address and finds out who is there. With want, anybody
@@ -69,7 +70,11 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 		_ = c.Close()
 		return nil, g, err
 	}
-	return &peerConn{Conn: c, peer: peer}, g, nil
+	if err := d.formats.judge(addr, g); err != nil {
+		_ = c.Close()
+		return nil, g, err
+	}
+	return &peerConn{Conn: c, peer: peer, presented: c.ConnectionState().PeerCertificates, usage: x509.ExtKeyUsageServerAuth}, g, nil
 }
 
 // judge combines our view of the other end with its view of us.

@@ -38,6 +38,10 @@ type greeting struct {
 	// Instance is the server's run; Other is where the caller's other run is.
 	Instance Instance `json:"instance,omitzero"`
 	Other    string   `json:"other,omitempty"`
+	// Of the log: the newest format that the server understands, and the one
+	// that the cluster uses, as far as the server knows.
+	Knows  uint32 `json:"knows,omitempty"`
+	Active uint32 `json:"active,omitempty"`
 }
 
 const maxGreeting = 1024

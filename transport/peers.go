@@ -43,13 +43,16 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 		return nil, "", &UnknownAddressError{Node: id}
 	}
 	c, _, err := s.dialer().dial(ctx, addr, proto, id)
+	if err == nil {
+		s.live.add(c)
+	}
 	return c, addr, err
 }
 
 func (s *Server) dialer() dialer {
 	return dialer{
 		clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout,
-		self: s.cfg.Instance, instances: s.cfg.Instances, refused: s.cfg.Refused,
+		formats: s.cfg.Formats, self: s.cfg.Instance, instances: s.cfg.Instances, refused: s.cfg.Refused,
 	}
 }
 

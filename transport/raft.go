@@ -53,6 +53,7 @@ func (l *streamLayer) deliver(ctx context.Context, c *peerConn) {
 	} else {
 		c.release = remove
 	}
+	l.server.live.add(c)
 	l.handoff.deliver(ctx, &raftConn{peerConn: c, member: l.server.cfg.Member})
 }
 

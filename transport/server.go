@@ -43,6 +43,9 @@ type Config struct {
 	// or a *WentBackError. May be nil; must not block.
 	Refused func(error)
 	Log     *slog.Logger // nil: silent
+	// Formats keeps nodes apart that do not understand each other's log. The
+	// zero value lets everybody through.
+	Formats Formats
 
 	HandshakeTimeout time.Duration // 0: 10 s
 	MaxHandshakes    int           // at a time; 0: 128. More push out the oldest.
@@ -61,6 +64,7 @@ type Server struct {
 	pending  *conns // handshakes
 	joiners  *conns
 	peers    peers
+	live     liveConns // of members, in both directions
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -270,6 +274,7 @@ func (s *Server) admit(raw net.Conn) {
 		return
 	}
 	g := greeting{Verdict: v, Clock: time.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self, Instance: s.cfg.Instance, Other: other}
+	s.cfg.Formats.tell(&g)
 	if werr := writeGreeting(c, g); werr != nil || v != verdictOK {
 		if v != verdictOK {
 			log.Warn("refused a connection", "verdict", string(v), "peer", string(to.peer), "error", err)
@@ -279,10 +284,12 @@ func (s *Server) admit(raw net.Conn) {
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
+	to.presented, to.usage = cs.PeerCertificates, x509.ExtKeyUsageClientAuth
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
 		s.toJoin.deliver(ctx, to)
 	case protoGRPC:
+		s.live.add(to)
 		s.toGRPC.deliver(ctx, to)
 	case protoRaft:
 		s.raft.deliver(ctx, to)

@@ -15,6 +15,7 @@ type collector struct {
 	now    func() time.Time
 
 	build, revision, quorum, raft, members, alive, certificate       *prometheus.Desc
+	ca, format                                                       *prometheus.Desc
 	applied, lag, entries, held, conflicts, rejected, busy, rootLost *prometheus.Desc
 	proposals, blobs, blobBytes, blobDisk, carrierBytes              *prometheus.Desc
 }
@@ -33,6 +34,8 @@ func newCollector(source Source) *collector {
 		members:      d("members", "Members of the cluster."),
 		alive:        d("members_alive", "Members that this node hears from, itself included."),
 		certificate:  d("certificate_expiry_seconds", "Seconds until this node's certificate ends."),
+		ca:           d("ca_expiry_seconds", "Seconds until the CA of this node's certificate ends."),
+		format:       d("log_format", "Format of the log: the active one, and the newest that this node understands.", "which"),
 		applied:      d("tree_applied_revision", "Revision that the tree on disk agrees with.", "tree"),
 		lag:          d("tree_apply_lag_seconds", "Age of the oldest committed revision that the tree lacks.", "tree"),
 		entries:      d("tree_entries", "Entries of the tree as committed.", "tree"),
@@ -71,6 +74,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.alive, float64(s.Alive))
 	if !s.CertificateExpires.IsZero() {
 		gauge(c.certificate, s.CertificateExpires.Sub(c.now()).Seconds())
+	}
+	if !s.CAExpires.IsZero() {
+		gauge(c.ca, s.CAExpires.Sub(c.now()).Seconds())
+	}
+	if s.NewestFormat > 0 {
+		gauge(c.format, float64(s.Format), "active")
+		gauge(c.format, float64(s.NewestFormat), "newest")
 	}
 	for _, t := range s.Trees {
 		gauge(c.applied, float64(t.Applied), t.Name)

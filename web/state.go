@@ -24,6 +24,11 @@ type State struct {
 	Proposals map[string]uint64
 	// CertificateExpires is when this node's certificate ends.
 	CertificateExpires time.Time
+	// CAExpires is when the CA behind it ends.
+	CAExpires time.Time
+	// Format is the log's active format, NewestFormat the newest that this
+	// node understands.
+	Format, NewestFormat uint32
 }
 
 // Tree is the state of one tree.

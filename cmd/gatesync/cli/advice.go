@@ -31,14 +31,42 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 			adviseDead(m, s, now, say)
 		}
 	}
-	if left := s.Node.CertificateExpires.Sub(now); !s.Node.CertificateExpires.IsZero() && left < 30*24*time.Hour {
+	adviseFormat(s, say)
+	adviseCA(s, now, say)
+	if left := s.Node.CertificateExpires.Sub(now); s.Node.CertificateSoon {
 		if left <= 0 {
 			say("this node's certificate has expired: check the clock; if it is right, join anew with a new data directory")
 		} else {
-			say("this node's certificate ends in %s; it renews itself as soon as a member with the CA's key answers (bring a new one if you use your own PKI)", duration(left))
+			say("this node's certificate ends in %s; it renews itself as soon as this node has read the log or a member answers (bring a new one if you use your own PKI)", duration(left))
 		}
 	}
 	return out
+}
+
+// adviseFormat names the old versions that hold the others back, once others
+// are newer.
+func adviseFormat(s node.Status, say func(string, ...any)) {
+	if len(s.Format.Waits) > 0 {
+		say("the cluster still uses format %d of the log, this version knows %d: upgrade gatesync on %s (or `gatesync remove` who is gone for good); the rest happens by itself",
+			s.Format.Active, s.Format.Newest, strings.Join(s.Format.Waits, ", "))
+	}
+}
+
+// caSoon is how long before a CA's end its replacement is advised.
+const caSoon = 180 * 24 * time.Hour
+
+func adviseCA(s node.Status, now time.Time, say func(string, ...any)) {
+	c := s.CA.Replacing
+	switch {
+	case c != nil && c.Step == "renew" && len(c.Waits) == 0 && len(c.Dead) > 0:
+		say("the old CA stays trusted until %s has a certificate of the new one: start its daemon; or `gatesync remove` it, or `gatesync rotate-ca --finish` (it then has to join anew)", strings.Join(c.Dead, ", "))
+	case c != nil && len(c.Waits) == 0 && len(c.Dead) > 0:
+		say("the new CA waits for %s: start its daemon, or `gatesync remove` it", strings.Join(c.Dead, ", "))
+	case c == nil && !s.CA.Expires.IsZero() && s.CA.Expires.Sub(now) < caSoon && s.CA.Own:
+		say("the CA of this node's certificate ends in %s: bring certificates of a new one", duration(s.CA.Expires.Sub(now)))
+	case c == nil && !s.CA.Expires.IsZero() && s.CA.Expires.Sub(now) < caSoon:
+		say("the cluster's CA ends in %s: replace it with `gatesync rotate-ca`; nothing stops meanwhile", duration(s.CA.Expires.Sub(now)))
+	}
 }
 
 func adviseTree(t node.TreeStatus, say func(string, ...any)) {

@@ -182,7 +182,11 @@ func TestVersion(t *testing.T) {
 func trouble(now time.Time) node.Status {
 	seen := now.Add(-90 * time.Second)
 	return node.Status{
-		Node:    node.NodeStatus{ID: "n-1", Name: "gw1", Role: "voter", Started: now.Add(-3 * time.Hour), CertificateExpires: now.Add(9 * 24 * time.Hour)},
+		Node:   node.NodeStatus{ID: "n-1", Name: "gw1", Role: "voter", Started: now.Add(-3 * time.Hour), CertificateExpires: now.Add(9 * 24 * time.Hour), CertificateSoon: true},
+		Format: node.FormatStatus{Active: 1, Newest: 2, Waits: []string{"gw3"}},
+		CA: node.CAStatus{Fingerprint: strings.Repeat("ab", 32), Expires: now.Add(2000 * time.Hour), Replacing: &node.CAChange{
+			From: strings.Repeat("ab", 32), To: strings.Repeat("cd", 32), Step: "renew", Dead: []string{"gw3"},
+		}},
 		Cluster: "c-1", Revision: 1240, CaughtUp: true,
 		Members: []node.MemberStatus{
 			{ID: "n-1", Name: "gw1", Role: "voter", Address: "10.0.0.1:7946", Alive: true, Applied: 1240},
@@ -204,7 +208,9 @@ func TestStatusForPeople(t *testing.T) {
 	s.Leader, s.Quorum = "n-1", true
 	s.Members = s.Members[:1]
 	s.Trees = []node.TreeStatus{{Name: "server", Path: "/opt/gw", Files: 1, Applied: 1240}}
-	s.Node.CertificateExpires = now.Add(300 * 24 * time.Hour)
+	s.Node.CertificateExpires, s.Node.CertificateSoon = now.Add(300*24*time.Hour), false
+	s.Format = node.FormatStatus{Active: 2, Newest: 2}
+	s.CA.Replacing, s.CA.Expires = nil, now.Add(5*365*24*time.Hour)
 	b.Reset()
 	writeStatus(&b, s, now)
 	golden(t, "status_well.txt", b.String())

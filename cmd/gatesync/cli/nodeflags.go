@@ -37,7 +37,7 @@ func (f *nodeFlags) config(cmd *cobra.Command, a *app) (config.Config, error) {
 	if !cmd.Flags().Changed("http") {
 		cfg.HTTP = a.env("HTTP", cfg.HTTP)
 	}
-	cfg.TLS = config.TLS{CA: f.ca, Cert: f.cert, Key: f.key}
+	cfg.TLS.CA, cfg.TLS.Cert, cfg.TLS.Key = f.ca, f.cert, f.key
 	if f.name == "" {
 		return cfg, usage(cmd, errors.New("--name is missing: how people will call this node"))
 	}

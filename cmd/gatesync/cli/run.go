@@ -2,6 +2,9 @@ package cli
 
 import (
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +17,8 @@ func (a *app) runCmd() *cobra.Command {
 		Use:   "run",
 		Short: "Run the daemon",
 		Long: `Run the daemon in the foreground until SIGTERM or SIGINT; it then stops
-cleanly within five seconds. It logs to standard error.
+cleanly within five seconds. It logs to standard error. SIGHUP makes it read
+certificates of an own PKI anew at once; otherwise it looks once a minute.
 
 Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between.`,
 		Example: `  gatesync run --data-dir /var/lib/gatesync
@@ -42,9 +46,29 @@ Flags override gatesync.yaml for this run; GATESYNC_* variables stand in between
 		if err != nil {
 			return err
 		}
-		return node.Serve(cmd.Context(), cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log)})
+		return node.Serve(cmd.Context(), cfg, node.Options{Version: a.Version, Log: a.logger(cfg.Log)}, func(n *node.Node) func() {
+			return onHangup(n.Reload)
+		})
 	}
 	return cmd
+}
+
+// onHangup calls fn at each SIGHUP, until the function that it returns is
+// called.
+func onHangup(fn func()) (stop func()) {
+	hup, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		defer close(done)
+		for range hup {
+			fn()
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(hup)
+		<-done
+	}
 }
 
 // logger is where the daemon logs. The settings were validated.

@@ -110,6 +110,12 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 		{"quorum", quorumLine(s)},
 		{"revision", count(s.Revision)},
 	}
+	if !s.Node.CertificateExpires.IsZero() {
+		head = append(head, []string{"certificate", certificateLine(s, now)})
+	}
+	if s.Format.Newest > s.Format.Active {
+		head = append(head, []string{"log format", fmt.Sprintf("%d (this node understands %d)", s.Format.Active, s.Format.Newest)})
+	}
 	table(w, head)
 
 	fmt.Fprintln(w)
@@ -135,6 +141,33 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 			fmt.Fprintf(w, "  ! %s\n", strings.ReplaceAll(line, "\n", "\n    "))
 		}
 	}
+}
+
+// certificateLine tells of this node's certificate and of the CA.
+func certificateLine(s node.Status, now time.Time) string {
+	line := "ends in " + duration(s.Node.CertificateExpires.Sub(now))
+	if s.CA.Fingerprint != "" {
+		line += fmt.Sprintf("; CA %.16s…", s.CA.Fingerprint)
+	}
+	if c := s.CA.Replacing; c != nil {
+		line += fmt.Sprintf("; %.16s… replaces %.16s…: %s", c.To, c.From, caStep(c))
+	}
+	return line
+}
+
+// caStep says how far the replacement of the CA is.
+func caStep(c *node.CAChange) string {
+	what := "members take over the new CA"
+	if c.Step == "renew" {
+		what = "members get certificates of the new CA"
+	}
+	if len(c.Waits) > 0 {
+		what += ", waiting for " + strings.Join(c.Waits, ", ")
+	}
+	if len(c.Dead) > 0 {
+		what += ", down: " + strings.Join(c.Dead, ", ")
+	}
+	return what
 }
 
 func memberRow(s node.Status, m node.MemberStatus, now time.Time) []string {

@@ -1669,6 +1669,102 @@ func (x *BackupChunk) GetData() []byte {
 	return nil
 }
 
+type RotateCARequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finish        bool                   `protobuf:"varint,1,opt,name=finish,proto3" json:"finish,omitempty"` // drop the old CA, although members that are down may still need it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCARequest) Reset() {
+	*x = RotateCARequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCARequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCARequest) ProtoMessage() {}
+
+func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
+func (*RotateCARequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RotateCARequest) GetFinish() bool {
+	if x != nil {
+		return x.Finish
+	}
+	return false
+}
+
+type RotateCAResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // fingerprints
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCAResponse) Reset() {
+	*x = RotateCAResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCAResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCAResponse) ProtoMessage() {}
+
+func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
+func (*RotateCAResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RotateCAResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RotateCAResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 var File_gatesync_v1_local_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_local_proto_rawDesc = "" +
@@ -1781,7 +1877,12 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\x0f\n" +
 	"\rBackupRequest\"!\n" +
 	"\vBackupChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xa7\x06\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\")\n" +
+	"\x0fRotateCARequest\x12\x16\n" +
+	"\x06finish\x18\x01 \x01(\bR\x06finish\"6\n" +
+	"\x10RotateCAResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to2\xf0\x06\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -1795,7 +1896,8 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"RemoveNode\x12\x1e.gatesync.v1.RemoveNodeRequest\x1a\x1f.gatesync.v1.RemoveNodeResponse\x12C\n" +
 	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12@\n" +
-	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01\x12G\n" +
+	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_local_proto_rawDescOnce sync.Once
@@ -1809,7 +1911,7 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_gatesync_v1_local_proto_goTypes = []any{
 	(*StatusRequest)(nil),      // 0: gatesync.v1.StatusRequest
 	(*StatusResponse)(nil),     // 1: gatesync.v1.StatusResponse
@@ -1839,8 +1941,10 @@ var file_gatesync_v1_local_proto_goTypes = []any{
 	(*ContentChunk)(nil),       // 25: gatesync.v1.ContentChunk
 	(*BackupRequest)(nil),      // 26: gatesync.v1.BackupRequest
 	(*BackupChunk)(nil),        // 27: gatesync.v1.BackupChunk
-	(*Entry)(nil),              // 28: gatesync.v1.Entry
-	(*Commit)(nil),             // 29: gatesync.v1.Commit
+	(*RotateCARequest)(nil),    // 28: gatesync.v1.RotateCARequest
+	(*RotateCAResponse)(nil),   // 29: gatesync.v1.RotateCAResponse
+	(*Entry)(nil),              // 30: gatesync.v1.Entry
+	(*Commit)(nil),             // 31: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -1849,7 +1953,7 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	28, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	30, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
 	0,  // 9: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
@@ -1864,20 +1968,22 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	22, // 18: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
 	24, // 19: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
 	26, // 20: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
-	1,  // 21: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 22: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 23: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 24: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 25: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	29, // 26: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 27: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 28: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 29: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 30: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 31: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	27, // 32: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
-	21, // [21:33] is the sub-list for method output_type
-	9,  // [9:21] is the sub-list for method input_type
+	28, // 21: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	1,  // 22: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 23: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 24: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 25: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 26: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	31, // 27: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 28: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 29: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 30: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 31: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 32: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 33: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	29, // 34: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	22, // [22:35] is the sub-list for method output_type
+	9,  // [9:22] is the sub-list for method input_type
 	9,  // [9:9] is the sub-list for extension type_name
 	9,  // [9:9] is the sub-list for extension extendee
 	0,  // [0:9] is the sub-list for field type_name
@@ -1905,7 +2011,7 @@ func file_gatesync_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

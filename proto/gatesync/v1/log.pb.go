@@ -24,7 +24,7 @@ const (
 // Command is one entry of the Raft log.
 type Command struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
-	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`               // of this message; a machine refuses what it does not know
+	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`               // how to read this message; at most the active format (SetFormat)
 	TimeNs int64                  `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"` // the proposer's clock; the machine has none of its own
 	// Types that are valid to be assigned to Do:
 	//
@@ -38,6 +38,10 @@ type Command struct {
 	//	*Command_TrimHistory
 	//	*Command_Noop
 	//	*Command_BeginIncarnation
+	//	*Command_SetFormat
+	//	*Command_PutAuthority
+	//	*Command_UseAuthority
+	//	*Command_DropAuthority
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -184,6 +188,42 @@ func (x *Command) GetBeginIncarnation() *BeginIncarnation {
 	return nil
 }
 
+func (x *Command) GetSetFormat() *SetFormat {
+	if x != nil {
+		if x, ok := x.Do.(*Command_SetFormat); ok {
+			return x.SetFormat
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutAuthority() *PutAuthority {
+	if x != nil {
+		if x, ok := x.Do.(*Command_PutAuthority); ok {
+			return x.PutAuthority
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUseAuthority() *UseAuthority {
+	if x != nil {
+		if x, ok := x.Do.(*Command_UseAuthority); ok {
+			return x.UseAuthority
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropAuthority() *DropAuthority {
+	if x != nil {
+		if x, ok := x.Do.(*Command_DropAuthority); ok {
+			return x.DropAuthority
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -228,6 +268,22 @@ type Command_BeginIncarnation struct {
 	BeginIncarnation *BeginIncarnation `protobuf:"bytes,30,opt,name=begin_incarnation,json=beginIncarnation,proto3,oneof"`
 }
 
+type Command_SetFormat struct {
+	SetFormat *SetFormat `protobuf:"bytes,40,opt,name=set_format,json=setFormat,proto3,oneof"`
+}
+
+type Command_PutAuthority struct {
+	PutAuthority *PutAuthority `protobuf:"bytes,41,opt,name=put_authority,json=putAuthority,proto3,oneof"`
+}
+
+type Command_UseAuthority struct {
+	UseAuthority *UseAuthority `protobuf:"bytes,42,opt,name=use_authority,json=useAuthority,proto3,oneof"`
+}
+
+type Command_DropAuthority struct {
+	DropAuthority *DropAuthority `protobuf:"bytes,43,opt,name=drop_authority,json=dropAuthority,proto3,oneof"`
+}
+
 func (*Command_Propose) isCommand_Do() {}
 
 func (*Command_PutMember) isCommand_Do() {}
@@ -247,6 +303,14 @@ func (*Command_TrimHistory) isCommand_Do() {}
 func (*Command_Noop) isCommand_Do() {}
 
 func (*Command_BeginIncarnation) isCommand_Do() {}
+
+func (*Command_SetFormat) isCommand_Do() {}
+
+func (*Command_PutAuthority) isCommand_Do() {}
+
+func (*Command_UseAuthority) isCommand_Do() {}
+
+func (*Command_DropAuthority) isCommand_Do() {}
 
 type Noop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -289,7 +353,8 @@ type InitCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	CaCertPem     []byte                 `protobuf:"bytes,2,opt,name=ca_cert_pem,json=caCertPem,proto3" json:"ca_cert_pem,omitempty"`
-	CaKeyPem      []byte                 `protobuf:"bytes,3,opt,name=ca_key_pem,json=caKeyPem,proto3" json:"ca_key_pem,omitempty"` // empty where the operator brought an own PKI
+	CaKeyPem      []byte                 `protobuf:"bytes,3,opt,name=ca_key_pem,json=caKeyPem,proto3" json:"ca_key_pem,omitempty"`       // empty where the operator brought an own PKI
+	CaCrossPem    []byte                 `protobuf:"bytes,4,opt,name=ca_cross_pem,json=caCrossPem,proto3" json:"ca_cross_pem,omitempty"` // this CA, signed by the one before it, while that one is trusted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -345,6 +410,255 @@ func (x *InitCluster) GetCaKeyPem() []byte {
 	return nil
 }
 
+func (x *InitCluster) GetCaCrossPem() []byte {
+	if x != nil {
+		return x.CaCrossPem
+	}
+	return nil
+}
+
+// SetFormat raises the active format: what the machine does from here on.
+type SetFormat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetFormat) Reset() {
+	*x = SetFormat{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetFormat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetFormat) ProtoMessage() {}
+
+func (x *SetFormat) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetFormat.ProtoReflect.Descriptor instead.
+func (*SetFormat) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetFormat) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+// Authority is a CA of the cluster.
+type Authority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CertPem       []byte                 `protobuf:"bytes,1,opt,name=cert_pem,json=certPem,proto3" json:"cert_pem,omitempty"`
+	KeyPem        []byte                 `protobuf:"bytes,2,opt,name=key_pem,json=keyPem,proto3" json:"key_pem,omitempty"`       // until it has become the signing one (then InitCluster's), or has been one
+	CrossPem      []byte                 `protobuf:"bytes,3,opt,name=cross_pem,json=crossPem,proto3" json:"cross_pem,omitempty"` // the CA signed by the one before it: who does not know it yet can verify it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Authority) GetCertPem() []byte {
+	if x != nil {
+		return x.CertPem
+	}
+	return nil
+}
+
+func (x *Authority) GetKeyPem() []byte {
+	if x != nil {
+		return x.KeyPem
+	}
+	return nil
+}
+
+func (x *Authority) GetCrossPem() []byte {
+	if x != nil {
+		return x.CrossPem
+	}
+	return nil
+}
+
+// PutAuthority makes a new CA trusted too: the first step of its replacement.
+type PutAuthority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authority     *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutAuthority) Reset() {
+	*x = PutAuthority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutAuthority) ProtoMessage() {}
+
+func (x *PutAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutAuthority.ProtoReflect.Descriptor instead.
+func (*PutAuthority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PutAuthority) GetAuthority() *Authority {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+// UseAuthority makes the CA that is trusted too the signing one. Both are named
+// by the SHA-256 of their certificate, so that a retry does nothing.
+type UseAuthority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseAuthority) Reset() {
+	*x = UseAuthority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseAuthority) ProtoMessage() {}
+
+func (x *UseAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseAuthority.ProtoReflect.Descriptor instead.
+func (*UseAuthority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UseAuthority) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+// DropAuthority ends the trust in the CA that does not sign.
+type DropAuthority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropAuthority) Reset() {
+	*x = DropAuthority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropAuthority) ProtoMessage() {}
+
+func (x *DropAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropAuthority.ProtoReflect.Descriptor instead.
+func (*DropAuthority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DropAuthority) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
 // PutMember adds a member or changes its name, address or store.
 type PutMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -355,7 +669,7 @@ type PutMember struct {
 
 func (x *PutMember) Reset() {
 	*x = PutMember{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	mi := &file_gatesync_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +681,7 @@ func (x *PutMember) String() string {
 func (*PutMember) ProtoMessage() {}
 
 func (x *PutMember) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	mi := &file_gatesync_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +694,7 @@ func (x *PutMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMember.ProtoReflect.Descriptor instead.
 func (*PutMember) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PutMember) GetMember() *Member {
@@ -399,7 +713,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	mi := &file_gatesync_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +725,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	mi := &file_gatesync_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +738,7 @@ func (x *RemoveMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
 func (*RemoveMember) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveMember) GetId() string {
@@ -446,7 +760,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	mi := &file_gatesync_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +772,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	mi := &file_gatesync_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +785,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutToken) GetId() string {
@@ -514,7 +828,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	mi := &file_gatesync_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +840,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	mi := &file_gatesync_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +853,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UseToken) GetId() string {
@@ -574,7 +888,7 @@ type PutTree struct {
 
 func (x *PutTree) Reset() {
 	*x = PutTree{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	mi := &file_gatesync_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -586,7 +900,7 @@ func (x *PutTree) String() string {
 func (*PutTree) ProtoMessage() {}
 
 func (x *PutTree) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	mi := &file_gatesync_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -599,7 +913,7 @@ func (x *PutTree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutTree.ProtoReflect.Descriptor instead.
 func (*PutTree) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutTree) GetName() string {
@@ -633,7 +947,7 @@ type TrimHistory struct {
 
 func (x *TrimHistory) Reset() {
 	*x = TrimHistory{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[8]
+	mi := &file_gatesync_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +959,7 @@ func (x *TrimHistory) String() string {
 func (*TrimHistory) ProtoMessage() {}
 
 func (x *TrimHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[8]
+	mi := &file_gatesync_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +972,7 @@ func (x *TrimHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistory.ProtoReflect.Descriptor instead.
 func (*TrimHistory) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TrimHistory) GetBelow() uint64 {
@@ -681,7 +995,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[9]
+	mi := &file_gatesync_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -693,7 +1007,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[9]
+	mi := &file_gatesync_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -706,7 +1020,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Outcome) GetResult() *Result {
@@ -752,7 +1066,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[10]
+	mi := &file_gatesync_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -764,7 +1078,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[10]
+	mi := &file_gatesync_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -777,7 +1091,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotRecord) GetOf() isSnapshotRecord_Of {
@@ -928,20 +1242,21 @@ func (*SnapshotRecord_Part) isSnapshotRecord_Of() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // the active format: the snapshot is written in it
 	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	Cluster       *InitCluster           `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Voters        []string               `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
 	HistoryBelow  uint64                 `protobuf:"varint,5,opt,name=history_below,json=historyBelow,proto3" json:"history_below,omitempty"`
-	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"`           // ids of members that were removed; they never come back
-	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 0: the first
+	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"`                             // ids of members that were removed; they never come back
+	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                   // 0: the first
+	AlsoTrusted   *Authority             `protobuf:"bytes,40,opt,name=also_trusted,json=alsoTrusted,proto3" json:"also_trusted,omitempty"` // a CA beside the one in cluster, while one replaces the other
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[11]
+	mi := &file_gatesync_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1268,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[11]
+	mi := &file_gatesync_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1281,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -1018,6 +1333,13 @@ func (x *SnapshotHeader) GetIncarnation() uint64 {
 	return 0
 }
 
+func (x *SnapshotHeader) GetAlsoTrusted() *Authority {
+	if x != nil {
+		return x.AlsoTrusted
+	}
+	return nil
+}
+
 type SnapshotTree struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tree          *PutTree               `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
@@ -1027,7 +1349,7 @@ type SnapshotTree struct {
 
 func (x *SnapshotTree) Reset() {
 	*x = SnapshotTree{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[12]
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1361,7 @@ func (x *SnapshotTree) String() string {
 func (*SnapshotTree) ProtoMessage() {}
 
 func (x *SnapshotTree) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[12]
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1374,7 @@ func (x *SnapshotTree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTree.ProtoReflect.Descriptor instead.
 func (*SnapshotTree) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotTree) GetTree() *PutTree {
@@ -1073,7 +1395,7 @@ type SnapshotNode struct {
 
 func (x *SnapshotNode) Reset() {
 	*x = SnapshotNode{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[13]
+	mi := &file_gatesync_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1407,7 @@ func (x *SnapshotNode) String() string {
 func (*SnapshotNode) ProtoMessage() {}
 
 func (x *SnapshotNode) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[13]
+	mi := &file_gatesync_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1420,7 @@ func (x *SnapshotNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotNode.ProtoReflect.Descriptor instead.
 func (*SnapshotNode) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotNode) GetTree() string {
@@ -1133,7 +1455,7 @@ type SnapshotToken struct {
 
 func (x *SnapshotToken) Reset() {
 	*x = SnapshotToken{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	mi := &file_gatesync_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1467,7 @@ func (x *SnapshotToken) String() string {
 func (*SnapshotToken) ProtoMessage() {}
 
 func (x *SnapshotToken) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	mi := &file_gatesync_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1480,7 @@ func (x *SnapshotToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotToken.ProtoReflect.Descriptor instead.
 func (*SnapshotToken) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotToken) GetToken() *PutToken {
@@ -1187,7 +1509,7 @@ type SnapshotSession struct {
 
 func (x *SnapshotSession) Reset() {
 	*x = SnapshotSession{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[15]
+	mi := &file_gatesync_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1521,7 @@ func (x *SnapshotSession) String() string {
 func (*SnapshotSession) ProtoMessage() {}
 
 func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[15]
+	mi := &file_gatesync_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1534,7 @@ func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSession.ProtoReflect.Descriptor instead.
 func (*SnapshotSession) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotSession) GetNode() string {
@@ -1246,7 +1568,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[16]
+	mi := &file_gatesync_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1580,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[16]
+	mi := &file_gatesync_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1593,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotTrailer) GetRecords() uint64 {
@@ -1302,7 +1624,7 @@ type BeginIncarnation struct {
 
 func (x *BeginIncarnation) Reset() {
 	*x = BeginIncarnation{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[17]
+	mi := &file_gatesync_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1636,7 @@ func (x *BeginIncarnation) String() string {
 func (*BeginIncarnation) ProtoMessage() {}
 
 func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[17]
+	mi := &file_gatesync_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1649,7 @@ func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginIncarnation.ProtoReflect.Descriptor instead.
 func (*BeginIncarnation) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BeginIncarnation) GetIncarnation() uint64 {
@@ -1348,7 +1670,7 @@ var File_gatesync_v1_log_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\x83\x05\n" +
+	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\x85\a\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x122\n" +
@@ -1363,15 +1685,34 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\finit_cluster\x18\x10 \x01(\v2\x18.gatesync.v1.InitClusterH\x00R\vinitCluster\x12=\n" +
 	"\ftrim_history\x18\x11 \x01(\v2\x18.gatesync.v1.TrimHistoryH\x00R\vtrimHistory\x12'\n" +
 	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noop\x12L\n" +
-	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnationB\x04\n" +
+	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnation\x127\n" +
+	"\n" +
+	"set_format\x18( \x01(\v2\x16.gatesync.v1.SetFormatH\x00R\tsetFormat\x12@\n" +
+	"\rput_authority\x18) \x01(\v2\x19.gatesync.v1.PutAuthorityH\x00R\fputAuthority\x12@\n" +
+	"\ruse_authority\x18* \x01(\v2\x19.gatesync.v1.UseAuthorityH\x00R\fuseAuthority\x12C\n" +
+	"\x0edrop_authority\x18+ \x01(\v2\x1a.gatesync.v1.DropAuthorityH\x00R\rdropAuthorityB\x04\n" +
 	"\x02do\"\x06\n" +
-	"\x04Noop\"j\n" +
+	"\x04Noop\"\x8c\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
 	"\vca_cert_pem\x18\x02 \x01(\fR\tcaCertPem\x12\x1c\n" +
 	"\n" +
-	"ca_key_pem\x18\x03 \x01(\fR\bcaKeyPem\"8\n" +
+	"ca_key_pem\x18\x03 \x01(\fR\bcaKeyPem\x12 \n" +
+	"\fca_cross_pem\x18\x04 \x01(\fR\n" +
+	"caCrossPem\"#\n" +
+	"\tSetFormat\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\"\\\n" +
+	"\tAuthority\x12\x19\n" +
+	"\bcert_pem\x18\x01 \x01(\fR\acertPem\x12\x17\n" +
+	"\akey_pem\x18\x02 \x01(\fR\x06keyPem\x12\x1b\n" +
+	"\tcross_pem\x18\x03 \x01(\fR\bcrossPem\"D\n" +
+	"\fPutAuthority\x124\n" +
+	"\tauthority\x18\x01 \x01(\v2\x16.gatesync.v1.AuthorityR\tauthority\"0\n" +
+	"\fUseAuthority\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\"1\n" +
+	"\rDropAuthority\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\"8\n" +
 	"\tPutMember\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.gatesync.v1.MemberR\x06member\"\x1e\n" +
 	"\fRemoveMember\x12\x0e\n" +
@@ -1408,7 +1749,7 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\asession\x18\a \x01(\v2\x1c.gatesync.v1.SnapshotSessionH\x00R\asession\x128\n" +
 	"\atrailer\x18\b \x01(\v2\x1c.gatesync.v1.SnapshotTrailerH\x00R\atrailer\x12,\n" +
 	"\x04part\x18\t \x01(\v2\x16.gatesync.v1.ChangesetH\x00R\x04partB\x04\n" +
-	"\x02of\"\xf1\x01\n" +
+	"\x02of\"\xac\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
@@ -1416,7 +1757,8 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\x06voters\x18\x04 \x03(\tR\x06voters\x12#\n" +
 	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
 	"\aremoved\x18\x06 \x03(\tR\aremoved\x12 \n" +
-	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"8\n" +
+	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\x129\n" +
+	"\falso_trusted\x18( \x01(\v2\x16.gatesync.v1.AuthorityR\valsoTrusted\"8\n" +
 	"\fSnapshotTree\x12(\n" +
 	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"]\n" +
 	"\fSnapshotNode\x12\x12\n" +
@@ -1449,66 +1791,77 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_gatesync_v1_log_proto_goTypes = []any{
 	(*Command)(nil),          // 0: gatesync.v1.Command
 	(*Noop)(nil),             // 1: gatesync.v1.Noop
 	(*InitCluster)(nil),      // 2: gatesync.v1.InitCluster
-	(*PutMember)(nil),        // 3: gatesync.v1.PutMember
-	(*RemoveMember)(nil),     // 4: gatesync.v1.RemoveMember
-	(*PutToken)(nil),         // 5: gatesync.v1.PutToken
-	(*UseToken)(nil),         // 6: gatesync.v1.UseToken
-	(*PutTree)(nil),          // 7: gatesync.v1.PutTree
-	(*TrimHistory)(nil),      // 8: gatesync.v1.TrimHistory
-	(*Outcome)(nil),          // 9: gatesync.v1.Outcome
-	(*SnapshotRecord)(nil),   // 10: gatesync.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),   // 11: gatesync.v1.SnapshotHeader
-	(*SnapshotTree)(nil),     // 12: gatesync.v1.SnapshotTree
-	(*SnapshotNode)(nil),     // 13: gatesync.v1.SnapshotNode
-	(*SnapshotToken)(nil),    // 14: gatesync.v1.SnapshotToken
-	(*SnapshotSession)(nil),  // 15: gatesync.v1.SnapshotSession
-	(*SnapshotTrailer)(nil),  // 16: gatesync.v1.SnapshotTrailer
-	(*BeginIncarnation)(nil), // 17: gatesync.v1.BeginIncarnation
-	(*Changeset)(nil),        // 18: gatesync.v1.Changeset
-	(*Member)(nil),           // 19: gatesync.v1.Member
-	(*Result)(nil),           // 20: gatesync.v1.Result
-	(*Commit)(nil),           // 21: gatesync.v1.Commit
-	(*Node)(nil),             // 22: gatesync.v1.Node
+	(*SetFormat)(nil),        // 3: gatesync.v1.SetFormat
+	(*Authority)(nil),        // 4: gatesync.v1.Authority
+	(*PutAuthority)(nil),     // 5: gatesync.v1.PutAuthority
+	(*UseAuthority)(nil),     // 6: gatesync.v1.UseAuthority
+	(*DropAuthority)(nil),    // 7: gatesync.v1.DropAuthority
+	(*PutMember)(nil),        // 8: gatesync.v1.PutMember
+	(*RemoveMember)(nil),     // 9: gatesync.v1.RemoveMember
+	(*PutToken)(nil),         // 10: gatesync.v1.PutToken
+	(*UseToken)(nil),         // 11: gatesync.v1.UseToken
+	(*PutTree)(nil),          // 12: gatesync.v1.PutTree
+	(*TrimHistory)(nil),      // 13: gatesync.v1.TrimHistory
+	(*Outcome)(nil),          // 14: gatesync.v1.Outcome
+	(*SnapshotRecord)(nil),   // 15: gatesync.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 16: gatesync.v1.SnapshotHeader
+	(*SnapshotTree)(nil),     // 17: gatesync.v1.SnapshotTree
+	(*SnapshotNode)(nil),     // 18: gatesync.v1.SnapshotNode
+	(*SnapshotToken)(nil),    // 19: gatesync.v1.SnapshotToken
+	(*SnapshotSession)(nil),  // 20: gatesync.v1.SnapshotSession
+	(*SnapshotTrailer)(nil),  // 21: gatesync.v1.SnapshotTrailer
+	(*BeginIncarnation)(nil), // 22: gatesync.v1.BeginIncarnation
+	(*Changeset)(nil),        // 23: gatesync.v1.Changeset
+	(*Member)(nil),           // 24: gatesync.v1.Member
+	(*Result)(nil),           // 25: gatesync.v1.Result
+	(*Commit)(nil),           // 26: gatesync.v1.Commit
+	(*Node)(nil),             // 27: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	18, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
-	3,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
-	4,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
-	5,  // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
-	6,  // 4: gatesync.v1.Command.use_token:type_name -> gatesync.v1.UseToken
-	7,  // 5: gatesync.v1.Command.put_tree:type_name -> gatesync.v1.PutTree
+	23, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	8,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
+	9,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
+	10, // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
+	11, // 4: gatesync.v1.Command.use_token:type_name -> gatesync.v1.UseToken
+	12, // 5: gatesync.v1.Command.put_tree:type_name -> gatesync.v1.PutTree
 	2,  // 6: gatesync.v1.Command.init_cluster:type_name -> gatesync.v1.InitCluster
-	8,  // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
+	13, // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
 	1,  // 8: gatesync.v1.Command.noop:type_name -> gatesync.v1.Noop
-	17, // 9: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
-	19, // 10: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	19, // 11: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	20, // 12: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
-	11, // 13: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
-	12, // 14: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
-	13, // 15: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	21, // 16: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	19, // 17: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	14, // 18: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
-	15, // 19: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	16, // 20: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	18, // 21: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
-	2,  // 22: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
-	7,  // 23: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	22, // 24: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	5,  // 25: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
-	9,  // 26: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	19, // 27: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	22, // 9: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
+	3,  // 10: gatesync.v1.Command.set_format:type_name -> gatesync.v1.SetFormat
+	5,  // 11: gatesync.v1.Command.put_authority:type_name -> gatesync.v1.PutAuthority
+	6,  // 12: gatesync.v1.Command.use_authority:type_name -> gatesync.v1.UseAuthority
+	7,  // 13: gatesync.v1.Command.drop_authority:type_name -> gatesync.v1.DropAuthority
+	4,  // 14: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
+	24, // 15: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	24, // 16: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	25, // 17: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	16, // 18: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
+	17, // 19: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
+	18, // 20: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
+	26, // 21: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	24, // 22: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	19, // 23: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	20, // 24: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	21, // 25: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	23, // 26: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	2,  // 27: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
+	4,  // 28: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
+	12, // 29: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
+	27, // 30: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	10, // 31: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	14, // 32: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	24, // 33: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -1528,8 +1881,12 @@ func file_gatesync_v1_log_proto_init() {
 		(*Command_TrimHistory)(nil),
 		(*Command_Noop)(nil),
 		(*Command_BeginIncarnation)(nil),
+		(*Command_SetFormat)(nil),
+		(*Command_PutAuthority)(nil),
+		(*Command_UseAuthority)(nil),
+		(*Command_DropAuthority)(nil),
 	}
-	file_gatesync_v1_log_proto_msgTypes[10].OneofWrappers = []any{
+	file_gatesync_v1_log_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Tree)(nil),
 		(*SnapshotRecord_Node)(nil),
@@ -1546,7 +1903,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

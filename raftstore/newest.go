@@ -1,0 +1,12 @@
+//go:build !gatesync_nextformat
+
+package raftstore
+
+import "github.com/gatesync/gatesync/manifest"
+
+// Newest is the newest format that this build understands.
+const Newest = Format
+
+// worded is where a later format may change what a commit says. No format does
+// yet; newest_next.go shows how one would.
+func (s *state) worded(c manifest.Commit) manifest.Commit { return c }

@@ -1,0 +1,158 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+)
+
+// Peeked is what the directory of a log says without being opened.
+type Peeked struct {
+	Format      uint32 // the active one, as far as this node has heard
+	Authorities Authorities
+}
+
+// Peek reads a directory that no Store has open, and changes nothing in it. It
+// returns a *NewerError where the log is of a format that this version does not
+// know: a newer version ran here. Entries count whether they are committed or
+// not. What is damaged is left for Open to complain about.
+func Peek(dir string) (Peeked, error) {
+	p := peeking{state: newState()}
+	p.snapshots(filepath.Join(dir, "snapshots"))
+	if err := p.log(filepath.Join(dir, logFile)); err != nil {
+		return Peeked{}, err
+	}
+	if p.format > Newest {
+		return Peeked{}, &NewerError{What: "the log in " + dir, Format: p.format}
+	}
+	return Peeked{Format: p.format, Authorities: p.authorities()}, nil
+}
+
+type peeking struct{ state }
+
+// snapshots reads the header of the newest snapshot.
+func (p *peeking) snapshots(dir string) {
+	entries, err := os.ReadDir(dir) // by name: term, index, time
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if h := snapshotHeader(filepath.Join(dir, e.Name(), "state.bin")); h != nil && !strings.HasSuffix(e.Name(), ".tmp") {
+			p.format = max(p.format, h.GetFormat())
+			p.cluster, p.also = h.GetCluster(), h.GetAlsoTrusted()
+		}
+	}
+}
+
+// snapshotHeader returns nil for what is no snapshot.
+func snapshotHeader(file string) *pb.SnapshotHeader {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	if _, err := f.Seek(8, io.SeekStart); err != nil { // the index, see fsmSnapshot
+		return nil
+	}
+	r := newRecordReader(f)
+	first, err := r.next()
+	if err != nil {
+		return nil
+	}
+	return first.GetHeader()
+}
+
+// log reads what the entries say about the format and the CAs.
+func (p *peeking) log(file string) (err error) {
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	// bbolt panics on a damaged file, and faults behind the end of a torn one.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			err = nil
+		}
+	}()
+	disk, err := raftboltdb.New(raftboltdb.Options{Path: file, BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second}})
+	if err != nil {
+		if errors.Is(err, bbolterrors.ErrTimeout) {
+			return fmt.Errorf("%s is in use: is another daemon running on this data directory?", file)
+		}
+		return nil
+	}
+	defer disk.Close()
+	first, err1 := disk.FirstIndex()
+	last, err2 := disk.LastIndex()
+	if err1 != nil || err2 != nil || first == 0 {
+		return nil
+	}
+	var entry raft.Log
+	for i := first; i <= last; i++ {
+		if disk.GetLog(i, &entry) == nil && entry.Type == raft.LogCommand {
+			p.entry(entry.Data)
+		}
+	}
+	return nil
+}
+
+// entry takes what concerns us; most entries do not, and are not decoded.
+func (p *peeking) entry(data []byte) {
+	if !concerns(data) {
+		return
+	}
+	cmd := new(pb.Command)
+	if proto.Unmarshal(data, cmd) != nil {
+		return
+	}
+	p.format = max(p.format, cmd.GetFormat(), cmd.GetSetFormat().GetFormat())
+	switch do := cmd.GetDo().(type) {
+	case *pb.Command_InitCluster:
+		p.initCluster(do.InitCluster)
+	case *pb.Command_PutAuthority:
+		p.putAuthority(do.PutAuthority)
+	case *pb.Command_UseAuthority:
+		p.useAuthority(do.UseAuthority)
+	case *pb.Command_DropAuthority:
+		p.dropAuthority(do.DropAuthority)
+	}
+}
+
+// concerns looks for the fields of Command that entry knows, and for a format.
+func concerns(data []byte) bool {
+	for len(data) > 0 {
+		num, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return false
+		}
+		data = data[n:]
+		switch num {
+		case 16, 40, 41, 42, 43:
+			return true
+		case 1:
+			if v, n := protowire.ConsumeVarint(data); kind == protowire.VarintType && n > 0 && v > Newest {
+				return true
+			}
+		}
+		if n = protowire.ConsumeFieldValue(num, kind, data); n < 0 {
+			return false
+		}
+		data = data[n:]
+	}
+	return false
+}
