@@ -121,6 +121,9 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	ts.Applied = uint64(st.Loop.Applied)
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
 	ts.Root, ts.Notices = st.Loop.RootLost, st.Warnings
+	if st.Loop.Aside {
+		ts.Notices = append(ts.Notices, "this node has come back into the recovered cluster and compares its tree with it: until that is done whatever the cluster does not hold goes aside, fresh edits too")
+	}
 	if conflicts, err := t.syncr.Conflicts(); err == nil {
 		ts.Conflicts = len(conflicts)
 	}
