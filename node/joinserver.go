@@ -29,6 +29,7 @@ type joinLog interface {
 	proposer
 	authority
 	forest
+	Incarnation() cluster.Incarnation
 	Format() uint32
 }
 
@@ -105,6 +106,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 		return nil, status.Error(codes.PermissionDenied, tokenAdvice(err))
 	}
 	res := &pb.JoinResponse{
+		Incarnation: uint64(s.log.Incarnation()),
 		ClusterId: clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
 		Members: toMessages(s.book()),
 	}
