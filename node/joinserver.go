@@ -107,7 +107,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	}
 	res := &pb.JoinResponse{
 		Incarnation: uint64(s.log.Incarnation()),
-		ClusterId: clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
+		ClusterId:   clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
 		Members: toMessages(s.book()),
 	}
 	for _, t := range s.log.Trees() {

@@ -145,6 +145,9 @@ func (a *app) showRecovery(f node.RecoveryFacts) {
 	if newer := f.Newer(); len(newer) > 0 {
 		fmt.Fprintf(a.Stdout, "\nBETTER ELSEWHERE: the log of %s goes further than this node's. Stop its daemon and recover there.\n", strings.Join(newer, ", "))
 	}
+	if err := f.Needless(); err != nil {
+		fmt.Fprintf(a.Stdout, "\nNOT NEEDED: %v\n", err)
+	}
 	fmt.Fprintln(a.Stdout, "\nIf another node has survived, compare: `gatesync recover --dry-run` on each, and recover where revision and log go furthest.")
 }
 
