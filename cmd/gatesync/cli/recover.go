@@ -60,6 +60,9 @@ start them where they cannot reach it.`,
 		if dry {
 			return nil
 		}
+		if err := r.Facts.Needless(); err != nil {
+			return err
+		}
 		if !yes {
 			if err := a.confirm(r.Facts.Name); err != nil {
 				return err
