@@ -16,10 +16,10 @@ type LoopStatus struct {
 	Scanned   bool              // the first scan is complete
 	Joiner    bool
 	Aside     bool // as a joiner: what the log does not hold goes aside
-	Looking   int // paths to be looked at, or under a look
-	Offering  int // local edits on their way to the log
-	Following int // committed changes on their way to the disk
-	Unsent    int // local edits that could not be committed so far
+	Looking   int  // paths to be looked at, or under a look
+	Offering  int  // local edits on their way to the log
+	Following int  // committed changes on their way to the disk
+	Unsent    int  // local edits that could not be committed so far
 	UnsentWhy string
 	Unsettled int // works that a person would wait for: all but busy and held ones
 	Busy      []Trouble
