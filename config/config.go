@@ -23,6 +23,7 @@ type Config struct {
 	Guard       Guard    `yaml:"guard"`
 	Scan        Duration `yaml:"scan_interval"`
 	Voters      int      `yaml:"voters"`
+	ReapAfter   Duration `yaml:"reap_after"`
 	History     History  `yaml:"history"`
 	Ready       Ready    `yaml:"ready"`
 	FreeReserve Size     `yaml:"free_reserve"`
@@ -91,6 +92,7 @@ func Default() Config {
 		Guard:       Guard{MaxDelete: MaxDelete{Count: 20, Percent: 30}},
 		Scan:        Duration(time.Minute),
 		Voters:      5,
+		ReapAfter:   Duration(10 * time.Minute),
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
 		Ready:       Ready{MaxLag: Duration(30 * time.Second)},
 		FreeReserve: 256 << 20,

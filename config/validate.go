@@ -67,6 +67,9 @@ func (c Config) Validate() error {
 	if c.Voters < 1 || c.Voters > 7 || c.Voters%2 == 0 {
 		bad("voters", strconv.Itoa(c.Voters), "is not one of 1, 3, 5, 7")
 	}
+	if r := c.ReapAfter.Std(); r != 0 && r < 5*time.Second {
+		bad("reap_after", c.ReapAfter.String(), "is not 0 (never) and less than five seconds: an answer may be late for that long")
+	}
 	if c.History.Keep < 0 {
 		bad("history.keep", c.History.Keep.String(), "is negative")
 	}

@@ -39,7 +39,7 @@ http: {{q .HTTP}}
     ignore:{{range .Ignore}}
       - {{q .}}{{end}}{{else}}
     # ignore: ["*.tmp", "logs/"]{{end}}
-    # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []{{end}}
+    # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []   # none: this node is a witness{{end}}
 
 # Deletions beyond this are held until somebody approves them: more than so
 # many entries and more than so many percent of the tree, within a minute.
@@ -53,6 +53,9 @@ guard:
 
 # How many nodes vote in Raft: 1, 3, 5 or 7. Further nodes follow.
 # voters: {{.Voters}}
+# A voter that has been silent for this long gives its vote to a node that can
+# replace it; 0: never. It stays a member. The leader's settings count.
+# reap_after: {{.ReapAfter}}
 
 # Old revisions and their content are kept this long.
 # history:

@@ -97,7 +97,11 @@ func (c *cluster) add() *node {
 }
 
 func (c *cluster) joinFlags(n *node) []string {
-	return append([]string{"--name", n.name, "--listen", n.addr, "--tree", "server=" + n.tree}, c.extra...)
+	flags := []string{"--name", n.name, "--listen", n.addr}
+	if n.tree == "" {
+		return append(flags, "--witness")
+	}
+	return append(append(flags, "--tree", "server="+n.tree), c.extra...)
 }
 
 // join adds a node, lets it join through the first node that runs, and
@@ -136,6 +140,11 @@ func (c *cluster) running() []*node {
 	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return n.daemon == nil })
 }
 
+// gateways lists those of them that have a tree.
+func (c *cluster) gateways() []*node {
+	return slices.DeleteFunc(c.running(), func(n *node) bool { return n.tree == "" })
+}
+
 // except lists the running nodes without n.
 func (c *cluster) except(n *node) []*node {
 	return slices.DeleteFunc(c.running(), func(m *node) bool { return m == n })
@@ -152,7 +161,7 @@ func (c *cluster) waitVoters(count int) {
 			}
 			voters := 0
 			for _, m := range s.Members {
-				if m.Alive && (m.Role == "voter" || m.Role == "leader") {
+				if m.Alive && m.Votes {
 					voters++
 				}
 			}
@@ -216,7 +225,7 @@ func (c *cluster) read(n *node) snapshot {
 func (c *cluster) waitTree(limit time.Duration, want snapshot, nodes ...*node) time.Duration {
 	c.t.Helper()
 	if len(nodes) == 0 {
-		nodes = c.running()
+		nodes = c.gateways()
 	}
 	return eventually(c.t, limit, "equal trees", func() error {
 		for _, n := range nodes {
@@ -243,7 +252,7 @@ func (c *cluster) waitEqual(limit time.Duration) snapshot {
 				return fmt.Errorf("wait on %s: exit code %d: %s", n.name, a.code, a.stderr)
 			}
 		}
-		for i, n := range c.running() {
+		for i, n := range c.gateways() {
 			got, err := c.reader.read(n.tree)
 			if err == nil && i == 0 {
 				first = got

@@ -52,8 +52,9 @@ func (a *announcer) differs() (cluster.Member, bool) {
 			continue
 		}
 		want := a.self
-		want.Joined = m.Joined
-		if m.Name == want.Name && m.Address == want.Address && m.Store == want.Store && max(m.Format, raftstore.Format) == want.Format {
+		want.Joined, want.Wish = m.Joined, m.Wish
+		if m.Name == want.Name && m.Address == want.Address && m.Store == want.Store && m.Witness == want.Witness &&
+			max(m.Format, raftstore.Format) == want.Format {
 			return want, false
 		}
 		want.Epoch = max(want.Epoch, m.Epoch)

@@ -71,6 +71,11 @@ func (d dataDir) claim(cfg config.Config) (*os.File, error) {
 	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
 		return nil, err
 	}
+	return d.prepare()
+}
+
+// prepare makes the data directory if need be and takes its lock.
+func (d dataDir) prepare() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -150,6 +155,23 @@ type treeFile struct {
 	Returned bool `json:"returned,omitempty"`
 }
 
+// check refuses what no gatesync has written: names of trees become names of
+// files.
+func (f *nodeFile) check() error {
+	if f.Format > nodeFileFormat {
+		return nil // of a newer program: another error says so
+	}
+	if !idPattern.MatchString(string(f.Node)) || f.Cluster == "" {
+		return fmt.Errorf("it names node %q of cluster %q", clip(string(f.Node)), clip(f.Cluster))
+	}
+	for _, t := range f.Trees {
+		if !namePattern.MatchString(t.Name) {
+			return fmt.Errorf("it names a tree %q", clip(t.Name))
+		}
+	}
+	return nil
+}
+
 func (f *nodeFile) tree(name string) (*treeFile, bool) {
 	for i := range f.Trees {
 		if f.Trees[i].Name == name {
@@ -172,6 +194,9 @@ func (d dataDir) readNode() (nodeFile, error) {
 		return f, fmt.Errorf("read who this node is: %w", err)
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
+		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with a new data directory", d.nodeFile(), err)
+	}
+	if err := f.check(); err != nil {
 		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with a new data directory", d.nodeFile(), err)
 	}
 	if f.Format > nodeFileFormat {

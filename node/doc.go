@@ -10,12 +10,14 @@
 // that is lost as a whole by RestoreCluster. Serve is Open and Run for a daemon
 // that may have to rejoin: incarnation.go says when.
 //
-// What a node says to others stands in clusterservice.go (members) and
+// What a node says to others stands in clusterservice.go (members; an
+// operator's calls about the membership in membercalls.go) and
 // joinserver.go (joiners), what it says to the command line on the same
 // machine in localservice.go; DialLocal is the other end of that. The
 // background work is one file per duty: hello.go (who is alive and where),
-// leader.go (Raft membership), renew.go (the certificate), gc.go (history and
-// content that nobody needs any more).
+// leader.go (Raft membership: who votes), keeper.go (the content that every
+// member holds), renew.go (the certificate), gc.go (history and content that
+// nobody needs any more).
 //
 // Package cmd is the only caller.
 package node

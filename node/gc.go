@@ -22,9 +22,7 @@ type pastLog interface {
 	membership
 	proposer
 	revisions
-	forest
-	View(tree string) (manifest.View, bool)
-	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+	committed
 }
 
 // janitor forgets: the leader trims the history as the settings say, and every
@@ -124,26 +122,11 @@ func (j *janitor) collect(ctx context.Context) error {
 // meanwhile is then seen in one of both.
 func (j *janitor) live() (map[manifest.Digest]struct{}, error) {
 	live := map[manifest.Digest]struct{}{}
-	keep := func(e manifest.Entry) {
-		if e.HasContent() {
-			live[e.Digest] = struct{}{}
-		}
-	}
 	for _, t := range j.trees.all() {
 		if err := t.syncr.Live(func(d manifest.Digest) { live[d] = struct{}{} }); err != nil {
 			return nil, fmt.Errorf("tree %s: %w", t.cfg.Name, err)
 		}
 	}
-	for _, info := range j.log.Trees() {
-		if view, ok := j.log.View(info.Name); ok {
-			view.Manifest.All(func(_ manifest.Path, n manifest.Node) bool { keep(n.Entry); return true })
-		}
-	}
-	for _, c := range j.log.History("", 0, math.MaxInt) {
-		for _, ch := range c.Changes {
-			keep(ch.Old.Entry)
-			keep(ch.New)
-		}
-	}
+	eachContent(j.log, func(ref manifest.BlobRef) { live[ref.Digest] = struct{}{} })
 	return live, nil
 }

@@ -29,17 +29,14 @@ func (e *YieldError) Error() string {
 }
 
 // Serve is Open and Run for a daemon: where the cluster was recovered without
-// this node, it is opened anew and rejoins. with is called for each node before
-// it runs, and what it returns after that.
-func Serve(ctx context.Context, cfg config.Config, o Options, with func(*Node) (end func())) error {
+// this node, it is opened anew and rejoins.
+func Serve(ctx context.Context, cfg config.Config, o Options) error {
 	for {
 		n, err := Open(cfg, o)
 		if err != nil {
 			return err
 		}
-		end := with(n)
 		err = n.Run(ctx)
-		end()
 		var yield *YieldError
 		if !errors.As(err, &yield) || ctx.Err() != nil {
 			return err

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -45,6 +47,21 @@ type joinServer struct {
 	book   func() []cluster.Member     // where everybody is now
 	now    func() time.Time
 	logger *slog.Logger
+
+	refusals *transport.Refusals
+}
+
+// remoteHost is where a call comes from.
+func remoteHost(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return host
 }
 
 var (
@@ -58,7 +75,7 @@ func (s *joinServer) Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	defer cancel()
 	res, err := s.join(ctx, req)
 	if err != nil {
-		s.logger.Warn("refused a joiner", "name", req.GetName(), "address", req.GetAddress(), "err", err)
+		s.refusals.Note(remoteHost(ctx), "join", fmt.Errorf("%q at %q: %w", clip(req.GetName()), clip(req.GetAddress()), err))
 		return nil, err
 	}
 	s.logger.Info("a node has joined", "name", req.GetName(), "address", req.GetAddress(), "id", req.GetNodeId())
@@ -94,7 +111,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	}
 	member := &pb.Member{
 		Id: req.GetNodeId(), Name: req.GetName(), Address: req.GetAddress(), Store: req.GetStore(),
-		JoinedNs: s.now().UnixNano(), AddressEpoch: 1, Format: req.GetFormat(),
+		JoinedNs: s.now().UnixNano(), AddressEpoch: 1, Format: req.GetFormat(), Witness: len(req.GetTrees()) == 0,
 	}
 	out, err := s.log.Do(ctx, command(&pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
 		Id: req.GetTokenId(), SecretDigest: transport.SecretDigest(req.GetSecret()), Member: member,
@@ -129,7 +146,7 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 		return bad("%q is no node name", req.GetName())
 	case len(req.GetStore()) == 0 || len(req.GetStore()) > 64:
 		return bad("%q is no id of a blob store", req.GetStore())
-	case len(req.GetAddress()) > 300:
+	case len(req.GetAddress()) > maxAddress:
 		return bad("an address of %d bytes", len(req.GetAddress()))
 	}
 	here, there := s.now(), time.Unix(0, req.GetClockNs())
@@ -141,13 +158,16 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 	return nil
 }
 
-// fits checks the joiner's trees against the cluster's.
+// fits checks the joiner's trees against the cluster's. A witness has none.
 func (s *joinServer) fits(req *pb.JoinRequest, clusterID string) error {
 	for _, c := range req.GetRootClusters() {
 		if c != clusterID {
 			return status.Errorf(codes.FailedPrecondition,
 				"a tree's directory on the joining node belongs to cluster %s, this is cluster %s: choose another directory, or remove the .gatesync directory in it if that cluster does not use it any more", c, clusterID)
 		}
+	}
+	if len(req.GetTrees()) == 0 {
+		return nil
 	}
 	var known []string
 	for _, t := range s.log.Trees() {

@@ -55,6 +55,15 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		s.Members = append(s.Members, n.memberStatus(ctx, m))
 	}
 	slices.SortFunc(s.Members, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
+	for _, m := range s.Members {
+		if m.Votes {
+			s.Voters++
+			if m.Alive {
+				s.VotersAlive++
+			}
+		}
+	}
+	s.Tolerance = s.VotersAlive - (s.Voters/2 + 1)
 	return s, nil
 }
 
@@ -72,19 +81,22 @@ func (n *Node) role() string {
 	}
 	for _, m := range n.log.Members() {
 		if m.ID == n.file.Node {
-			return roleWord(m.Role)
+			return roleWord(m)
 		}
 	}
 	return string(cluster.NonVoter)
 }
 
 // roleWord is a role as status shows it: whom Raft does not know yet is about
-// to become a non-voter.
-func roleWord(r cluster.Role) string {
-	if r == "" {
+// to become a non-voter, and a voter without a tree is a witness.
+func roleWord(m cluster.Member) string {
+	switch {
+	case m.Role == cluster.Voter && m.Witness:
+		return "witness"
+	case m.Role == "":
 		return string(cluster.NonVoter)
 	}
-	return string(r)
+	return string(m.Role)
 }
 
 func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus {
@@ -94,18 +106,24 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 		addr = m.Address
 	}
 	st := MemberStatus{
-		ID: string(m.ID), Name: m.Name, Role: roleWord(m.Role), Address: addr, Alive: alive,
+		ID: string(m.ID), Name: m.Name, Role: roleWord(m), Address: addr, Alive: alive,
 		Applied: h.state.GetApplied(), Version: h.state.GetVersion(),
+		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(),
 		Format: max(m.Format, raftstore.Format),
 	}
 	if !h.at.IsZero() {
 		st.LastSeen = &h.at
 	}
+	if !alive {
+		since := n.peers.deadSince(m.ID)
+		st.DeadSince = &since
+	}
 	if h.err != nil && !alive {
 		st.Error = h.err.Error()
 	}
 	if m.ID == n.file.Node {
-		st.Applied, st.Version = uint64(n.trees.applied(ctx)), n.opts.Version
+		st.Applied, st.Version = uint64(n.applied(ctx)), n.opts.Version
+		st.Content, st.Missing = uint64(n.keeper.content()), n.keeper.missing.Load()
 	}
 	return st
 }

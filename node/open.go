@@ -34,6 +34,8 @@ type Options struct {
 	// Visit: the node is here for a one-shot command and soon gone again: no
 	// local socket, no HTTP, never promoted to voter.
 	Visit bool
+	// Reload: a token in it makes the node read certificates of an own PKI anew.
+	Reload <-chan struct{}
 	// DryRun: trees are opened and looked at, and nothing is done to them.
 	DryRun bool
 }
@@ -68,13 +70,14 @@ type Node struct {
 	trees     *treeSet
 	counted   *countedLog
 	carrier   *carrier
+	keeper    *keeper
+	steering  *steering
 	local     net.Listener // nil on a visit
 	localSrv  *grpc.Server
 	web       *web.Server                     // nil where switched off
 	began     raftstore.Peeked                // what the log said at the start
 	opened    atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
 	outdated  chan error                      // the cluster has gone beyond what this version understands
-	reload    chan struct{}
 	members   atomic.Pointer[memberSet]
 	read      atomic.Bool // the log was read once, see caughtUp
 }
@@ -84,7 +87,7 @@ type Node struct {
 func Open(cfg config.Config, o Options) (*Node, error) {
 	n := &Node{
 		cfg: cfg, opts: o, dir: dataDir(cfg.DataDir), slog: o.Log, started: time.Now(), bootID: bootID(),
-		outdated: make(chan error, 1), reload: make(chan struct{}, 1), refusals: make(chan error, 1),
+		outdated: make(chan error, 1), refusals: make(chan error, 1),
 	}
 	if n.slog == nil {
 		n.slog = slog.New(slog.DiscardHandler)
@@ -107,7 +110,7 @@ func (n *Node) open() (err error) {
 	if n.lock, err = n.dir.lock(); err != nil {
 		return err
 	}
-	if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // before anything is changed
+	if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // a newer log is refused before anything is written
 		return err
 	}
 	before := n.file.incarnation()
@@ -115,10 +118,8 @@ func (n *Node) open() (err error) {
 	if n.file, instance, err = n.dir.begin(n.slog); err != nil {
 		return err
 	}
-	if n.file.incarnation() != before {
-		if n.began, err = raftstore.Peek(n.dir.raft()); err != nil {
-			return err
-		}
+	if n.file.incarnation() != before { // the log was given up
+		n.began = raftstore.Peeked{}
 	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
@@ -137,9 +138,9 @@ func (n *Node) open() (err error) {
 	n.instances = transport.NewInstances(n.file.Node, instance, n.seen.runs(), n.seen.poke)
 	n.server, err = transport.Listen(transport.Config{
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
-		Resolve: n.book.address, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
 		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
-		Formats: transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
 	})
 	if err != nil {
 		return err
@@ -190,18 +191,36 @@ func (n *Node) announceAddress() error {
 
 // self is what is true of this node.
 func (n *Node) self() cluster.Member {
-	return cluster.Member{ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch, Format: raftstore.Newest}
+	return cluster.Member{
+		ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch,
+		Format: raftstore.Newest, Witness: n.witness(),
+	}
 }
+
+// witness tells whether this node has no tree: it holds the log and the content.
+func (n *Node) witness() bool { return len(n.cfg.Trees) == 0 }
 
 // wire connects the parts with each other.
 func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
-		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached,
+		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
+		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
+	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
+	n.steering = &steering{
+		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
+		policy: raftstore.Policy{Wanted: n.cfg.Voters, Reap: n.cfg.ReapAfter.Std()},
+	}
+	n.push.Observe(fallback.Observer{
+		Caller: func(ctx context.Context) cluster.NodeID { id, _ := transport.Peer(ctx); return id },
+		Refused: func(peer cluster.NodeID, what string, why error) {
+			n.server.Refusals().Note(string(peer), what, why)
+		},
+	})
 	n.push.Register(n.server.GRPC())
 	n.registerCluster()
 }
@@ -217,7 +236,7 @@ func (n *Node) openDoors() (err error) {
 	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(transport.StatusServerOptions()...)
+	n.localSrv = grpc.NewServer(append(transport.StatusServerOptions(), grpc.ConnectionTimeout(10*time.Second))...)
 	n.registerLocal()
 	return nil
 }
@@ -279,15 +298,33 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 	leader, _ := n.log.Leader()
 	applied := manifest.Revision(0)
 	if !n.opts.DryRun { // trees that do not run do not answer
-		applied = n.trees.applied(ctx)
+		applied = n.applied(ctx)
 	}
-	term, through, last := n.log.Extent()
 	issuer, _ := n.identity.Issuer()
+	term, through, last := n.log.Extent()
 	return &pb.NodeState{
-		LogTerm: term, LogApplied: through, LogLast: last,
+		LogTerm: term, LogApplied: through, LogLast: last, Trusts: n.identity.Trusted(), Issuer: issuer,
 		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
-		Trusts: n.identity.Trusted(), Issuer: issuer,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
+		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(),
 	}
+}
+
+// applied is the revision that all trees have applied; a witness applies one by
+// holding its content.
+func (n *Node) applied(ctx context.Context) manifest.Revision {
+	if n.witness() {
+		return n.keeper.content()
+	}
+	return n.trees.applied(ctx)
+}
+
+// waitApplied waits until it is at least rev.
+func (n *Node) waitApplied(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) {
+	if n.witness() {
+		err := n.keeper.waitContent(ctx, rev)
+		return n.keeper.content(), err
+	}
+	return n.trees.waitApplied(ctx, rev)
 }

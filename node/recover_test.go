@@ -18,9 +18,7 @@ func (g *gateway) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	go func() {
-		ended <- Serve(ctx, g.cfg, Options{Version: "test", Log: log}, func(*Node) func() { return func() {} })
-	}()
+	go func() { ended <- Serve(ctx, g.cfg, Options{Version: "test", Log: log}) }()
 	g.stop = func() {
 		g.stop = nil
 		cancel()
@@ -61,13 +59,13 @@ func TestPromise_ConvergeTwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	g[0].serve()
 	g[0].write("zero.xml", "of the one\n")
 	everywhere(t, "zero.xml", "of the one\n", g[0])
-	eventually(t, 10*time.Second, func() error { return committed(g[0], 2) })
+	eventually(t, 10*time.Second, func() error { return inTheLog(g[0], 2) })
 	g[0].stop()
 
 	g[1].recover()
 	g[1].serve()
 	g[1].write("one.xml", "of the other\n")
-	eventually(t, 10*time.Second, func() error { return committed(g[1], 2) })
+	eventually(t, 10*time.Second, func() error { return inTheLog(g[1], 2) })
 	g[0].serve()
 	g[2].serve()
 	waitVoters(t, g[:], 3)
@@ -143,7 +141,7 @@ func TestPromise_AvailableARunningSurvivorRejoins(t *testing.T) {
 	}
 }
 
-func committed(g *gateway, revision uint64) error {
+func inTheLog(g *gateway, revision uint64) error {
 	s, err := g.status()
 	if err == nil && s.Revision < revision {
 		err = errors.New("not yet committed")
@@ -179,7 +177,7 @@ func TestRecoverIsInterrupted(t *testing.T) {
 		t.Errorf("the old log: %v", err)
 	}
 	g[0].write("b.xml", "after\n")
-	eventually(t, 10*time.Second, func() error { return committed(g[0], 2) })
+	eventually(t, 10*time.Second, func() error { return inTheLog(g[0], 2) })
 	f, err := d.readNode()
 	if err != nil || f.Incarnation.Number() != 2 || f.Trees[0].Generation != uint64(f.Incarnation) || f.Trees[0].KeepFrom != 1 {
 		t.Errorf("%+v, %v", f, err)

@@ -189,7 +189,7 @@ func (r *Recovery) ask(ctx context.Context, identity *transport.Identity, m *Rec
 		return nil
 	}
 	res, err := pb.NewClusterClient(conn).Hello(ctx, &pb.HelloRequest{State: &pb.NodeState{
-		Id: string(r.file.Node), ClusterId: r.file.Cluster, Visit: true, ClockNs: time.Now().UnixNano(), Format: raftstore.Format,
+		Id: string(r.file.Node), ClusterId: r.file.Cluster, Visit: true, ClockNs: time.Now().UnixNano(), Format: raftstore.Newest,
 	}})
 	if err != nil {
 		return nil

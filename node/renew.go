@@ -234,11 +234,3 @@ func (r *renewer) obtain(ctx context.Context, csr []byte) (*pb.RenewResponse, er
 	}
 	return nil, err
 }
-
-// Reload reads the certificates of an own PKI anew, now: what SIGHUP does.
-func (n *Node) Reload() {
-	select {
-	case n.reload <- struct{}{}:
-	default: // it was asked already
-	}
-}

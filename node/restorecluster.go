@@ -26,10 +26,13 @@ import (
 // joiner's.
 func RestoreCluster(cfg config.Config, in io.Reader) (made Made, sum backup.Summary, err error) {
 	d := dataDir(cfg.DataDir)
+	if _, err := ignores(cfg); err != nil {
+		return made, sum, err
+	}
 	if err := d.empty(); err != nil {
 		return made, sum, err
 	}
-	lock, err := d.claim(cfg)
+	lock, err := d.prepare()
 	if err != nil {
 		return made, sum, err
 	}

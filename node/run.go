@@ -54,7 +54,7 @@ func (n *Node) start(s *stages) {
 		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, dial: n.server, peers: n.peers, log: n.slog}).run)
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
-	s.run("membership", time.Second, (&steering{self: n.file.Node, group: n.log, peers: n.peers, wanted: n.cfg.Voters, log: n.slog}).run)
+	s.run("membership", time.Second, n.steering.run)
 	s.run("formats", time.Second, n.watchFormats)
 	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
@@ -68,6 +68,7 @@ func (n *Node) start(s *stages) {
 	if n.opts.Visit {
 		return
 	}
+	s.run("keeper", time.Second, n.keeper.run)
 	s.run("refill", time.Second, n.refill)
 	s.run("janitor", time.Second, (&janitor{
 		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
@@ -98,7 +99,7 @@ func (n *Node) serveLocal(ctx context.Context) error {
 func (n *Node) renewer() *renewer {
 	return &renewer{
 		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, slog: n.slog,
-		log: n.log, read: n.caughtUp, prune: n.server.Prune, asked: n.reload, life: n.cfg.TLS.Lifetime.Std(),
+		log: n.log, read: n.caughtUp, prune: n.server.Prune, asked: n.opts.Reload, life: n.cfg.TLS.Lifetime.Std(),
 		peers: func() []cluster.NodeID {
 			var ids []cluster.NodeID
 			for _, m := range n.others() {
@@ -114,7 +115,8 @@ func (n *Node) renewer() *renewer {
 
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
-		self: n.file.Node, log: n.log, peers: n.peers, applied: n.trees.waitApplied, life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
+		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
+		life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
 	}
 }
 
@@ -122,13 +124,15 @@ func (n *Node) registerCluster() {
 	pb.RegisterClusterServer(n.server.GRPC(), n.clusterService())
 	pb.RegisterJoinServer(n.server.JoinGRPC(), &joinServer{
 		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, life: n.cfg.TLS.Lifetime.Std(), book: n.book.members, now: time.Now, logger: n.slog,
+		refusals: n.server.Refusals(),
 	})
 }
 
 func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
-		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, blobs: n.blobs,
+		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
 		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
+		carrier: n.carrier, proposals: n.counted,
 	})
 }
 

@@ -19,15 +19,20 @@ type Status struct {
 	Blobs       BlobStatus      `json:"blobs"`
 	Carriers    []CarrierStatus `json:"carriers"`
 	HTTP        string          `json:"http,omitempty"`
-	Format      FormatStatus    `json:"format"`
-	CA          CAStatus        `json:"ca"`
+	// Voters counts them; Tolerance is how many more of them may fail before
+	// nothing can be committed, negative where that is so already.
+	Voters      int          `json:"voters"`
+	VotersAlive int          `json:"voters_alive"`
+	Tolerance   int          `json:"tolerance"`
+	Format      FormatStatus `json:"format"`
+	CA          CAStatus     `json:"ca"`
 }
 
 // NodeStatus is the node that answers.
 type NodeStatus struct {
 	ID                 string    `json:"id"`
 	Name               string    `json:"name"`
-	Role               string    `json:"role"` // voter, nonvoter, removed
+	Role               string    `json:"role"` // voter, witness, nonvoter, removed
 	Raft               string    `json:"raft"` // leader, follower, candidate, shutdown
 	Address            string    `json:"address"`
 	Version            string    `json:"version"`
@@ -74,6 +79,15 @@ type MemberStatus struct {
 	Format   uint32     `json:"format,omitempty"` // newest format of the log that it understands
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Error    string     `json:"error,omitempty"` // why it cannot be reached
+	Votes    bool       `json:"votes"`           // a voter or a witness
+	// Chosen is the role that an operator gave it (promote, demote): voter or
+	// nonvoter. Without one the cluster decides.
+	Chosen string `json:"chosen,omitempty"`
+	// Content is the revision up to which it holds all content, of every tree
+	// and of the retained history; Missing is how many blobs it lacks.
+	Content   uint64     `json:"content"`
+	Missing   uint64     `json:"missing,omitempty"`
+	DeadSince *time.Time `json:"dead_since,omitempty"` // as far as the answering node knows
 }
 
 // TreeStatus is one tree on this node.

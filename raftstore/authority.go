@@ -42,7 +42,7 @@ func (m *Machine) Authorities() Authorities {
 }
 
 func (s *state) authorities() Authorities {
-	c := s.cluster
+	c := s.identity
 	a := Authorities{
 		Signing: Authority{Cert: c.GetCaCertPem(), Cross: c.GetCaCrossPem(), Fingerprint: fingerprint(c.GetCaCertPem())},
 		Key:     c.GetCaKeyPem(),
@@ -89,9 +89,9 @@ func (s *state) useAuthority(u *pb.UseAuthority) *pb.Outcome {
 	if now.Also == nil || !now.Incoming || now.Also.Fingerprint != u.GetFingerprint() {
 		return refuse(CodeAuthority, "no such CA waits to become the one that signs")
 	}
-	old := s.cluster.GetCaCertPem()
-	s.cluster = &pb.InitCluster{
-		ClusterId: s.cluster.GetClusterId(), CaCertPem: s.also.GetCertPem(), CaKeyPem: s.also.GetKeyPem(), CaCrossPem: s.also.GetCrossPem(),
+	old := s.identity.GetCaCertPem()
+	s.identity = &pb.InitCluster{
+		ClusterId: s.identity.GetClusterId(), CaCertPem: s.also.GetCertPem(), CaKeyPem: s.also.GetKeyPem(), CaCrossPem: s.also.GetCrossPem(),
 	}
 	s.also = &pb.Authority{CertPem: old} // its key has nothing to sign any more
 	return done()
@@ -108,7 +108,7 @@ func (s *state) dropAuthority(d *pb.DropAuthority) *pb.Outcome {
 	case now.Also == nil || now.Also.Fingerprint != d.GetFingerprint():
 		return done()
 	case !now.Incoming:
-		s.cluster = &pb.InitCluster{ClusterId: s.cluster.GetClusterId(), CaCertPem: s.cluster.GetCaCertPem(), CaKeyPem: s.cluster.GetCaKeyPem()}
+		s.identity = &pb.InitCluster{ClusterId: s.identity.GetClusterId(), CaCertPem: s.identity.GetCaCertPem(), CaKeyPem: s.identity.GetCaKeyPem()}
 	}
 	s.also = nil
 	return done()

@@ -23,7 +23,9 @@
 //   - a changeset with content is accepted only with receipts from a majority
 //     of the voters at its place in the log;
 //   - a retry under the same id is a no-op with the same outcome;
-//   - an atomic changeset is applied whole or not at all.
+//   - an atomic changeset is applied whole or not at all;
+//   - the step that NextStep proposes leaves the living voters a majority, and of
+//     the cluster's own accord never lowers how many more may fail.
 //
 // A log that no daemon uses is read by Replay, and begun anew for the cluster's
 // next incarnation by Rebegin: recover and restore-cluster are made of these.

@@ -73,7 +73,7 @@ func (s *state) found(b *pb.BeginIncarnation, now int64) *pb.Outcome {
 // Begin applies the first command of a new life to a state that was read from
 // a log or a backup, with self as its only voter.
 func (m *Machine) Begin(b *pb.BeginIncarnation, self string, now int64) error {
-	out := m.Apply(&pb.Command{Format: Format, TimeNs: now, Do: &pb.Command_BeginIncarnation{BeginIncarnation: b}})
+	out := m.Apply(&pb.Command{Format: m.Format(), TimeNs: now, Do: &pb.Command_BeginIncarnation{BeginIncarnation: b}})
 	if err := OutcomeErr(out); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ type Machine struct {
 type state struct {
 	format   uint32 // the active one: what the machine does, see format.go
 	revision manifest.Revision
-	cluster  *pb.InitCluster // nil before the first command; holds the CA that signs
+	identity *pb.InitCluster // nil before the first command; holds the CA that signs
 	also     *pb.Authority   // a CA that is trusted too, see authority.go; mostly nil
 	voters   []string        // sorted
 	members  map[string]*pb.Member
@@ -94,8 +94,8 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.initCluster(do.InitCluster)
 	case *pb.Command_TrimHistory:
 		return m.trimHistory(do.TrimHistory)
-	case *pb.Command_BeginIncarnation:
-		return m.beginIncarnation(do.BeginIncarnation, cmd.GetTimeNs())
+	case *pb.Command_SetRole:
+		return m.setRole(do.SetRole)
 	case *pb.Command_SetFormat:
 		return m.setFormat(do.SetFormat)
 	case *pb.Command_PutAuthority:
@@ -104,6 +104,8 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.useAuthority(do.UseAuthority)
 	case *pb.Command_DropAuthority:
 		return m.dropAuthority(do.DropAuthority)
+	case *pb.Command_BeginIncarnation:
+		return m.beginIncarnation(do.BeginIncarnation, cmd.GetTimeNs())
 	case *pb.Command_Noop:
 		return done()
 	}
@@ -123,16 +125,16 @@ func (m *Machine) Revision() manifest.Revision {
 func (m *Machine) Cluster() (id string, caCert, caKey []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.cluster.GetClusterId(), m.cluster.GetCaCertPem(), m.cluster.GetCaKeyPem()
+	return m.identity.GetClusterId(), m.identity.GetCaCertPem(), m.identity.GetCaKeyPem()
 }
 
 func (s *state) initCluster(c *pb.InitCluster) *pb.Outcome {
 	if !validName(c.GetClusterId()) {
 		return refuse(CodeMalformed, "a cluster needs an id")
 	}
-	if s.cluster != nil && !proto.Equal(s.cluster, c) {
-		return refuse(CodeInitialized, "this log already belongs to cluster %s", s.cluster.GetClusterId())
+	if s.identity != nil && !proto.Equal(s.identity, c) {
+		return refuse(CodeInitialized, "this log already belongs to cluster %s", s.identity.GetClusterId())
 	}
-	s.cluster = c
+	s.identity = c
 	return done()
 }

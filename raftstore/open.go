@@ -37,6 +37,7 @@ type Store struct {
 	watchers watchers
 	leaders  beacon // signalled when the leader may have changed
 	applied  beacon // signalled when the machine has moved on
+	silent   silence
 	outdated chan uint32
 
 	slots    chan struct{} // bounds the commands inside Raft

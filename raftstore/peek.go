@@ -54,7 +54,7 @@ func (p *peeking) snapshots(dir string) {
 	for _, e := range entries {
 		if h := snapshotHeader(filepath.Join(dir, e.Name(), "state.bin")); h != nil && !strings.HasSuffix(e.Name(), ".tmp") {
 			p.format = max(p.format, h.GetFormat())
-			p.cluster, p.also = h.GetCluster(), h.GetAlsoTrusted()
+			p.identity, p.also = h.GetCluster(), h.GetAlsoTrusted()
 		}
 	}
 }

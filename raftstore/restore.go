@@ -90,7 +90,7 @@ func (r *restoring) header(h *pb.SnapshotHeader) error {
 		return fmt.Errorf("history from %d up to revision %d", h.GetHistoryBelow(), h.GetRevision())
 	}
 	r.revision, r.below = manifest.Revision(h.GetRevision()), manifest.Revision(h.GetHistoryBelow())
-	r.cluster = h.GetCluster()
+	r.identity = h.GetCluster()
 	r.incarnation = max(cluster.Incarnation(h.GetIncarnation()), cluster.FirstIncarnation)
 	r.voters = slices.Compact(slices.Sorted(slices.Values(h.GetVoters())))
 	for _, id := range h.GetRemoved() {
@@ -140,7 +140,7 @@ func (r *restoring) addNode(n *pb.SnapshotNode) error {
 	switch {
 	case r.tree == nil || r.tree.info.GetName() != n.GetTree():
 		return fmt.Errorf("path %q is of tree %q, which was not announced", p, n.GetTree())
-	case node.Entry.Absent() || node.Revision == 0 || node.Revision > r.revision || !utf8.ValidString(node.Author):
+	case node.Entry.Absent() || node.Entry.ValidateAt(p) != nil || node.Revision == 0 || node.Revision > r.revision || !utf8.ValidString(node.Author):
 		return fmt.Errorf("path %q: malformed node", p)
 	case p.Dir() != "" && !r.tree.nodes.Entry(p.Dir()).IsDir():
 		return fmt.Errorf("path %q has no parent directory", p)
@@ -164,6 +164,9 @@ func (r *restoring) addCommit(c *pb.Commit) error {
 func (r *restoring) addMember(m *pb.Member) error {
 	if o := r.admissible(m); o != nil {
 		return errors.New(o.GetMessage())
+	}
+	if !validWish(m.GetWish()) {
+		return fmt.Errorf("member %q with the unknown role %q", m.GetId(), m.GetWish())
 	}
 	r.members[m.GetId()] = m
 	return nil

@@ -79,7 +79,7 @@ func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
 
 func (f *Frozen) header() *pb.SnapshotHeader {
 	return &pb.SnapshotHeader{
-		Format: f.format, AlsoTrusted: f.also, Revision: uint64(f.revision), Cluster: f.cluster, Voters: f.voters,
+		Format: f.format, AlsoTrusted: f.also, Revision: uint64(f.revision), Cluster: f.identity, Voters: f.voters,
 		HistoryBelow: uint64(f.below), Incarnation: uint64(f.incarnation), Removed: slices.Sorted(maps.Keys(f.removed)),
 	}
 }

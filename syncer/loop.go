@@ -227,6 +227,9 @@ func (l *Loop) committed(ev Committed) {
 	for _, c := range ev.Commits {
 		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree && (live || l.state.SameBoot)
 		for _, ch := range c.Changes {
+			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
+				continue // recorded after the last Follow: the disk is past it
+			}
 			w := l.works.get(ch.Path)
 			if w == nil && !live {
 				if c.Revision <= l.state.Followed || !l.vanished(ch.Path) {

@@ -29,10 +29,10 @@ type dialer struct {
 	lookup    func(string) (cluster.NodeID, bool)
 	identity  *Identity
 	timeout   time.Duration
+	formats   Formats
 	self      Instance
 	instances *Instances  // may be nil
 	refused   func(error) // told what a member says of this very node; may be nil
-	formats   Formats
 }
 
 // dial connects to an address and finds out who is there. With want, anybody
@@ -66,11 +66,11 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 	if peer == "" {
 		peer = g.Node // own PKI, and nobody to ask what name this is: as good as its word
 	}
-	if err := d.sameLife(addr, peer, g); err != nil {
-		_ = c.Close()
-		return nil, g, err
+	err = d.formats.judge(addr, g)
+	if err == nil {
+		err = d.sameLife(addr, peer, g)
 	}
-	if err := d.formats.judge(addr, g); err != nil {
+	if err != nil {
 		_ = c.Close()
 		return nil, g, err
 	}

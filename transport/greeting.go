@@ -35,13 +35,13 @@ type greeting struct {
 	Clock   int64          `json:"clock"`   // the server's, Unix nanoseconds
 	Cluster string         `json:"cluster"` // the server's
 	Node    cluster.NodeID `json:"node"`    // the server's
-	// Instance is the server's run; Other is where the caller's other run is.
-	Instance Instance `json:"instance,omitzero"`
-	Other    string   `json:"other,omitempty"`
 	// Of the log: the newest format that the server understands, and the one
 	// that the cluster uses, as far as the server knows.
 	Knows  uint32 `json:"knows,omitempty"`
 	Active uint32 `json:"active,omitempty"`
+	// Instance is the server's run; Other is where the caller's other run is.
+	Instance Instance `json:"instance,omitzero"`
+	Other    string   `json:"other,omitempty"`
 }
 
 const maxGreeting = 1024

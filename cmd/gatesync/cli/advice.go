@@ -23,12 +23,17 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if !s.CaughtUp {
 		say("still reading the log; figures below are of the past")
 	}
+	if len(s.Members) == 2 {
+		say("two nodes tolerate no failure: add a third one, a gateway or a witness (`gatesync join … --witness`)")
+	}
 	for _, t := range s.Trees {
 		adviseTree(t, say)
 	}
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)
+		} else if m.Missing > 0 {
+			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
 	}
 	adviseFormat(s, say)
@@ -105,7 +110,7 @@ func adviseDead(m node.MemberStatus, s node.Status, now time.Time, say func(stri
 func deadVoters(s node.Status) []string {
 	var dead []string
 	for _, m := range s.Members {
-		if m.Role == "voter" && !m.Alive {
+		if m.Votes && !m.Alive {
 			dead = append(dead, m.Name)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 func (a *app) joinCmd() *cobra.Command {
 	var f nodeFlags
 	var token string
-	var adopt bool
+	var adopt, witness bool
 	cmd := &cobra.Command{
 		Use:   "join HOST:PORT",
 		Short: "Make this node a member of an existing cluster",
@@ -23,7 +23,11 @@ here and never leaves it.
 
 Files that already stand in this node's trees and not in the cluster's are held:
 neither deleted nor spread, until ` + "`gatesync approve`" + ` or ` + "`gatesync restore`" + `.
-With --adopt they are spread at once.`,
+With --adopt they are spread at once.
+
+With --witness this node has no tree: it holds the log and the content of all
+trees, and votes. Beside two gateways it makes the third voter, so that either
+of them may fail.`,
 		Example: `  gatesync join 10.0.0.1:7946 --token gs1-… --data-dir /var/lib/gatesync \
     --name gw2 --listen 10.0.0.2:7946 --tree server=/opt/apim/repository/deployment/server`,
 		Args: exactArgs("HOST:PORT"),
@@ -31,7 +35,12 @@ With --adopt they are spread at once.`,
 	f.add(cmd)
 	cmd.Flags().StringVar(&token, "token", "", "join token (or GATESYNC_TOKEN, which no process list shows)")
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "spread files that stand only in this node's trees")
+	cmd.Flags().BoolVar(&witness, "witness", false, "without a tree: this node holds log and content, and votes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if witness && len(f.trees) > 0 {
+			return usage(cmd, errors.New("--witness is a node without a tree: leave one of --witness and --tree out"))
+		}
+		f.treeless = witness
 		cfg, err := f.config(cmd, a)
 		if err != nil {
 			return err
@@ -51,7 +60,11 @@ With --adopt they are spread at once.`,
 		}
 		fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)\n", made.Cluster, cfg.Name, made.Node)
 		a.sayWhereNodesDial(made)
-		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches the trees\n", a.dataDir)
+		what := "the trees"
+		if witness {
+			what = "the content of all trees"
+		}
+		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches %s\n", a.dataDir, what)
 		return nil
 	}
 	return a.jsonFlag(cmd)

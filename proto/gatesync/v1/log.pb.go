@@ -37,11 +37,12 @@ type Command struct {
 	//	*Command_InitCluster
 	//	*Command_TrimHistory
 	//	*Command_Noop
-	//	*Command_BeginIncarnation
+	//	*Command_SetRole
 	//	*Command_SetFormat
 	//	*Command_PutAuthority
 	//	*Command_UseAuthority
 	//	*Command_DropAuthority
+	//	*Command_BeginIncarnation
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -179,10 +180,10 @@ func (x *Command) GetNoop() *Noop {
 	return nil
 }
 
-func (x *Command) GetBeginIncarnation() *BeginIncarnation {
+func (x *Command) GetSetRole() *SetRole {
 	if x != nil {
-		if x, ok := x.Do.(*Command_BeginIncarnation); ok {
-			return x.BeginIncarnation
+		if x, ok := x.Do.(*Command_SetRole); ok {
+			return x.SetRole
 		}
 	}
 	return nil
@@ -219,6 +220,15 @@ func (x *Command) GetDropAuthority() *DropAuthority {
 	if x != nil {
 		if x, ok := x.Do.(*Command_DropAuthority); ok {
 			return x.DropAuthority
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginIncarnation() *BeginIncarnation {
+	if x != nil {
+		if x, ok := x.Do.(*Command_BeginIncarnation); ok {
+			return x.BeginIncarnation
 		}
 	}
 	return nil
@@ -264,8 +274,8 @@ type Command_Noop struct {
 	Noop *Noop `protobuf:"bytes,18,opt,name=noop,proto3,oneof"` // makes followers learn the commit index at once
 }
 
-type Command_BeginIncarnation struct {
-	BeginIncarnation *BeginIncarnation `protobuf:"bytes,30,opt,name=begin_incarnation,json=beginIncarnation,proto3,oneof"`
+type Command_SetRole struct {
+	SetRole *SetRole `protobuf:"bytes,19,opt,name=set_role,json=setRole,proto3,oneof"`
 }
 
 type Command_SetFormat struct {
@@ -282,6 +292,10 @@ type Command_UseAuthority struct {
 
 type Command_DropAuthority struct {
 	DropAuthority *DropAuthority `protobuf:"bytes,43,opt,name=drop_authority,json=dropAuthority,proto3,oneof"`
+}
+
+type Command_BeginIncarnation struct {
+	BeginIncarnation *BeginIncarnation `protobuf:"bytes,30,opt,name=begin_incarnation,json=beginIncarnation,proto3,oneof"`
 }
 
 func (*Command_Propose) isCommand_Do() {}
@@ -302,7 +316,7 @@ func (*Command_TrimHistory) isCommand_Do() {}
 
 func (*Command_Noop) isCommand_Do() {}
 
-func (*Command_BeginIncarnation) isCommand_Do() {}
+func (*Command_SetRole) isCommand_Do() {}
 
 func (*Command_SetFormat) isCommand_Do() {}
 
@@ -311,6 +325,8 @@ func (*Command_PutAuthority) isCommand_Do() {}
 func (*Command_UseAuthority) isCommand_Do() {}
 
 func (*Command_DropAuthority) isCommand_Do() {}
+
+func (*Command_BeginIncarnation) isCommand_Do() {}
 
 type Noop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1248,8 +1264,8 @@ type SnapshotHeader struct {
 	Voters        []string               `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
 	HistoryBelow  uint64                 `protobuf:"varint,5,opt,name=history_below,json=historyBelow,proto3" json:"history_below,omitempty"`
 	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"`                             // ids of members that were removed; they never come back
-	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                   // 0: the first
 	AlsoTrusted   *Authority             `protobuf:"bytes,40,opt,name=also_trusted,json=alsoTrusted,proto3" json:"also_trusted,omitempty"` // a CA beside the one in cluster, while one replaces the other
+	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                   // 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1326,18 +1342,18 @@ func (x *SnapshotHeader) GetRemoved() []string {
 	return nil
 }
 
-func (x *SnapshotHeader) GetIncarnation() uint64 {
-	if x != nil {
-		return x.Incarnation
-	}
-	return 0
-}
-
 func (x *SnapshotHeader) GetAlsoTrusted() *Authority {
 	if x != nil {
 		return x.AlsoTrusted
 	}
 	return nil
+}
+
+func (x *SnapshotHeader) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
 }
 
 type SnapshotTree struct {
@@ -1666,11 +1682,65 @@ func (x *BeginIncarnation) GetFounder() *Member {
 	return nil
 }
 
+// SetRole is an operator's word on a member's part in Raft: the leader follows
+// it, and decides nothing against it.
+type SetRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // voter, nonvoter; empty: the cluster decides
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRole) Reset() {
+	*x = SetRole{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRole) ProtoMessage() {}
+
+func (x *SetRole) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRole.ProtoReflect.Descriptor instead.
+func (*SetRole) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetRole) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 var File_gatesync_v1_log_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\x85\a\n" +
+	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb8\a\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x122\n" +
@@ -1684,13 +1754,14 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\bput_tree\x18\x0f \x01(\v2\x14.gatesync.v1.PutTreeH\x00R\aputTree\x12=\n" +
 	"\finit_cluster\x18\x10 \x01(\v2\x18.gatesync.v1.InitClusterH\x00R\vinitCluster\x12=\n" +
 	"\ftrim_history\x18\x11 \x01(\v2\x18.gatesync.v1.TrimHistoryH\x00R\vtrimHistory\x12'\n" +
-	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noop\x12L\n" +
-	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnation\x127\n" +
+	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noop\x121\n" +
+	"\bset_role\x18\x13 \x01(\v2\x14.gatesync.v1.SetRoleH\x00R\asetRole\x127\n" +
 	"\n" +
 	"set_format\x18( \x01(\v2\x16.gatesync.v1.SetFormatH\x00R\tsetFormat\x12@\n" +
 	"\rput_authority\x18) \x01(\v2\x19.gatesync.v1.PutAuthorityH\x00R\fputAuthority\x12@\n" +
 	"\ruse_authority\x18* \x01(\v2\x19.gatesync.v1.UseAuthorityH\x00R\fuseAuthority\x12C\n" +
-	"\x0edrop_authority\x18+ \x01(\v2\x1a.gatesync.v1.DropAuthorityH\x00R\rdropAuthorityB\x04\n" +
+	"\x0edrop_authority\x18+ \x01(\v2\x1a.gatesync.v1.DropAuthorityH\x00R\rdropAuthority\x12L\n" +
+	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnationB\x04\n" +
 	"\x02do\"\x06\n" +
 	"\x04Noop\"\x8c\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
@@ -1756,9 +1827,9 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\acluster\x18\x03 \x01(\v2\x18.gatesync.v1.InitClusterR\acluster\x12\x16\n" +
 	"\x06voters\x18\x04 \x03(\tR\x06voters\x12#\n" +
 	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
-	"\aremoved\x18\x06 \x03(\tR\aremoved\x12 \n" +
-	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\x129\n" +
-	"\falso_trusted\x18( \x01(\v2\x16.gatesync.v1.AuthorityR\valsoTrusted\"8\n" +
+	"\aremoved\x18\x06 \x03(\tR\aremoved\x129\n" +
+	"\falso_trusted\x18( \x01(\v2\x16.gatesync.v1.AuthorityR\valsoTrusted\x12 \n" +
+	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"8\n" +
 	"\fSnapshotTree\x12(\n" +
 	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"]\n" +
 	"\fSnapshotNode\x12\x12\n" +
@@ -1777,7 +1848,10 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\"c\n" +
 	"\x10BeginIncarnation\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12-\n" +
-	"\afounder\x18\x02 \x01(\v2\x13.gatesync.v1.MemberR\afounderB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\afounder\x18\x02 \x01(\v2\x13.gatesync.v1.MemberR\afounder\"-\n" +
+	"\aSetRole\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04roleB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_log_proto_rawDescOnce sync.Once
@@ -1791,7 +1865,7 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_gatesync_v1_log_proto_goTypes = []any{
 	(*Command)(nil),          // 0: gatesync.v1.Command
 	(*Noop)(nil),             // 1: gatesync.v1.Noop
@@ -1816,14 +1890,15 @@ var file_gatesync_v1_log_proto_goTypes = []any{
 	(*SnapshotSession)(nil),  // 20: gatesync.v1.SnapshotSession
 	(*SnapshotTrailer)(nil),  // 21: gatesync.v1.SnapshotTrailer
 	(*BeginIncarnation)(nil), // 22: gatesync.v1.BeginIncarnation
-	(*Changeset)(nil),        // 23: gatesync.v1.Changeset
-	(*Member)(nil),           // 24: gatesync.v1.Member
-	(*Result)(nil),           // 25: gatesync.v1.Result
-	(*Commit)(nil),           // 26: gatesync.v1.Commit
-	(*Node)(nil),             // 27: gatesync.v1.Node
+	(*SetRole)(nil),          // 23: gatesync.v1.SetRole
+	(*Changeset)(nil),        // 24: gatesync.v1.Changeset
+	(*Member)(nil),           // 25: gatesync.v1.Member
+	(*Result)(nil),           // 26: gatesync.v1.Result
+	(*Commit)(nil),           // 27: gatesync.v1.Commit
+	(*Node)(nil),             // 28: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	23, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	24, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
 	8,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
 	9,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
 	10, // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
@@ -1832,36 +1907,37 @@ var file_gatesync_v1_log_proto_depIdxs = []int32{
 	2,  // 6: gatesync.v1.Command.init_cluster:type_name -> gatesync.v1.InitCluster
 	13, // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
 	1,  // 8: gatesync.v1.Command.noop:type_name -> gatesync.v1.Noop
-	22, // 9: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
+	23, // 9: gatesync.v1.Command.set_role:type_name -> gatesync.v1.SetRole
 	3,  // 10: gatesync.v1.Command.set_format:type_name -> gatesync.v1.SetFormat
 	5,  // 11: gatesync.v1.Command.put_authority:type_name -> gatesync.v1.PutAuthority
 	6,  // 12: gatesync.v1.Command.use_authority:type_name -> gatesync.v1.UseAuthority
 	7,  // 13: gatesync.v1.Command.drop_authority:type_name -> gatesync.v1.DropAuthority
-	4,  // 14: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
-	24, // 15: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	24, // 16: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	25, // 17: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
-	16, // 18: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
-	17, // 19: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
-	18, // 20: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	26, // 21: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	24, // 22: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	19, // 23: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
-	20, // 24: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	21, // 25: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	23, // 26: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
-	2,  // 27: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
-	4,  // 28: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
-	12, // 29: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	27, // 30: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	10, // 31: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
-	14, // 32: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	24, // 33: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	22, // 14: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
+	4,  // 15: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
+	25, // 16: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	25, // 17: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	26, // 18: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	16, // 19: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
+	17, // 20: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
+	18, // 21: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
+	27, // 22: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	25, // 23: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	19, // 24: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	20, // 25: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	21, // 26: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	24, // 27: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	2,  // 28: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
+	4,  // 29: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
+	12, // 30: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
+	28, // 31: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	10, // 32: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	14, // 33: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	25, // 34: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -1880,11 +1956,12 @@ func file_gatesync_v1_log_proto_init() {
 		(*Command_InitCluster)(nil),
 		(*Command_TrimHistory)(nil),
 		(*Command_Noop)(nil),
-		(*Command_BeginIncarnation)(nil),
+		(*Command_SetRole)(nil),
 		(*Command_SetFormat)(nil),
 		(*Command_PutAuthority)(nil),
 		(*Command_UseAuthority)(nil),
 		(*Command_DropAuthority)(nil),
+		(*Command_BeginIncarnation)(nil),
 	}
 	file_gatesync_v1_log_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
@@ -1903,7 +1980,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
