@@ -13,7 +13,7 @@ RACE        := $(if $(shell command -v gcc cc),-race)
 NEXT        := Format|Version|Snapshot|Machine|Authority
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
 
-.PHONY: build demo test test-unit test-integration fuzz soak soak-fuzz check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration fuzz soak soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -45,10 +45,12 @@ fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
 	  done; \
 	done
 
-soak: soak-fuzz ## the long forms of the tests that search
+soak: soak-fuzz soak-procs ## the long forms of the tests that search, GATESYNC_SOAK=<duration> (an hour) of real processes
 
 soak-fuzz: ## all fuzz targets, a minute each
 	$(MAKE) fuzz FUZZTIME=1m
+soak-procs: ## of it, real processes: kills, partitions, disks, at random; as root for all of it
+	GATESYNC_SOAK=$${GATESYNC_SOAK:-1h} go test -v -tags $(TAGS) -count=1 -timeout 0 -run 'Soak$$' $(TESTFLAGS) ./integration
 
 bench: ## the figures, beside the peers that this machine has
 	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration

@@ -28,11 +28,11 @@ type receiver struct {
 
 	batches  map[uint64]*inbound // offered, and not yet ended
 	wants    map[manifest.Digest]*want
-	last     uint64       // batch id
-	pieces   []*pb.Piece  // of the current message, still to be taken
-	end      uint64       // of the current message
-	pulse    pulse        // for those who wait for what comes here
-	flushing atomic.Int64 // since when, Unix nanoseconds; 0: not
+	last     uint64                    // batch id
+	pieces   []*pb.Piece               // of the current message, still to be taken
+	end      uint64                    // of the current message
+	pulse    pulse                     // for those who wait for what comes here
+	flushing atomic.Pointer[time.Time] // since when; nil: not
 }
 
 // inbound is a batch that is coming in.
@@ -141,7 +141,7 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 			return nil, ErrClosed
 		case <-tick:
 			since := r.flushing.Load()
-			if since == 0 || time.Since(time.Unix(0, since)) > r.push.limits.flush {
+			if since == nil || time.Since(*since) > r.push.limits.flush {
 				continue
 			}
 			select {
@@ -350,9 +350,10 @@ func (r *receiver) flush() {
 				more = false
 			}
 		}
-		r.flushing.Store(time.Now().UnixNano())
+		begun := time.Now()
+		r.flushing.Store(&begun)
 		err := r.push.store.Flush()
-		r.flushing.Store(0)
+		r.flushing.Store(nil)
 		for _, id := range ids {
 			m := &pb.PushResponse{Batch: id, Of: &pb.PushResponse_Receipt{Receipt: &pb.BatchReceipt{Store: r.push.store.ID()}}}
 			if err != nil {

@@ -91,7 +91,7 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 	var author string
 	switch {
-	case cmd.GetFormat() != raftstore.Format || cmd.GetDo() == nil:
+	case cmd.GetFormat() < raftstore.Format || cmd.GetFormat() > raftstore.Newest || cmd.GetDo() == nil:
 		// It would be refused by every machine; the log is spared it.
 		return status.Errorf(codes.InvalidArgument, "%s proposes a command of format %d that this version does not know", caller, cmd.GetFormat())
 	case cmd.GetPropose() != nil:
@@ -100,6 +100,8 @@ func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 		author = cmd.GetPutMember().GetMember().GetId()
 	case cmd.GetInitCluster() != nil:
 		return status.Error(codes.InvalidArgument, "a cluster is begun once")
+	case cmd.GetBeginIncarnation() != nil:
+		return status.Error(codes.InvalidArgument, "a life of the cluster is begun by recover or restore-cluster, not through the log")
 	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil:
 		return status.Error(codes.PermissionDenied, "that is the leader's to decide")
 	default:

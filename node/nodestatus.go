@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -22,16 +23,17 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	leader, _ := n.log.Leader()
 	blobs, push := n.blobs.Stats(), n.push.Stats()
 	begins, ends := n.identity.Validity()
+	members := n.knownMembers()
 	left := time.Until(ends)
 	s := Status{
 		Node: NodeStatus{
-			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(), Raft: n.raftState(), Address: n.file.Address,
-			Version: n.opts.Version, Started: n.started, CertificateExpires: ends,
+			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(members), Raft: n.raftState(), Address: n.file.Address,
+			Version: n.opts.Version, Started: n.started, CertificateBegins: begins, CertificateExpires: ends,
 			CertificateDays: int(left.Hours() / 24), CertificateSoon: left < soon(ends.Sub(begins)),
 		},
 		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
-		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk},
+		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk}, Data: n.dataStatus(),
 		Carriers: []CarrierStatus{{
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},
@@ -51,7 +53,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 				Root: "the cluster does not know this tree yet; it is added as soon as there is a quorum"})
 		}
 	}
-	for _, m := range n.log.Members() {
+	for _, m := range members {
 		s.Members = append(s.Members, n.memberStatus(ctx, m))
 	}
 	slices.SortFunc(s.Members, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
@@ -75,11 +77,34 @@ func (n *Node) ask(ctx context.Context) {
 	n.peers.refresh(ctx)
 }
 
-func (n *Node) role() string {
+// knownMembers lists the members as the log has them. A node that has just
+// started and finds no leader has not read its log: then it is those of the
+// address book, with the roles of Raft's configuration.
+func (n *Node) knownMembers() []cluster.Member {
+	members := n.log.Members()
+	if contains(members, n.file.Node) || n.removed() {
+		return members
+	}
+	members = n.book.members()
+	servers, err := n.log.Servers()
+	if err != nil {
+		return members
+	}
+	for i := range members {
+		for _, s := range servers {
+			if s.ID == members[i].ID {
+				members[i].Role = s.Role
+			}
+		}
+	}
+	return members
+}
+
+func (n *Node) role(members []cluster.Member) string {
 	if n.removed() {
 		return "removed"
 	}
-	for _, m := range n.log.Members() {
+	for _, m := range members {
 		if m.ID == n.file.Node {
 			return roleWord(m)
 		}
@@ -138,7 +163,13 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	}
 	ts.Applied = uint64(st.Loop.Applied)
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
-	ts.Root, ts.Notices = st.Loop.RootLost, st.Warnings
+	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, st.Warnings, st.Watched, st.Overflows
+	ts.Unsent, ts.UnsentWhy = st.Loop.Unsent, st.Loop.UnsentWhy
+	ts.Failing = len(st.Loop.Failing)
+	troubles := slices.Concat(st.Loop.Failing, st.Loop.Busy)
+	for _, b := range troubles[:min(len(troubles), troublesShown)] {
+		ts.Troubles = append(ts.Troubles, TroubleStatus{Path: string(b.Path), Why: b.Why})
+	}
 	if st.Loop.Aside {
 		ts.Notices = append(ts.Notices, "this node has come back into the recovered cluster and compares its tree with it: until that is done whatever the cluster does not hold goes aside, fresh edits too")
 	}
@@ -150,6 +181,19 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	}
 	ts.LagSeconds = n.trees.lag.lag(st.Loop.Applied, time.Now()).Seconds()
 	return ts
+}
+
+// troublesShown bounds how many paths that do not go on are named.
+const troublesShown = 10
+
+// dataStatus tells of the data directory's disk. Nothing is asked of the disk
+// itself: it might hang.
+func (n *Node) dataStatus() DataStatus {
+	d := DataStatus{Path: n.cfg.DataDir, Free: n.log.Free(), Reserve: int64(n.cfg.FreeReserve), Trouble: n.log.Trouble(), Silent: n.log.Silent()}
+	if d.Trouble == "" && d.Free < d.Reserve {
+		d.Trouble = fmt.Sprintf("no room for content: %d bytes are free and %d are kept in reserve; free some space, it goes on by itself", d.Free, d.Reserve)
+	}
+	return d
 }
 
 func preset(name string) string {

@@ -92,6 +92,7 @@ func Open(cfg config.Config, o Options) (*Node, error) {
 	if n.slog == nil {
 		n.slog = slog.New(slog.DiscardHandler)
 	}
+	n.slog = steady(n.slog)
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -147,7 +148,7 @@ func (n *Node) open() (err error) {
 	}
 	n.log, err = raftstore.Open(raftstore.Config{
 		Dir: n.dir.raft(), ID: n.file.Node, Stream: n.server.Raft(), Log: n.slog,
-		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning,
+		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
 		FirstSequence: n.file.incarnation().Number() << 40,
 	})
 	if err != nil {
@@ -164,6 +165,10 @@ func (n *Node) open() (err error) {
 	}
 	return n.openDoors()
 }
+
+// logReserve is what the log leaves free: an eighth of what content leaves, so
+// that metadata still goes on where content no longer fits.
+func logReserve(cfg config.Config) int64 { return max(1, int64(cfg.FreeReserve)/8) }
 
 // announceAddress compares where this node is with where it last said to be.
 func (n *Node) announceAddress() error {

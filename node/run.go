@@ -47,6 +47,7 @@ func (n *Node) start(s *stages) {
 	s.run("network", time.Second, n.server.Run)
 	s.closer("carrier", time.Second, n.push.Close)
 	s.closer("log", 2*time.Second, n.log.Close)
+	s.run("log's disk", time.Second, n.log.Failed)
 	s.run("members", time.Second, n.followMembers)
 	s.run("hello", time.Second, n.peers.run)
 	s.run("seen", time.Second, n.seeing().run)

@@ -17,6 +17,7 @@ type Status struct {
 	Members     []MemberStatus  `json:"members"`
 	Trees       []TreeStatus    `json:"trees"`
 	Blobs       BlobStatus      `json:"blobs"`
+	Data        DataStatus      `json:"data"`
 	Carriers    []CarrierStatus `json:"carriers"`
 	HTTP        string          `json:"http,omitempty"`
 	// Voters counts them; Tolerance is how many more of them may fail before
@@ -37,6 +38,7 @@ type NodeStatus struct {
 	Address            string    `json:"address"`
 	Version            string    `json:"version"`
 	Started            time.Time `json:"started"`
+	CertificateBegins  time.Time `json:"certificate_begins"`
 	CertificateExpires time.Time `json:"certificate_expires"`
 	CertificateDays    int       `json:"certificate_days_left"`
 	CertificateSoon    bool      `json:"certificate_ends_soon"` // it should have been renewed by now
@@ -92,25 +94,49 @@ type MemberStatus struct {
 
 // TreeStatus is one tree on this node.
 type TreeStatus struct {
-	Name       string  `json:"name"`
-	Path       string  `json:"path"`
-	Preset     string  `json:"preset"`
-	Storage    string  `json:"storage"` // local
-	Applied    uint64  `json:"applied"`
-	RootDigest string  `json:"root_digest"` // of what the disk is known to agree with
-	Entries    int     `json:"entries"`     // files, directories and symlinks
-	Files      int     `json:"files"`
-	Bytes      int64   `json:"bytes"`
-	Held       int     `json:"held"`
-	Conflicts  int     `json:"conflicts"`
-	Rejected   int     `json:"rejected"`
-	Busy       int     `json:"busy"`
-	Pending    int     `json:"pending"` // paths that are being worked on
+	Name       string `json:"name"`
+	Path       string `json:"path"`
+	Preset     string `json:"preset"`
+	Storage    string `json:"storage"` // local
+	Applied    uint64 `json:"applied"`
+	RootDigest string `json:"root_digest"` // of what the disk is known to agree with
+	Entries    int    `json:"entries"`     // files, directories and symlinks
+	Files      int    `json:"files"`
+	Bytes      int64  `json:"bytes"`
+	Held       int    `json:"held"`
+	Conflicts  int    `json:"conflicts"`
+	Rejected   int    `json:"rejected"`
+	Busy       int    `json:"busy"`
+	Failing    int    `json:"failing"` // committed changes that cannot be brought to this disk (100: at least)
+	Pending    int    `json:"pending"` // paths that are being worked on
+	Unsent     int    `json:"unsent"`  // local edits that could not be committed so far
+	UnsentWhy  string `json:"unsent_why,omitempty"`
+	// Troubles are paths that do not go on, the first few of them, and why.
+	Troubles []TroubleStatus `json:"troubles,omitempty"`
+	Watched  int             `json:"watched"` // directories whose events are told
+	// Overflows counts how often file events were lost since the start; each
+	// time a scan found what they would have told.
+	Overflows  uint64  `json:"overflows"`
 	LagSeconds float64 `json:"lag_seconds"`
 	Root       string  `json:"root,omitempty"` // why the root cannot be used
 	// Notices are facts about how the tree is watched that cost speed, never
 	// correctness: inotify limits, no leases.
 	Notices []string `json:"notices,omitempty"`
+}
+
+// TroubleStatus is a path that does not go on.
+type TroubleStatus struct {
+	Path string `json:"path"`
+	Why  string `json:"why"`
+}
+
+// DataStatus is the disk of the data directory.
+type DataStatus struct {
+	Path    string `json:"path"`
+	Free    int64  `json:"free_bytes"`
+	Reserve int64  `json:"reserve_bytes"` // kept free: below it no content is taken
+	Trouble string `json:"trouble,omitempty"`
+	Silent  bool   `json:"silent"` // this node takes no part until the disk answers
 }
 
 // BlobStatus is the blob store.

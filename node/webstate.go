@@ -25,6 +25,8 @@ func (n *Node) State() web.State {
 			Name: "push", Sent: uint64(push.Sent.Bytes + push.Served.Bytes), Received: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},
 	}
+	data := n.dataStatus()
+	s.Data = web.Data{Free: data.Free, Reserve: data.Reserve, Trouble: data.Trouble != ""}
 	for _, m := range n.log.Members() {
 		s.Members++
 		if n.peers.alive(m.ID) {
@@ -45,7 +47,9 @@ func (n *Node) webTree(ctx context.Context, t *tree) web.Tree {
 		return wt
 	}
 	wt.Applied, wt.Lost = uint64(st.Loop.Applied), st.Loop.RootLost
+	wt.Failing = len(st.Loop.Failing)
 	wt.Held, wt.Busy = heldCount(st.Loop), len(st.Loop.Busy)
+	wt.Unsent, wt.Watched, wt.Overflows = st.Loop.Unsent, st.Watched, st.Overflows
 	wt.Lag = n.trees.lag.lag(st.Loop.Applied, time.Now())
 	if anc, err := t.syncr.Ancestor(ctx); err == nil {
 		wt.Entries = anc.Len()

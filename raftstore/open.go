@@ -29,6 +29,8 @@ type Store struct {
 	fsm       *fsm
 	disk      *raftboltdb.BoltStore
 	logs      *watchedLogs
+	stable    *steadfast
+	failed    chan error // the disk's last failure, see Failed
 	stream    *stream
 	transport *raft.NetworkTransport
 	raft      *raft.Raft
@@ -161,6 +163,9 @@ func (c Config) withDefaults() Config {
 	if c.Reserve == 0 {
 		c.Reserve = defaultReserve
 	}
+	if c.free == nil {
+		c.free = freeSpace
+	}
 	c.Tuning = c.Tuning.withDefaults()
 	return c
 }
@@ -180,10 +185,14 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, machine: NewMachine(), disk: disk, stream: newStream(cfg.Stream, cfg.ID),
-		slots: make(chan struct{}, maxInside), closing: make(chan struct{}), outdated: make(chan uint32, 1),
+		slots: make(chan struct{}, maxInside), closing: make(chan struct{}),
+		outdated: make(chan uint32, 1), failed: make(chan error, 1),
 	}
 	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }, ahead: s.fellBehind}
 	s.logs = &watchedLogs{logs: wrap(disk)}
+	s.stable = &steadfast{
+		StableStore: disk, log: s.log, closing: s.closing, failed: s.failed, fence: func() { s.stream.fence(true) },
+	}
 	s.lookAtDisk()
 	if err := s.start(); err != nil {
 		_ = disk.Close()
@@ -209,7 +218,7 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	})
-	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.disk, snapshots, s.transport); err != nil {
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, snapshots, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
 		s.stream.wait()

@@ -83,6 +83,7 @@ type Proposed struct {
 type Fetched struct {
 	Have   []manifest.Digest
 	Failed []manifest.Digest
+	Why    string // of the first failure
 }
 
 // Applied answers an Apply, step by step.
@@ -289,7 +290,8 @@ const (
 	StepBusy
 	// StepLeft: a directory still holds ignored files and was left behind.
 	StepLeft
-	// StepNoRoom: not enough space. Try again later.
+	// StepNoRoom: the file system takes nothing now: it is full, or read-only.
+	// Try again later.
 	StepNoRoom
 	// StepFailed: Err says why (permission, I/O). Try again later.
 	StepFailed

@@ -27,14 +27,14 @@ func (l *Loop) flushAsks() {
 
 func (l *Loop) fetched(ev Fetched) {
 	for _, d := range ev.Have {
-		l.arrived(d, true)
+		l.arrived(d, true, "")
 	}
 	for _, d := range ev.Failed {
-		l.arrived(d, false)
+		l.arrived(d, false, ev.Why)
 	}
 }
 
-func (l *Loop) arrived(d manifest.Digest, have bool) {
+func (l *Loop) arrived(d manifest.Digest, have bool, why string) {
 	paths := l.wants[d]
 	delete(l.wants, d)
 	for _, p := range paths {
@@ -45,7 +45,10 @@ func (l *Loop) arrived(d manifest.Digest, have bool) {
 		c, _ := l.view.Manifest.Get(p)
 		switch {
 		case !have:
-			w.why = "its content is not on any member that can be reached"
+			w.failing = "its content cannot be had"
+			if why != "" {
+				w.failing += ": " + why
+			}
 			w.phase = waiting
 			l.decideLater(w, backoff(failDelay, failMax, w.tries))
 			w.tries++
@@ -53,6 +56,7 @@ func (l *Loop) arrived(d manifest.Digest, have bool) {
 			w.phase = w.seenPhase()
 			l.ready.add(p)
 		default:
+			w.failing = ""
 			l.stage(w)
 		}
 	}
@@ -204,6 +208,7 @@ func (l *Loop) stepped(w *work, r StepResult) {
 		}
 		l.forget(w.path)
 		w.tries, w.why, w.needed = 0, "", false
+		w.fails, w.failing, w.noRoom = 0, "", false
 		w.phase, w.obs = presumed, Observation{}
 		delete(l.rulings, w.path)
 		if w.again {
@@ -219,19 +224,23 @@ func (l *Loop) stepped(w *work, r StepResult) {
 	case StepSurprise:
 		w.tries++
 		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
-	default:
+	case StepBusy:
 		w.why = "somebody is writing it"
 		if r.Err != nil {
 			w.why = r.Err.Error()
 		}
+		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
+		w.tries++
+	default:
+		w.failing = "cannot be written"
+		if r.Err != nil {
+			w.failing = r.Err.Error()
+		}
 		first, most := failDelay, failMax
-		switch r.Outcome {
-		case StepBusy:
-			first, most = busyDelay, busyMax
-		case StepNoRoom:
+		if w.noRoom = r.Outcome == StepNoRoom; w.noRoom {
 			first, most = noRoomDelay, noRoomDelay
 		}
-		l.lookLater(w, backoff(first, most, w.tries))
-		w.tries++
+		l.lookLater(w, backoff(first, most, w.fails))
+		w.fails++
 	}
 }

@@ -23,6 +23,7 @@ type LoopStatus struct {
 	UnsentWhy string
 	Unsettled int // works that a person would wait for: all but busy and held ones
 	Busy      []Trouble
+	Failing   []Trouble // committed changes that cannot be brought to the disk, tried again and again
 	Notes     map[manifest.Path]Note
 }
 
@@ -61,6 +62,9 @@ func (l *Loop) Status() LoopStatus {
 		if !stuck || w.unsent {
 			s.Unsettled++
 		}
+		if w.failing != "" && len(s.Failing) < troublesMost {
+			s.Failing = append(s.Failing, Trouble{w.path, w.failing})
+		}
 		if w.pending > 0 && !stuck {
 			applied = min(applied, w.pending-1)
 		}
@@ -74,9 +78,11 @@ func (l *Loop) Status() LoopStatus {
 }
 
 // stuck tells whether a path is held up by somebody who writes it, or by a
-// failure that has been met several times: nobody should wait for it.
+// failure of its own that has been met several times: nobody should wait for
+// it. A disk that takes nothing is no failure of a path: what does not get onto
+// it is behind, and `wait` and /readyz are to say so.
 func (w *work) stuck() bool {
-	return w.phase == toLook && w.tries > stuckTries
+	return w.phase == toLook && (w.tries > stuckTries || w.fails > stuckTries && !w.noRoom)
 }
 
 const stuckTries = 8 // about a second of being busy

@@ -190,6 +190,8 @@ func (a *applier) step(j *job) {
 // failed ends a job by an error of the file system or the store.
 func (a *applier) failed(j *job, err error) {
 	switch {
+	case errors.Is(err, unix.EROFS):
+		j.end(StepNoRoom, fmt.Errorf("%s is read-only: remount it writable, and it goes on by itself (%w)", a.fs.Path(), unix.EROFS))
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, blob.ErrNoRoom):
 		j.end(StepNoRoom, err)
 	case errors.Is(err, vfs.ErrWriter), errors.Is(err, errOvertaken), errors.Is(err, errRestless):

@@ -278,6 +278,9 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			said = ""
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
 			s.watcher.reset(found.gen.fs.Path())
+			if found.fresh {
+				s.floor.Store(0) // nothing counts any more that was agreed on
+			}
 			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside})
 			s.scanner.request("")
 			continue

@@ -45,6 +45,7 @@ type Syncer struct {
 	bg       sync.WaitGroup    // of goroutines that effects start
 	rounds   broadcast         // after each round of the loop
 	logAt    manifest.Revision // of the last Committed; owned by watchLog
+	floor    atomic.Uint64     // newest revision that any path had agreed on when this run began
 	logRead  bool
 	began    State         // that this run began with, until the log was read once
 	names    atomic.Uint64 // of staged names in this run
@@ -153,6 +154,12 @@ func (s *Syncer) load() error {
 		return err
 	}
 	s.logAt = known.state.Followed
+	if known.state.Ancestors != nil {
+		known.state.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {
+			s.floor.Store(max(s.floor.Load(), uint64(a.Revision)))
+			return true
+		})
+	}
 	s.began = known.state
 	if known.state.Ancestors != nil {
 		s.began.Ancestors = known.state.Ancestors.Clone()
@@ -285,6 +292,11 @@ func (s *Syncer) readLog() {
 	// Raft restarts at its snapshot and replays: until it has reached what this
 	// disk has followed, there is no news.
 	if !ok || view.Revision < s.logAt || s.logRead && view.Revision == s.logAt {
+		return
+	}
+	// Nor until it has reached what any path agreed on: the loop cannot take a
+	// view before, and what it would have said of own commits would be lost.
+	if !s.logRead && uint64(view.Revision) < s.floor.Load() {
 		return
 	}
 	ev := Committed{View: view}

@@ -37,6 +37,11 @@ type work struct {
 	goneAt time.Time // first of the sightings as absent, zero if it was not
 	tries  int       // in a row without success: busy, refused, failed
 	why    string    // of the last failure, for status
+	// fails counts the steps in a row that failed, whatever was seen between
+	// them; failing says why, and noRoom that it is not for the path's sake.
+	fails   int
+	failing string
+	noRoom  bool
 
 	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
 	awaits  manifest.Revision

@@ -17,7 +17,12 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if s.Node.Role == "removed" {
 		say("this node was removed from the cluster: to come back, join anew with a new data directory")
 	}
-	if !s.Quorum {
+	if s.Data.Trouble != "" {
+		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
+	}
+	if s.Data.Silent {
+		say("what is shown of the others is of the past; they go on without this node where they are a majority. The gateway here keeps serving what it has, local edits wait")
+	} else if !s.Quorum {
 		say("no quorum: nothing can be committed. Gateways keep serving what they have, local edits wait.\nstart the daemons of: %s", orNone(deadVoters(s)))
 	}
 	if !s.CaughtUp {
@@ -36,11 +41,14 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
 	}
+	if s.Node.CertificateBegins.After(now) {
+		say("this node's certificate begins on %s: the clock here is slow; set it, and all goes on by itself", stamp(s.Node.CertificateBegins.UnixNano()))
+	}
 	adviseFormat(s, say)
 	adviseCA(s, now, say)
 	if left := s.Node.CertificateExpires.Sub(now); s.Node.CertificateSoon {
 		if left <= 0 {
-			say("this node's certificate has expired: check the clock; if it is right, join anew with a new data directory")
+			say("this node's certificate has expired: check the clock here; if it is right, join anew with a new data directory")
 		} else {
 			say("this node's certificate ends in %s; it renews itself as soon as this node has read the log or a member answers (bring a new one if you use your own PKI)", duration(left))
 		}
@@ -77,6 +85,12 @@ func adviseCA(s node.Status, now time.Time, say func(string, ...any)) {
 func adviseTree(t node.TreeStatus, say func(string, ...any)) {
 	if t.Root != "" {
 		say("tree %s: %s", t.Name, t.Root)
+	}
+	if t.Unsent > 0 {
+		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
+	}
+	if n := len(t.Troubles); n > 0 {
+		say("tree %s: %s not go on; the first: %s: %s", t.Name, doesOrDo(t.Busy+t.Failing), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
 	}
 	if t.Held > 0 {
 		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(t.Held, "path"))
@@ -122,4 +136,11 @@ func orNone(names []string) string {
 		return "(all voters are alive; an election may be under way)"
 	}
 	return strings.Join(names, ", ")
+}
+
+func doesOrDo(paths int) string {
+	if paths == 1 {
+		return "1 path does"
+	}
+	return plural(paths, "path") + " do"
 }
