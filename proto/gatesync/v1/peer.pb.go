@@ -1061,6 +1061,7 @@ type JoinResponse struct {
 	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	Trees         []*PutTree             `protobuf:"bytes,5,rep,name=trees,proto3" json:"trees,omitempty"`
 	ClockNs       int64                  `protobuf:"varint,6,opt,name=clock_ns,json=clockNs,proto3" json:"clock_ns,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,30,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the cluster; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1133,6 +1134,13 @@ func (x *JoinResponse) GetTrees() []*PutTree {
 func (x *JoinResponse) GetClockNs() int64 {
 	if x != nil {
 		return x.ClockNs
+	}
+	return 0
+}
+
+func (x *JoinResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
 	}
 	return 0
 }
@@ -1394,7 +1402,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x12\x16\n" +
 	"\x06format\x18\v \x01(\rR\x06format\x12#\n" +
-	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xd5\x01\n" +
+	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xf7\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x19\n" +
@@ -1402,7 +1410,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x06ca_pem\x18\x03 \x01(\fR\x05caPem\x12-\n" +
 	"\amembers\x18\x04 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12*\n" +
 	"\x05trees\x18\x05 \x03(\v2\x14.gatesync.v1.PutTreeR\x05trees\x12\x19\n" +
-	"\bclock_ns\x18\x06 \x01(\x03R\aclockNs\"M\n" +
+	"\bclock_ns\x18\x06 \x01(\x03R\aclockNs\x12 \n" +
+	"\vincarnation\x18\x1e \x01(\x04R\vincarnation\"M\n" +
 	"\x11ChangeRoleRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
