@@ -13,7 +13,7 @@ RACE        := $(if $(shell command -v gcc cc),-race)
 NEXT        := Format|Version|Snapshot|Machine|Authority
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
 
-.PHONY: build demo test test-unit test-integration soak soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration fuzz soak soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -33,8 +33,22 @@ test-unit: ## the in-process tests alone
 test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
 	go test -v -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration
 
-soak: soak-procs ## GATESYNC_SOAK=<duration> (an hour) of everything that can go wrong
+# Every target that `go test -list` finds, one after another: a new one cannot be forgotten.
+FUZZTIME    ?= 10s
+fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
+	@set -e; packages=$$(go list -tags $(TAGS) -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); \
+	for p in $$packages; do \
+	  found=$$(go test -tags $(TAGS) -list '^Fuzz' $$p); \
+	  for f in $$(echo "$$found" | { grep -E '^Fuzz.*$(FUZZ)' || true; }); do \
+	    echo "fuzz: $$p $$f"; \
+	    go test -tags $(TAGS) -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10s $(TESTFLAGS) $$p; \
+	  done; \
+	done
 
+soak: soak-fuzz soak-procs ## the long forms of the tests that search, GATESYNC_SOAK=<duration> (an hour) of real processes
+
+soak-fuzz: ## all fuzz targets, a minute each
+	$(MAKE) fuzz FUZZTIME=1m
 soak-procs: ## of it, real processes: kills, partitions, disks, at random; as root for all of it
 	GATESYNC_SOAK=$${GATESYNC_SOAK:-1h} go test -v -tags $(TAGS) -count=1 -timeout 0 -run 'Soak$$' $(TESTFLAGS) ./integration
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -51,10 +52,9 @@ func (s *clusterService) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.H
 	if err != nil {
 		return nil, err
 	}
-	if req.GetState().GetId() != string(caller) {
-		return nil, status.Errorf(codes.InvalidArgument, "%s says that it is %q", caller, req.GetState().GetId())
+	if err := s.peers.hear(caller, req.GetState(), req.GetMembers()); err != nil {
+		return nil, err
 	}
-	s.peers.hear(req.GetState(), req.GetMembers())
 	return &pb.HelloResponse{Members: toMessages(s.peers.book.members()), State: s.peers.state(ctx)}, nil
 }
 
@@ -76,6 +76,10 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 		return nil, err
 	}
 	out, index, err := s.log.ApplyLocal(ctx, req.GetCommand())
+	var large *raftstore.TooLargeError
+	if errors.As(err, &large) {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +91,17 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 	var author string
 	switch {
+	case cmd.GetFormat() < raftstore.Format || cmd.GetFormat() > raftstore.Newest || cmd.GetDo() == nil:
+		// It would be refused by every machine; the log is spared it.
+		return status.Errorf(codes.InvalidArgument, "%s proposes a command of format %d that this version does not know", caller, cmd.GetFormat())
 	case cmd.GetPropose() != nil:
 		author = cmd.GetPropose().GetId().GetNode()
 	case cmd.GetPutMember() != nil:
 		author = cmd.GetPutMember().GetMember().GetId()
 	case cmd.GetInitCluster() != nil:
 		return status.Error(codes.InvalidArgument, "a cluster is begun once")
+	case cmd.GetBeginIncarnation() != nil:
+		return status.Error(codes.InvalidArgument, "a life of the cluster is begun by recover or restore-cluster, not through the log")
 	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil:
 		return status.Error(codes.PermissionDenied, "that is the leader's to decide")
 	default:

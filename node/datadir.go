@@ -155,6 +155,23 @@ type treeFile struct {
 	Returned bool `json:"returned,omitempty"`
 }
 
+// check refuses what no gatesync has written: names of trees become names of
+// files.
+func (f *nodeFile) check() error {
+	if f.Format > nodeFileFormat {
+		return nil // of a newer program: another error says so
+	}
+	if !idPattern.MatchString(string(f.Node)) || f.Cluster == "" {
+		return fmt.Errorf("it names node %q of cluster %q", clip(string(f.Node)), clip(f.Cluster))
+	}
+	for _, t := range f.Trees {
+		if !namePattern.MatchString(t.Name) {
+			return fmt.Errorf("it names a tree %q", clip(t.Name))
+		}
+	}
+	return nil
+}
+
 func (f *nodeFile) tree(name string) (*treeFile, bool) {
 	for i := range f.Trees {
 		if f.Trees[i].Name == name {
@@ -177,6 +194,9 @@ func (d dataDir) readNode() (nodeFile, error) {
 		return f, fmt.Errorf("read who this node is: %w", err)
 	}
 	if err := json.Unmarshal(b, &f); err != nil {
+		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with a new data directory", d.nodeFile(), err)
+	}
+	if err := f.check(); err != nil {
 		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with a new data directory", d.nodeFile(), err)
 	}
 	if f.Format > nodeFileFormat {

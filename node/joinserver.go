@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -44,6 +46,21 @@ type joinServer struct {
 	book   func() []cluster.Member     // where everybody is now
 	now    func() time.Time
 	logger *slog.Logger
+
+	refusals *transport.Refusals
+}
+
+// remoteHost is where a call comes from.
+func remoteHost(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return host
 }
 
 var (
@@ -57,7 +74,7 @@ func (s *joinServer) Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	defer cancel()
 	res, err := s.join(ctx, req)
 	if err != nil {
-		s.logger.Warn("refused a joiner", "name", req.GetName(), "address", req.GetAddress(), "err", err)
+		s.refusals.Note(remoteHost(ctx), "join", fmt.Errorf("%q at %q: %w", clip(req.GetName()), clip(req.GetAddress()), err))
 		return nil, err
 	}
 	s.logger.Info("a node has joined", "name", req.GetName(), "address", req.GetAddress(), "id", req.GetNodeId())
@@ -127,7 +144,7 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 		return bad("%q is no node name", req.GetName())
 	case len(req.GetStore()) == 0 || len(req.GetStore()) > 64:
 		return bad("%q is no id of a blob store", req.GetStore())
-	case len(req.GetAddress()) > 300:
+	case len(req.GetAddress()) > maxAddress:
 		return bad("an address of %d bytes", len(req.GetAddress()))
 	}
 	here, there := s.now(), time.Unix(0, req.GetClockNs())

@@ -117,7 +117,7 @@ func (s *steered) AddNonVoter(_ context.Context, id cluster.NodeID) error {
 func TestPromise_Available_NewLeaderRemovesNobodyItHasNotReadOf(t *testing.T) {
 	a, b := cluster.Member{ID: "a", Role: cluster.Voter}, cluster.Member{ID: "b", Role: cluster.Voter}
 	group := &steered{leader: "a", members: []cluster.Member{a}, unread: []cluster.Member{b}, servers: []cluster.Member{a, b}}
-	p := &peers{self: "a", now: time.Now, started: time.Now(), heard: map[cluster.NodeID]*heard{}}
+	p := &peers{self: "a", now: time.Now, started: time.Now(), strangers: func() bool { return false }, heard: map[cluster.NodeID]*heard{}}
 	s := &steering{self: "a", group: group, peers: p, now: time.Now, log: quiet()}
 	s.leads()
 	for range 2 {
@@ -145,11 +145,11 @@ func (s *steered) Members() []cluster.Member      { return s.members }
 func TestStandings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		group := &steered{leader: "a", revision: 40, members: []cluster.Member{{ID: "a"}, {ID: "b"}, {ID: "c"}}}
-		p := &peers{self: "a", now: time.Now, started: time.Now(), heard: map[cluster.NodeID]*heard{}}
+		p := &peers{self: "a", now: time.Now, started: time.Now(), strangers: func() bool { return false }, heard: map[cluster.NodeID]*heard{}}
 		p.book = openBook(t.TempDir()+"/peers.json", quiet())
 		s := &steering{self: "a", group: group, peers: p, now: time.Now, log: quiet()}
 		says := func(content uint64) {
-			p.hear(&pb.NodeState{Id: "b", Raft: true, Revision: uint64(group.revision), Content: content}, nil)
+			_ = p.hear("b", &pb.NodeState{Id: "b", Raft: true, Revision: uint64(group.revision), Content: content}, nil)
 		}
 		b := func() raftstore.Standing { return s.standings(time.Time{})[1] }
 

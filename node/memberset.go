@@ -44,12 +44,8 @@ func (n *Node) followMembers(ctx context.Context) error {
 	var last []cluster.Member
 	for {
 		if all := n.log.Members(); !slices.Equal(all, last) || n.members.Load() == nil || !n.members.Load().whole {
-			changed := !slices.Equal(all, last)
 			last = all
 			n.takeMembers(all)
-			if changed {
-				n.server.Prune()
-			}
 		}
 		select {
 		case <-ctx.Done():
@@ -65,6 +61,7 @@ func (n *Node) takeMembers(all []cluster.Member) {
 		set.ids[m.ID], set.byName[m.Name] = true, m.ID
 	}
 	n.members.Store(set)
+	n.server.Prune() // whoever was removed is cut off in the middle of a word
 	n.book.learn(all...)
 	if set.whole {
 		n.book.keep(func(id cluster.NodeID) bool { return set.ids[id] || id == n.file.Node })

@@ -140,7 +140,7 @@ func (n *Node) open() (err error) {
 	n.instances = transport.NewInstances(n.file.Node, instance, n.seen.runs(), n.seen.poke)
 	n.server, err = transport.Listen(transport.Config{
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
-		Resolve: n.book.address, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
 		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
 		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
 	})
@@ -211,6 +211,7 @@ func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
 		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
+		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
@@ -220,6 +221,12 @@ func (n *Node) wire() {
 		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
 		policy: raftstore.Policy{Wanted: n.cfg.Voters, Reap: n.cfg.ReapAfter.Std()},
 	}
+	n.push.Observe(fallback.Observer{
+		Caller: func(ctx context.Context) cluster.NodeID { id, _ := transport.Peer(ctx); return id },
+		Refused: func(peer cluster.NodeID, what string, why error) {
+			n.server.Refusals().Note(string(peer), what, why)
+		},
+	})
 	n.push.Register(n.server.GRPC())
 	n.registerCluster()
 }
@@ -235,7 +242,7 @@ func (n *Node) openDoors() (err error) {
 	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(transport.StatusServerOptions()...)
+	n.localSrv = grpc.NewServer(append(transport.StatusServerOptions(), grpc.ConnectionTimeout(10*time.Second))...)
 	n.registerLocal()
 	return nil
 }

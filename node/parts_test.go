@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -59,6 +60,53 @@ func TestBookGreaterEpochWinsAndSurvives(t *testing.T) {
 	}
 }
 
+// What others say of a member is tried where its own word leads nowhere, and
+// forgotten where it is not true.
+func TestBookHearsay(t *testing.T) {
+	b := openBook(filepath.Join(t.TempDir(), "peers.json"), quiet())
+	at := func(want string) {
+		t.Helper()
+		if got, _ := b.address("n-1"); got != want {
+			t.Errorf("at %q, want %q", got, want)
+		}
+	}
+	lie := cluster.Member{ID: "n-1", Name: "x", Address: "evil:1", Epoch: 1<<64 - 1}
+	b.learn(cluster.Member{ID: "n-1", Name: "gw1", Address: "own:1", Epoch: 3})
+	b.hear(lie, false, false)
+	at("own:1")
+	b.failed("n-1", "own:1")
+	at("evil:1")
+	b.failed("n-1", "evil:1")
+	at("own:1")
+	b.hear(cluster.Member{ID: "n-1", Address: "old:1", Epoch: 2}, true, false)
+	at("own:1")
+	b.hear(cluster.Member{ID: "n-1", Address: "new:1", Epoch: 4}, true, false) // nothing is heard of it
+	at("new:1")
+	b.hear(lie, true, false)
+	at("new:1") // first it is tried
+	b.found("n-1", "new:1")
+	at("new:1")
+	b.failed("n-1", "new:1")
+	at("new:1")
+	b.learn(cluster.Member{ID: "n-1", Name: "gw1", Address: "newer:1", Epoch: 4}) // its own word
+	at("newer:1")
+	b.hear(cluster.Member{ID: "n-2", Address: "x:1", Epoch: 1}, true, false)
+	if _, ok := b.address("n-2"); ok {
+		t.Error("a stranger is in the book of a node that knows the members")
+	}
+	for i := range 2 * maxBook {
+		b.entries[cluster.NodeID(fmt.Sprint(i))] = bookEntry{Address: "x:1"} // without a write each
+		b.hear(cluster.Member{ID: cluster.NodeID(fmt.Sprint("s-", i)), Address: "x:1", Epoch: 1 << 63}, true, i > maxBook)
+	}
+	if _, ok := b.address(cluster.NodeID(fmt.Sprint("s-", 2*maxBook-1))); ok {
+		t.Error("the book grows without end")
+	}
+	again := openBook(b.path, quiet())
+	if got, _ := again.address("n-1"); got != "newer:1" || again.entries["n-1"].Name != "gw1" {
+		t.Errorf("cached: %+v", again.entries["n-1"])
+	}
+}
+
 // The dumb oracle remembers every revision; the tracker may be late by its
 // grain and, only when thousands of moments are remembered, early.
 func TestLagAgainstOracle(t *testing.T) {
@@ -75,9 +123,6 @@ func TestLagAgainstOracle(t *testing.T) {
 			}
 			l.see(rev, now)
 			applied = manifest.Revision(rapid.Uint64Range(uint64(applied), uint64(rev)).Draw(rt, "applied"))
-			if rapid.Bool().Draw(rt, "forget") {
-				l.forget(applied)
-			}
 			want := time.Duration(0)
 			if at, behind := seen[applied+1]; behind {
 				want = now.Sub(at)
@@ -240,7 +285,7 @@ func TestNodeFile(t *testing.T) {
 	if _, err := d.readNode(); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "gatesync init") {
 		t.Errorf("none: %v", err)
 	}
-	if err := d.writeNode(nodeFile{Node: "n-1", Name: "gw1", Cluster: "c-1", Trees: []treeFile{{Name: "server", ID: "t-1"}}}); err != nil {
+	if err := d.writeNode(nodeFile{Node: "n-0123456789abcdef", Name: "gw1", Cluster: "c-1", Trees: []treeFile{{Name: "server", ID: "t-1"}}}); err != nil {
 		t.Fatal(err)
 	}
 	var exists *ExistsError

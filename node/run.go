@@ -125,6 +125,7 @@ func (n *Node) registerCluster() {
 	pb.RegisterClusterServer(n.server.GRPC(), n.clusterService())
 	pb.RegisterJoinServer(n.server.JoinGRPC(), &joinServer{
 		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, life: n.cfg.TLS.Lifetime.Std(), book: n.book.members, now: time.Now, logger: n.slog,
+		refusals: n.server.Refusals(),
 	})
 }
 

@@ -67,6 +67,5 @@ func (s *seeds) ask(ctx context.Context, addr string) error {
 		// It answers here; its own announcement comes with a greater epoch.
 		s.peers.book.learn(cluster.Member{ID: at, Address: addr})
 	}
-	s.peers.hear(res.GetState(), res.GetMembers())
-	return nil
+	return s.peers.hear(at, res.GetState(), res.GetMembers())
 }

@@ -42,6 +42,7 @@ func TestMembersMayNotDecideForTheLeader(t *testing.T) {
 		{Do: &pb.Command_SetFormat{SetFormat: &pb.SetFormat{Format: 99}}},
 		{Do: &pb.Command_UseAuthority{UseAuthority: &pb.UseAuthority{Fingerprint: "x"}}},
 	} {
+		cmd.Format = raftstore.Format
 		if err := allowed("n-1", cmd); err == nil || !strings.Contains(err.Error(), "leader") {
 			t.Errorf("%v: %v", cmd, err)
 		}

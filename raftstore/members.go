@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -15,11 +16,18 @@ import (
 // maxName bounds ids, names and addresses, in bytes.
 const maxName = 255
 
+// maxMembers bounds the members: far more than Raft and its followers serve.
+const maxMembers = 4096
+
 // validName tells whether s may be stored as an id, a name or an address. The
 // log carries valid UTF-8 only, and so must a snapshot.
-func validName(s string) bool { return s != "" && validText(s) && !strings.ContainsRune(s, 0) }
+func validName(s string) bool { return s != "" && validText(s) }
 
-func validText(s string) bool { return len(s) <= maxName && utf8.ValidString(s) }
+// validText tells whether s is short and plain: what one member calls itself is
+// printed on the terminals of all.
+func validText(s string) bool {
+	return len(s) <= maxName && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
 
 // Members lists the members by id. Their Role is empty: roles are Raft's to
 // tell (Store.Members fills them in).
@@ -81,6 +89,9 @@ func (s *state) admissible(m *pb.Member) *pb.Outcome {
 	}
 	if s.removed[m.GetId()] {
 		return refuse(CodeRemoved, "node %s was removed from the cluster; empty its data directory and join it as a new node", m.GetId())
+	}
+	if _, ok := s.members[m.GetId()]; !ok && len(s.members) >= maxMembers {
+		return refuse(CodeTooLarge, "the cluster has %d members already; remove some first", len(s.members))
 	}
 	for _, other := range s.members {
 		if other.GetName() == m.GetName() && other.GetId() != m.GetId() {

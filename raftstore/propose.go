@@ -104,7 +104,10 @@ func parse(in []*pb.Change) (changes []manifest.Change, refused []manifest.Refus
 		}
 		seen[path] = true
 		entry, err := proto.ToEntry(c.GetNew())
-		if err != nil || (c.GetNew() != nil && entry.Absent()) {
+		if err == nil {
+			err = entry.ValidateAt(path)
+		}
+		if err != nil {
 			refused = append(refused, manifest.Refusal{Path: path, Reason: manifest.Malformed})
 			continue
 		}

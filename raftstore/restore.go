@@ -140,7 +140,7 @@ func (r *restoring) addNode(n *pb.SnapshotNode) error {
 	switch {
 	case r.tree == nil || r.tree.info.GetName() != n.GetTree():
 		return fmt.Errorf("path %q is of tree %q, which was not announced", p, n.GetTree())
-	case node.Entry.Absent() || node.Revision == 0 || node.Revision > r.revision || !utf8.ValidString(node.Author):
+	case node.Entry.Absent() || node.Entry.ValidateAt(p) != nil || node.Revision == 0 || node.Revision > r.revision || !utf8.ValidString(node.Author):
 		return fmt.Errorf("path %q: malformed node", p)
 	case p.Dir() != "" && !r.tree.nodes.Entry(p.Dir()).IsDir():
 		return fmt.Errorf("path %q has no parent directory", p)

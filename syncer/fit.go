@@ -42,8 +42,8 @@ func (s *Syncer) Fit(p manifest.Path, e manifest.Entry) (manifest.Entry, error) 
 		e = manifest.Entry{Kind: manifest.Dir, Mode: s.fitMode(e.Mode, defaultDirMode), MTime: e.MTime}
 	case manifest.Symlink:
 		e.Mode, e.Size, e.Digest = 0o777, int64(len(e.Target)), manifest.DigestOf([]byte(e.Target))
-		if why := leavesTree(p, e.Target); why != "" {
-			return unfit(why)
+		if err := manifest.CheckLink(p, e.Target); err != nil {
+			return unfit(err.Error())
 		}
 	default:
 		return unfit("is of an unknown " + e.Kind.String())

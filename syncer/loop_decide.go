@@ -257,6 +257,13 @@ func (l *Loop) wantDir(dir manifest.Path) bool {
 // content lost and has to be kept aside; "": nothing is lost.
 func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) {
 	l.unqueue(w)
+	if err := c.Entry.ValidateAt(w.path); err != nil && !c.Entry.Absent() {
+		// The machine refuses such entries. Whatever let this one through, it
+		// does not come to a disk, and it holds nobody up.
+		l.note(w.path, Note{Guard: GuardUnfit, Why: "what is committed there is no entry for a tree: " + err.Error()})
+		l.finish(w)
+		return
+	}
 	switch {
 	case c.Entry.Absent() && d.IsDir() && w.wanted && !l.evicted(w.path):
 		// Removed elsewhere, while something new stands in it here.

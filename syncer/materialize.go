@@ -131,6 +131,9 @@ func (s *Syncer) apply(ctx context.Context, steps []Step) {
 	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps))}
 	for i, st := range steps {
 		a.jobs[i] = &job{step: st}
+		if err := fit(st); err != nil {
+			a.jobs[i].end(StepFailed, err)
+		}
 	}
 	g, done, err := s.root.borrow()
 	if err == nil {
@@ -153,6 +156,15 @@ func (s *Syncer) apply(ctx context.Context, steps []Step) {
 		a.step(j)
 	}
 	a.finish()
+}
+
+// fit is the last look at what comes from elsewhere before the disk sees it:
+// the machine and the loop refuse what fails here.
+func fit(st Step) error {
+	if err := st.New.Entry.ValidateAt(st.Path); err != nil {
+		return fmt.Errorf("not done, no tree can hold it: %w", err)
+	}
+	return nil
 }
 
 // step does what a job says to the tree.

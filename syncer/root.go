@@ -137,6 +137,12 @@ func (k *rootKeeper) inspect(root vfs.FS) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the root's marker: %w", err)
 	}
+	return inspectMarker(b, k.want, k.since)
+}
+
+// inspectMarker compares a marker's text with what it should say; since is the
+// oldest generation of this life of the cluster.
+func inspectMarker(b []byte, want marker, since uint64) error {
 	var m marker
 	if err := json.Unmarshal(b, &m); err != nil {
 		return fmt.Errorf("the root's marker is damaged (%w): remove .gatesync/marker.json, then 'restore' or 'approve' the tree", err)
@@ -144,13 +150,13 @@ func (k *rootKeeper) inspect(root vfs.FS) error {
 	switch {
 	case m.Format > markerFormat:
 		return fmt.Errorf("the root's marker has format %d, this program knows %d: upgrade it", m.Format, markerFormat)
-	case m.Cluster != k.want.Cluster:
-		return fmt.Errorf("the root belongs to cluster %s, this node to %s: choose another directory", m.Cluster, k.want.Cluster)
-	case m.Tree != k.want.Tree:
-		return fmt.Errorf("the root belongs to tree %s, not %s: choose another directory", m.Tree, k.want.Tree)
-	case m.Generation < k.since:
+	case m.Cluster != want.Cluster:
+		return fmt.Errorf("the root belongs to cluster %s, this node to %s: choose another directory", m.Cluster, want.Cluster)
+	case m.Tree != want.Tree:
+		return fmt.Errorf("the root belongs to tree %s, not %s: choose another directory", m.Tree, want.Tree)
+	case m.Generation < since:
 		return errOlder
-	case m.Generation < k.want.Generation:
+	case m.Generation < want.Generation:
 		return errOurs
 	}
 	return nil

@@ -143,21 +143,6 @@ func TestUnfitThingsAreHeldAndHoldNobodyUp(t *testing.T) {
 	}
 }
 
-func TestLeavesTree(t *testing.T) {
-	for _, c := range []struct {
-		at, target string
-		out        bool
-	}{
-		{"l", "f", false}, {"d/l", "../f", false}, {"d/l", "./x//y", false}, {"a/b/l", "../..", false},
-		{"l", "..", true}, {"l", "../x", true}, {"d/l", "../../x", true}, {"l", "/x", true}, {"l", "", true},
-		{"d/l", "x/../y", true}, {"l", ".gatesync/marker.json", true},
-	} {
-		if why := leavesTree(manifest.Path(c.at), c.target); (why != "") != c.out {
-			t.Errorf("%s -> %q: %q", c.at, c.target, why)
-		}
-	}
-}
-
 func TestHangingDiskDoesNotBlockStatus(t *testing.T) {
 	hang := errorfs.Hang("ReadDir")
 	defer hang.Release()

@@ -16,16 +16,18 @@ type liveConns struct {
 // uses the connection.
 func (l *liveConns) add(c *peerConn) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.all == nil {
 		l.all = map[*peerConn]struct{}{}
 	}
 	l.all[c] = struct{}{}
-	c.gone = func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.all, c)
-	}
+	l.mu.Unlock()
+	c.whenClosed(func() { l.remove(c) })
+}
+
+func (l *liveConns) remove(c *peerConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.all, c)
 }
 
 func (l *liveConns) list() []*peerConn {
@@ -52,6 +54,11 @@ func (s *Server) Prune() (cut []cluster.NodeID) {
 		}
 		_ = c.Close()
 		cut = append(cut, c.peer)
+	}
+	for _, id := range s.peers.known() {
+		if !s.cfg.Member(id) {
+			s.peers.forget(id)
+		}
 	}
 	return cut
 }

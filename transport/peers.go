@@ -43,8 +43,12 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 		return nil, "", &UnknownAddressError{Node: id}
 	}
 	c, _, err := s.dialer().dial(ctx, addr, proto, id)
-	if err == nil {
+	switch {
+	case err == nil:
 		s.live.add(c)
+		s.cfg.Found(id, addr)
+	case elsewhere(err):
+		s.cfg.Failed(id, addr)
 	}
 	return c, addr, err
 }
@@ -61,6 +65,19 @@ func (s *Server) dialer() dialer {
 // closes it.
 func (s *Server) DialAddr(ctx context.Context, addr string) (*grpc.ClientConn, cluster.NodeID, error) {
 	return s.dialer().open(ctx, addr)
+}
+
+// elsewhere tells that an attempt failed because the member may be at another
+// address; not because we gave up, or because it does not want us.
+func elsewhere(err error) bool {
+	var (
+		unreachable *UnreachableError
+		mismatch    *PeerMismatchError
+		foreign     *NotGatesyncError
+		wrong       *WrongClusterError
+	)
+	return !errors.Is(err, context.Canceled) &&
+		(errors.As(err, &unreachable) || errors.As(err, &mismatch) || errors.As(err, &foreign) || errors.As(err, &wrong))
 }
 
 // peers are the connections to members.
@@ -154,6 +171,15 @@ func (p *peers) forget(id cluster.NodeID) {
 	if l != nil {
 		_ = l.cc.Close()
 	}
+}
+
+func (p *peers) known() (ids []cluster.NodeID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id := range p.links {
+		ids = append(ids, id)
+	}
+	return ids
 }
 
 func (p *peers) close() {

@@ -48,12 +48,7 @@ func (l *streamLayer) deliver(ctx context.Context, c *peerConn) {
 		_ = c.Close()
 		return
 	}
-	if release := c.release; release != nil {
-		c.release = func() { release(); remove() }
-	} else {
-		c.release = remove
-	}
-	l.server.live.add(c)
+	c.whenClosed(remove)
 	l.handoff.deliver(ctx, &raftConn{peerConn: c, member: l.server.cfg.Member})
 }
 
