@@ -119,6 +119,7 @@ func (n *Node) open() (err error) {
 	if n.file, instance, err = n.dir.begin(n.slog); err != nil {
 		return err
 	}
+	n.dir.keepSpare()
 	if n.file.incarnation() != before { // the log was given up
 		n.began = raftstore.Peeked{}
 	}
