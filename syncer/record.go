@@ -55,10 +55,17 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 // writer at a time).
 type records struct {
 	file string
-	db   *bbolt.DB
+	db   database
 	boot string // of the machine, as load was told
 	// fresh: the file was made by this opening.
 	fresh bool
+}
+
+// database is what records asks of bbolt; a test puts a failing one on top.
+type database interface {
+	View(fn func(*bbolt.Tx) error) error
+	Update(fn func(*bbolt.Tx) error) error
+	Close() error
 }
 
 // loaded is what a record file holds, for the loop.
@@ -82,12 +89,13 @@ func openRecords(file string) (r *records, err error) {
 		return nil, openError(file, err)
 	}
 	err = guarded(func() error {
-		r.db, err = bbolt.Open(file, 0o600, &bbolt.Options{
+		db, err := bbolt.Open(file, 0o600, &bbolt.Options{
 			Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 		})
 		if err != nil {
 			return err
 		}
+		r.db = db
 		return r.db.Update(func(tx *bbolt.Tx) error {
 			for _, name := range []string{bucketAncestor, bucketNotes, bucketConflicts, bucketPlan, bucketMeta} {
 				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {

@@ -21,10 +21,14 @@ func (s *Syncer) Rescan(ctx context.Context) error {
 // has been offered to the log, and everything committed has been applied, but
 // for paths that are busy or held.
 func (s *Syncer) Settle(ctx context.Context) error {
+	newest, _ := s.cfg.Log.View(s.cfg.Tree)
 	if err := s.Rescan(ctx); err != nil {
 		return err
 	}
-	return s.until(ctx, func(st LoopStatus) bool { return st.Unsettled == 0 && s.inbox.idle() })
+	// Right after a start the loop may not have heard of the log at all.
+	return s.until(ctx, func(st LoopStatus) bool {
+		return st.Revision >= newest.Revision && st.Unsettled == 0 && s.inbox.idle()
+	})
 }
 
 // Applied is the revision up to which the disk follows the log. ctx bounds the
