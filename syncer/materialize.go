@@ -106,6 +106,7 @@ type job struct {
 	unplan   bool   // nothing of it is left in the staging directory
 	kept     bool   // what it displaced is in quarantine, and stays in the plan
 	touched  bool   // the tree was changed: its directory has to be flushed
+	moved    bool   // a move between the tree and the staging directory was tried: the name may hold anything
 }
 
 func (j *job) end(o StepOutcome, err error) {
@@ -239,20 +240,25 @@ func (a *applier) finish() {
 }
 
 // cleanUp removes what we staged and did not use. What came out of the tree is
-// not ours to remove: the quarantine has it, or recovery will.
+// not ours to remove: the quarantine gets it, and what cannot be removed now.
 func (a *applier) cleanUp(j *job) {
 	if j.name == "" || j.unplan || j.kept {
 		return
 	}
-	st, err := a.fs.StatStaged(j.name)
-	if err == nil && (st.Ino != j.ino || j.ino == 0) {
-		return
+	ours, err := !j.moved, error(nil)
+	if !ours {
+		st, serr := a.fs.StatStaged(j.name)
+		ours, err = serr == nil && st.Ino == j.ino, serr
 	}
-	if err == nil {
+	if ours {
 		err = a.fs.RemoveStaged(j.name)
+		j.unplan = err == nil
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		j.unplan = true
+	if j.unplan = j.unplan || errors.Is(err, fs.ErrNotExist); !j.unplan {
+		j.kept = true
+		a.s.quarantine.add(displaced{
+			name: j.name, plan: j.name, path: j.step.Path, ours: !j.moved, ino: j.ino, expect: j.step.Expect.Entry, winner: j.step.New.Revision,
+		})
 	}
 }
 

@@ -3,12 +3,15 @@ package syncer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/integration/powercut"
@@ -17,45 +20,43 @@ import (
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
 
-// cutBox is a box on a disk of its own, whose power can be cut.
-type cutBox struct {
+// stepBox is a box whose steps are counted.
+type stepBox struct {
 	*box
-	disk  *powercut.Disk
 	far   *blob.Store // of the other nodes: its disk is elsewhere
 	steps *steps
 	boots int
-	total int // steps of the run that cutDuring watched
 }
 
-func newCutBox(t *testing.T, h *hub) *cutBox {
+func newStepBox(t *testing.T, h *hub, dir string) *stepBox {
 	t.Helper()
-	disk := powercut.New(t)
 	far, err := blob.Open(filepath.Join(t.TempDir(), "far"), blob.Options{})
 	must(t, err)
 	t.Cleanup(func() { _ = far.Close() })
 	h.stores = append(h.stores, far)
-	b := &cutBox{disk: disk, far: far, box: &box{
-		t: t, dir: disk.Path, root: filepath.Join(disk.Path, "root"), node: &node{hub: h, id: "b"},
-	}}
+	b := &stepBox{far: far, box: &box{t: t, dir: dir, root: filepath.Join(dir, "root"), node: &node{hub: h, id: "b"}}}
 	must(t, os.Mkdir(b.root, 0o755))
-	must(t, syncPath(disk.Path)) // the root stands before gatesync comes
+	must(t, syncPath(dir)) // the root stands before gatesync comes
 	b.box.change = func(c *Config) {
 		c.Loop = DefaultLoopConfig("b", "t")
 		c.Loop.Settle = 50 * time.Millisecond
 		c.BootID = fmt.Sprintf("boot-%d", b.boots)
-		if b.steps != nil {
-			c.Blobs, c.Log = cutBlobs{b.node.store, b.steps}, cutLog{b.node, b.steps}
-		}
-		c.Carrier = cutCarrier{own: b.node.store, far: far, carrier: b.node, steps: b.steps}
+		c.Blobs, c.Log = stepBlobs{b.node.store, b.steps}, stepLog{b.node, b.steps}
+		c.Carrier = stepCarrier{own: b.node.store, far: far, carrier: b.node, steps: b.steps}
 		open := c.OpenRoot
 		c.OpenRoot = func() (vfs.FS, error) {
 			f, err := open()
-			if err != nil || b.steps == nil {
-				return f, err
+			if err != nil {
+				return nil, err
 			}
-			return errorfs.Wrap(cutFS{f, b.disk}, b.steps), nil
+			return errorfs.Wrap(stepFS{f, b.steps.during}, b.steps), nil
 		}
 	}
+	t.Cleanup(func() {
+		if b.stop != nil {
+			b.down()
+		}
+	})
 	return b
 }
 
@@ -68,61 +69,107 @@ func syncPath(p string) error {
 	return d.Sync()
 }
 
-// boot starts the node, to be cut off at its nth step (0: never).
-func (b *cutBox) boot(n int, stop context.CancelFunc) {
+// boot starts the node with s on its way.
+func (b *stepBox) boot(s *steps) {
 	b.t.Helper()
 	b.boots++
-	b.steps = &steps{disk: b.disk, at: n, stop: stop, names: map[string]int{}}
+	b.steps = s
+	if s.during == nil {
+		s.during = func(op func()) { op() }
+	}
 	var err error
 	b.node.store, err = blob.Open(filepath.Join(b.dir, "blobs"), blob.Options{})
 	must(b.t, err)
-	b.startWith(func(s *Syncer) { s.rec.db = cutRecords{s.rec.db, b.steps} })
+	b.startWith(func(syncer *Syncer) { syncer.rec.db = stepRecords{syncer.rec.db, s} })
 }
 
-// down ends the node; where the power was cut, the disk is as it was then.
-func (b *cutBox) down() (where string) {
+func (b *stepBox) down() {
 	b.t.Helper()
 	b.halt()
 	must(b.t, b.node.store.Close())
-	where, err := b.steps.cut()
-	must(b.t, err)
-	if where != "" {
-		b.disk.Cut()
-	}
-	return where
 }
 
-// cutDuring runs act on a settled tree of four files and two directories, cuts the
-// power at the nth step from there on and starts again. where is "" where the
-// node was done before.
-func cutDuring(t *testing.T, n int, act func(b *cutBox, h *hub)) (b *cutBox, h *hub, where string) {
-	h = newHub()
-	b = newCutBox(t, h)
-	t.Cleanup(func() {
-		if b.stop != nil {
-			b.halt()
-			_ = b.node.store.Close()
+// settleAgain settles also where the root was lost for a moment.
+func (b *stepBox) settleAgain() {
+	b.t.Helper()
+	ctx := ctxOf(b.t)
+	for {
+		err := b.s.Settle(ctx)
+		if err == nil {
+			return
 		}
-	})
-	b.boot(0, func() {})
+		if !errors.Is(err, ErrRootLost) || ctx.Err() != nil {
+			b.t.Fatal("settle: ", err)
+		}
+		<-b.s.rounds.next()
+	}
+}
+
+// prepared is a settled tree of four files and a directory, and nothing running.
+func prepared(t *testing.T, dir string) (*stepBox, *hub) {
+	t.Helper()
+	h := newHub()
+	b := newStepBox(t, h, dir)
+	b.boot(&steps{})
 	for _, f := range []string{"changed", "removed", "d/changed", "d/removed"} {
 		b.write(f, "old "+f)
 	}
 	b.settle()
 	b.down()
+	return b, h
+}
 
+// act is what happens while the steps are counted.
+type act func(b *stepBox, h *hub)
+
+// count tells how many steps an act has.
+func count(t *testing.T, do act) int {
+	t.Helper()
+	b, h := prepared(t, t.TempDir())
+	b.boot(&steps{})
+	do(b, h)
+	b.settle()
+	b.down()
+	_, n := b.steps.struck()
+	return n
+}
+
+// cutAt runs an act, cuts the power at the nth step from its beginning and
+// starts again. where is "" where the node was done before.
+func cutAt(t *testing.T, n int, do act) (b *stepBox, h *hub, where string) {
+	t.Helper()
+	disk := powercut.New(t)
+	b, h = prepared(t, disk.Path)
 	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
 	defer stop()
-	b.boot(n, stop)
-	act(b, h)
+	var failed error
+	b.boot(&steps{at: n, during: disk.During, after: errorfs.ErrCrashed, strike: func() error {
+		failed = disk.Snapshot()
+		stop()
+		return errorfs.ErrCrashed
+	}})
+	do(b, h)
 	settled := b.s.Settle(ctx)
-	where = b.down()
-	b.total = b.steps.n
-	if where == "" && settled != nil {
+	b.down()
+	must(t, failed)
+	if where, _ = b.steps.struck(); where != "" {
+		disk.Cut()
+	} else if settled != nil {
 		t.Fatal("it was neither cut off nor done: ", settled)
 	}
-	b.boot(0, func() {})
+	b.boot(&steps{})
 	b.settle()
+	return b, h, where
+}
+
+// failAt runs an act in which the nth step fails, once.
+func failAt(t *testing.T, n int, do act, err error) (b *stepBox, h *hub, where string) {
+	t.Helper()
+	b, h = prepared(t, t.TempDir())
+	b.boot(&steps{at: n, strike: func() error { return err }})
+	do(b, h)
+	b.settleAgain()
+	where, _ = b.steps.struck()
 	return b, h, where
 }
 
@@ -130,7 +177,7 @@ func cutDuring(t *testing.T, n int, act func(b *cutBox, h *hub)) (b *cutBox, h *
 var big = strings.Repeat("0123456789abcdef", 10<<10)
 
 // commitElsewhere has another node change, add and delete.
-func commitElsewhere(b *cutBox, h *hub) {
+func commitElsewhere(b *stepBox, h *hub) {
 	b.node.mu.Lock()
 	old := func(p string) manifest.Revision { n, _ := h.tree.Get(manifest.Path(p)); return n.Revision }
 	changes := []manifest.Change{
@@ -151,7 +198,7 @@ func commitElsewhere(b *cutBox, h *hub) {
 }
 
 // editHere has the gateway of this node do the same, and flush nothing.
-func editHere(b *cutBox, _ *hub) {
+func editHere(b *stepBox, _ *hub) {
 	b.write("changed", "new changed")
 	b.write("e/new", big)
 	b.remove("removed")
@@ -166,16 +213,17 @@ var afterBoth = map[string]string{
 	"e": "dir 755", "e/new": "644 " + big, "l": "-> changed",
 }
 
-// eachStep runs act once for each step that it has; a few of them in a short run.
-func eachStep(t *testing.T, act func(*cutBox, *hub), check func(t *testing.T, b *cutBox, h *hub, where string)) {
-	probe, _, _ := cutDuring(t, -1, act)
-	for n := 1; n <= probe.total+2; n++ {
-		if testing.Short() && n%7 != 0 {
-			continue
-		}
+// eachStep runs an act once for each step that it has; in a short time for every
+// strideth only, and for each with GATESYNC_LONG (`make soak`).
+func eachStep(t *testing.T, do act, stride int, run func(t *testing.T, n int) (b *stepBox, h *hub, where string), check func(t *testing.T, b *stepBox, h *hub, where string)) {
+	if os.Getenv("GATESYNC_LONG") != "" {
+		stride = 1
+	}
+	total := count(t, do)
+	for n := 1; n <= total+2; n += stride {
 		t.Run(fmt.Sprintf("step %d", n), func(t *testing.T) {
 			t.Parallel()
-			b, h, where := cutDuring(t, n, act)
+			b, h, where := run(t, n)
 			check(t, b, h, where)
 			stagedEmpty(t, b.box)
 			converged(t, b, h, where)
@@ -184,7 +232,7 @@ func eachStep(t *testing.T, act func(*cutBox, *hub), check func(t *testing.T, b 
 }
 
 // converged: the tree is what the log says, byte by byte.
-func converged(t *testing.T, b *cutBox, h *hub, where string) {
+func converged(t *testing.T, b *stepBox, h *hub, where string) {
 	t.Helper()
 	got := b.tree()
 	h.mu.Lock()
@@ -195,34 +243,51 @@ func converged(t *testing.T, b *cutBox, h *hub, where string) {
 		have, ok := got[string(p)]
 		switch {
 		case !ok:
-			t.Errorf("cut at %s: %s is missing", where, p)
+			t.Errorf("at %s: %s is missing", where, p)
 		case n.Entry.Kind == manifest.File && manifest.DigestOf([]byte(have[len("644 "):])) != n.Entry.Digest:
-			t.Errorf("cut at %s: %s holds %.40q", where, p, have)
+			t.Errorf("at %s: %s holds %.40q", where, p, have)
 		}
 		return true
 	})
 	if seen != len(got) {
-		t.Errorf("cut at %s: %d paths stand in the tree, %d in the log", where, len(got), seen)
+		t.Errorf("at %s: %d paths stand in the tree, %d in the log", where, len(got), seen)
 	}
 }
 
 // TestPromise_NoTornFile_PowerCutWhileMaterializing cuts the power before each
 // step on the way from a commit to the record of its materialization.
 func TestPromise_NoTornFile_PowerCutWhileMaterializing(t *testing.T) {
-	eachStep(t, commitElsewhere, func(t *testing.T, b *cutBox, h *hub, where string) {
-		got := b.tree()
-		for p, want := range afterBoth {
-			if got[p] != want {
-				t.Errorf("cut at %s: %s is %.40q", where, p, got[p])
-			}
+	eachStep(t, commitElsewhere, 4, func(t *testing.T, n int) (*stepBox, *hub, string) {
+		return cutAt(t, n, commitElsewhere)
+	}, materialized)
+}
+
+// TestPromise_Converge_StepFailsWhileMaterializing: the same where a step only
+// fails, and the next attempt does not.
+func TestPromise_Converge_StepFailsWhileMaterializing(t *testing.T) {
+	for err, stride := range map[unix.Errno]int{unix.EIO: 8, unix.ENOSPC: 40} { // a full disk is asked again after 5 s
+		t.Run(unix.ErrnoName(err), func(t *testing.T) {
+			eachStep(t, commitElsewhere, stride, func(t *testing.T, n int) (*stepBox, *hub, string) {
+				return failAt(t, n, commitElsewhere, err)
+			}, materialized)
+		})
+	}
+}
+
+// materialized: all is as it was committed, and nothing else has happened.
+func materialized(t *testing.T, b *stepBox, h *hub, where string) {
+	got := b.tree()
+	for p, want := range afterBoth {
+		if got[p] != want {
+			t.Errorf("at %s: %s is %.40q", where, p, got[p])
 		}
-		for _, c := range conflictsOf(t, b.box) {
-			t.Errorf("cut at %s: a conflict out of nothing: %+v", where, c)
-		}
-		if last := h.commits[len(h.commits)-1]; last.ID.Node == "b" {
-			t.Errorf("cut at %s: what the cut left was proposed: %+v", where, last)
-		}
-	})
+	}
+	for _, c := range conflictsOf(t, b.box) {
+		t.Errorf("at %s: a conflict out of nothing: %+v", where, c)
+	}
+	if last := h.commits[len(h.commits)-1]; last.ID.Node == "b" {
+		t.Errorf("at %s: what the fault left was proposed: %+v", where, last)
+	}
 }
 
 // TestPromise_NoLoss_PowerCutWhileCapturing cuts the power before each step on
@@ -230,26 +295,46 @@ func TestPromise_NoTornFile_PowerCutWhileMaterializing(t *testing.T) {
 // flushes nothing, so the cut empties files that were whole when they were
 // captured. What was committed must win over that.
 func TestPromise_NoLoss_PowerCutWhileCapturing(t *testing.T) {
-	eachStep(t, editHere, func(t *testing.T, b *cutBox, h *hub, where string) {
-		captured := map[manifest.Path]bool{}
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, c := range h.commits {
-			for _, ch := range c.Changes {
-				want, ok := afterBoth[string(ch.Path)]
-				whole := ok && ch.New.HasContent() && strings.HasPrefix(want, "644 ") && ch.New.Digest == manifest.DigestOf([]byte(want[len("644 "):]))
-				switch {
-				case whole:
-					captured[ch.Path] = true
-				case captured[ch.Path]:
-					t.Errorf("cut at %s: %s was committed whole, and then what the cut left of it: %s", where, ch.Path, ch.New)
-				}
-				if ch.New.HasContent() && !b.far.Has(ch.New.Digest) {
-					t.Errorf("cut at %s: the content of %s in revision %d lies nowhere", where, ch.Path, c.Revision)
-				}
+	eachStep(t, editHere, 4, func(t *testing.T, n int) (*stepBox, *hub, string) {
+		return cutAt(t, n, editHere)
+	}, captured)
+}
+
+// TestPromise_Converge_StepFailsWhileCapturing: the same where a step only
+// fails. Then nothing at all is lost.
+func TestPromise_Converge_StepFailsWhileCapturing(t *testing.T) {
+	eachStep(t, editHere, 8, func(t *testing.T, n int) (*stepBox, *hub, string) {
+		return failAt(t, n, editHere, unix.EIO)
+	}, func(t *testing.T, b *stepBox, h *hub, where string) {
+		captured(t, b, h, where)
+		got := b.tree()
+		for p, want := range afterBoth {
+			if got[p] != want {
+				t.Errorf("at %s: %s is %.40q", where, p, got[p])
 			}
 		}
 	})
+}
+
+// captured: what was committed whole stays, and lies with the others.
+func captured(t *testing.T, b *stepBox, h *hub, where string) {
+	whole := map[manifest.Path]bool{}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.commits {
+		for _, ch := range c.Changes {
+			want, ok := strings.CutPrefix(afterBoth[string(ch.Path)], "644 ")
+			switch {
+			case ok && ch.New.HasContent() && ch.New.Digest == manifest.DigestOf([]byte(want)):
+				whole[ch.Path] = true
+			case whole[ch.Path]:
+				t.Errorf("at %s: %s was committed whole, and then what the fault left of it: %s", where, ch.Path, ch.New)
+			}
+			if ch.New.HasContent() && !b.far.Has(ch.New.Digest) {
+				t.Errorf("at %s: the content of %s in revision %d lies nowhere", where, ch.Path, c.Revision)
+			}
+		}
+	}
 }
 
 // TestAPowerCutEmptiesWhatNobodyFlushed: else the tests above test nothing.
