@@ -91,7 +91,7 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 	var author string
 	switch {
-	case cmd.GetFormat() < raftstore.Format || cmd.GetFormat() > raftstore.Newest || cmd.GetDo() == nil:
+	case cmd.GetFormat() == 0 || cmd.GetFormat() > raftstore.Newest || cmd.GetDo() == nil:
 		// It would be refused by every machine; the log is spared it.
 		return status.Errorf(codes.InvalidArgument, "%s proposes a command of format %d that this version does not know", caller, cmd.GetFormat())
 	case cmd.GetPropose() != nil:

@@ -36,13 +36,23 @@ func TestFormatIsRaisedOnlyWhenThereIsSomethingToRaise(t *testing.T) {
 	}
 }
 
+// What a member writes in any format that is known here is let through.
+func TestCommandsOfEveryKnownFormatAreForwarded(t *testing.T) {
+	for format := range uint32(raftstore.Newest + 2) {
+		known := format >= raftstore.Format && format <= raftstore.Newest
+		if err := allowed("n-1", &pb.Command{Format: format, Do: &pb.Command_Noop{Noop: &pb.Noop{}}}); (err == nil) != known {
+			t.Errorf("format %d: %v", format, err)
+		}
+	}
+}
+
 // Nobody but the leader raises the format or lets a new CA sign.
 func TestMembersMayNotDecideForTheLeader(t *testing.T) {
 	for _, cmd := range []*pb.Command{
 		{Do: &pb.Command_SetFormat{SetFormat: &pb.SetFormat{Format: 99}}},
 		{Do: &pb.Command_UseAuthority{UseAuthority: &pb.UseAuthority{Fingerprint: "x"}}},
 	} {
-		cmd.Format = raftstore.Format
+		cmd.Format = raftstore.Newest
 		if err := allowed("n-1", cmd); err == nil || !strings.Contains(err.Error(), "leader") {
 			t.Errorf("%v: %v", cmd, err)
 		}
