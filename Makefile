@@ -11,7 +11,7 @@ TOOLS       := $(CURDIR)/.tools
 RACE        := $(if $(shell command -v gcc cc),-race)
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
 
-.PHONY: build demo test test-unit test-integration check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration soak soak-sim check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -29,6 +29,12 @@ test-unit: ## the in-process tests alone
 
 test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
 	go test -v -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration
+
+soak: soak-sim ## the long forms of what the tests do
+
+SEEDS ?= 10000
+soak-sim: ## simulated clusters; SEEDS=n, FROM=n the first of them
+	go test -tags $(TAGS) -count=1 -timeout 0 ./integration/sim -run Simulated -from $(or $(FROM),1) -seeds $(SEEDS) -most 10
 
 bench: ## the figures, beside the peers that this machine has
 	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration
