@@ -31,6 +31,7 @@ const (
 	metaBoot     = "boot"     // id of the boot under which metaFollowed was written last
 	metaJoiner   = "joiner"   // present: what stands on disk is unknown to the cluster
 	metaRooted   = "rooted"   // present: the root has been given its marker
+	metaReached  = "reached"  // steps of revisions up to this one have begun
 	metaFollowed = "followed" // the disk has followed every revision up to this one
 )
 
@@ -157,9 +158,7 @@ func (r *records) load(bootID string) (out loaded, err error) {
 			out.rooted = meta.Get([]byte(metaRooted)) != nil
 			out.state.Joiner = meta.Get([]byte(metaJoiner)) != nil
 			out.state.SameBoot = bootID != "" && string(meta.Get([]byte(metaBoot))) == bootID
-			if b := meta.Get([]byte(metaFollowed)); len(b) == 8 {
-				out.state.Followed = manifest.Revision(binary.BigEndian.Uint64(b))
-			}
+			out.state.Followed, out.state.Reached = revisionOf(meta.Get([]byte(metaFollowed))), revisionOf(meta.Get([]byte(metaReached)))
 			err := tx.Bucket([]byte(bucketAncestor)).ForEach(func(k, v []byte) error {
 				a, err := decodeAncestor(v)
 				if err != nil {
@@ -186,6 +185,14 @@ func (r *records) load(bootID string) (out loaded, err error) {
 		return out, &DamagedError{File: r.file, Err: err}
 	}
 	return out, nil
+}
+
+// revisionOf reads a revision of bucketMeta, 0 where there is none.
+func revisionOf(b []byte) manifest.Revision {
+	if len(b) != 8 {
+		return 0
+	}
+	return manifest.Revision(binary.BigEndian.Uint64(b))
 }
 
 // bbolt has no empty keys; the note of the whole tree stands under "/".
@@ -247,6 +254,7 @@ type recordJob struct {
 	notes    []Remember
 	joined   bool
 	followed manifest.Revision // 0: as before
+	reached  manifest.Revision // 0: as before
 
 	conflicts  []Conflict
 	unconflict []string // ids
@@ -306,6 +314,11 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 	meta := tx.Bucket([]byte(bucketMeta))
 	if j.followed > 0 {
 		if err := meta.Put([]byte(metaFollowed), binary.BigEndian.AppendUint64(nil, uint64(j.followed))); err != nil {
+			return err
+		}
+	}
+	if j.reached > revisionOf(meta.Get([]byte(metaReached))) { // there are two lanes
+		if err := meta.Put([]byte(metaReached), binary.BigEndian.AppendUint64(nil, uint64(j.reached))); err != nil {
 			return err
 		}
 	}

@@ -120,9 +120,11 @@ type Syncer struct {
 	rounds   broadcast         // after each round of the loop
 	logAt    manifest.Revision // of the last Committed; owned by watchLog
 	logRead  bool
-	began    State         // that this run began with, until the log was read once
-	names    atomic.Uint64 // of staged names in this run
-	stagedBy string        // prefix of staged names, unique to this run
+	logFloor manifest.Revision // before which the log says nothing; owned by watchLog
+	reached  atomic.Uint64     // as persisted by the lanes
+	began    State             // that this run began with, until the log was read once
+	names    atomic.Uint64     // of staged names in this run
+	stagedBy string            // prefix of staged names, unique to this run
 }
 
 // ErrRunning: Run was called twice, or Close during Run.
@@ -216,7 +218,8 @@ func (s *Syncer) load() error {
 			}
 		}
 	}
-	s.logAt = known.state.Followed
+	s.logAt, s.logFloor = known.state.Followed, known.state.Floor()
+	s.reached.Store(uint64(known.state.Reached))
 	s.began = known.state
 	if known.state.Ancestors != nil {
 		s.began.Ancestors = known.state.Ancestors.Clone()
@@ -365,8 +368,8 @@ func (s *Syncer) watchLog(ctx context.Context) {
 func (s *Syncer) readLog() {
 	view, ok := s.cfg.Log.View(s.cfg.Tree)
 	// Raft restarts at its snapshot and replays: until it has reached what this
-	// disk has followed, there is no news.
-	if !ok || view.Revision < s.logAt || s.logRead && view.Revision == s.logAt {
+	// disk may hold, there is no news.
+	if !ok || view.Revision < max(s.logAt, s.logFloor) || s.logRead && view.Revision == s.logAt {
 		return
 	}
 	ev := Committed{View: view}
