@@ -123,7 +123,7 @@ func (l *Loop) judgeDeletes() {
 	count := manifest.Deletions{Pending: pending, Recent: len(d.recent)}
 	if pending > 0 {
 		count.Pending += held + l.deleting()
-		count.Present = l.present()
+		count.Present = l.present() + l.coming()
 	}
 	mass := manifest.MassDeletion(l.cfg.MaxDelete, count)
 	why := describe(count.Pending+count.Recent, count.Present+count.Recent)
@@ -162,6 +162,20 @@ func (l *Loop) deleting() (n int) {
 			}
 		}
 	}
+	return n
+}
+
+// coming counts the files that are offered, or about to be, where none is
+// committed: what they are put in the place of does not leave the tree empty.
+func (l *Loop) coming() (n int) {
+	l.works.each(func(w *work) bool {
+		e := w.obs.Entry
+		on := l.queue.has(w.path) || l.bigQueue.has(w.path) || w.phase == offered || w.phase == awaiting
+		if c := l.view.Manifest.Entry(w.path); on && !w.again && !e.Absent() && !e.IsDir() && (c.Absent() || c.IsDir()) {
+			n++
+		}
+		return true
+	})
 	return n
 }
 
