@@ -166,13 +166,20 @@ func (l *Loop) deleting() (n int) {
 }
 
 // coming counts the files that are offered, or about to be, where none is
-// committed: what they are put in the place of does not leave the tree empty.
+// committed: what they are put in the place of does not leave the tree empty. A
+// directory in place of a file takes one away.
 func (l *Loop) coming() (n int) {
 	l.works.each(func(w *work) bool {
 		e := w.obs.Entry
 		on := l.queue.has(w.path) || l.bigQueue.has(w.path) || w.phase == offered || w.phase == awaiting
-		if c := l.view.Manifest.Entry(w.path); on && !w.again && !e.Absent() && !e.IsDir() && (c.Absent() || c.IsDir()) {
+		c := l.view.Manifest.Entry(w.path)
+		isFile, wasFile := !e.Absent() && !e.IsDir(), !c.Absent() && !c.IsDir()
+		switch {
+		case !on:
+		case isFile && !wasFile && !w.again:
 			n++
+		case e.IsDir() && wasFile:
+			n--
 		}
 		return true
 	})
