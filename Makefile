@@ -13,7 +13,7 @@ RACE        := $(if $(shell command -v gcc cc),-race)
 NEXT        := Format|Version|Snapshot|Machine|Authority
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
 
-.PHONY: build demo test test-unit test-integration fuzz soak soak-steps soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration fuzz soak soak-steps soak-sim soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -45,7 +45,7 @@ fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
 	  done; \
 	done
 
-soak: soak-steps soak-fuzz soak-procs ## the long forms of the tests that search, GATESYNC_SOAK=<duration> (an hour) of real processes
+soak: soak-steps soak-sim soak-fuzz soak-procs ## the long forms of the tests that search, GATESYNC_SOAK=<duration> (an hour) of real processes
 
 soak-steps: ## a power cut and a failure at every step of a change; as root
 	GATESYNC_LONG=1 go test -tags $(TAGS) -count=1 -timeout 0 -run 'PowerCut|StepFails' $(TESTFLAGS) ./syncer
@@ -53,6 +53,11 @@ soak-steps: ## a power cut and a failure at every step of a change; as root
 soak-fuzz: ## all fuzz targets, a minute each, and a million bad messages
 	GATESYNC_SOAK=1m go test -tags $(TAGS) -count=1 -run 'Hostile' ./node
 	$(MAKE) fuzz FUZZTIME=1m
+
+SEEDS ?= 10000
+soak-sim: ## simulated clusters; SEEDS=n, FROM=n the first of them
+	go test -tags $(TAGS) -count=1 -timeout 0 ./integration/sim -run Simulated -from $(or $(FROM),1) -seeds $(SEEDS) -most 10
+
 soak-procs: ## of it, real processes: kills, partitions, disks, at random; as root for all of it
 	GATESYNC_SOAK=$${GATESYNC_SOAK:-1h} go test -v -tags $(TAGS) -count=1 -timeout 0 -run 'Soak$$' $(TESTFLAGS) ./integration
 

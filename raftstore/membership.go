@@ -21,7 +21,7 @@ func (s *Store) AddNonVoter(ctx context.Context, id cluster.NodeID) error {
 }
 
 // Promote makes a non-voter a voter. It counts at once, so it should have
-// caught up before (NextPromotion asks for that).
+// caught up before (NextStep asks for that).
 func (s *Store) Promote(ctx context.Context, id cluster.NodeID) error {
 	if s.raft.State() != raft.Leader {
 		return s.notLeader()

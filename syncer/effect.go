@@ -166,8 +166,13 @@ type Fetch struct{ Blobs []manifest.BlobRef }
 
 // Apply asks to materialize the steps in their order. The plan is persisted
 // before the first step and every step is idempotent. Answered by Applied,
-// each step exactly once, with the ancestor already persisted.
-type Apply struct{ Steps []Step }
+// each step exactly once, with the ancestor already persisted. Reached is the
+// revision that the steps come from: persisted before the first step, so that
+// after a crash no older view is taken for news (State.Reached).
+type Apply struct {
+	Steps   []Step
+	Reached manifest.Revision
+}
 
 // Record asks to persist the advance of the ancestor. A file that was seen in
 // the tree (not written by Apply) is flushed first, and so is its directory.

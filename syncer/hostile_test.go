@@ -142,9 +142,9 @@ func TestPromise_OwnTree_TheExecutorStaysInside(t *testing.T) {
 		steps = append(steps, Step{Path: "l", Op: PutSymlink, New: manifest.Node{Entry: linkTo(target), Revision: 9}})
 	}
 	for i := range steps {
-		b.s.apply(ctxOf(t), steps[i:i+1])
+		b.s.apply(ctxOf(t), steps[i:i+1], 0)
 	}
-	b.s.apply(ctxOf(t), steps)
+	b.s.apply(ctxOf(t), steps, 0)
 	if now := outsideOf(t, b); now != before {
 		t.Errorf("outside of the root was\n%s\nand is\n%s", before, now)
 	}

@@ -24,7 +24,7 @@ func (s *Syncer) ofThisLife(known loaded) (loaded, error) {
 
 // joinerMeta is what the records say of a joiner's tree.
 func joinerMeta(aside bool) map[string][]byte {
-	m := map[string][]byte{metaJoiner: {1}}
+	m := map[string][]byte{metaJoiner: {1}, metaFollowed: nil, metaReached: nil}
 	if aside {
 		m[metaAside] = []byte{1}
 	}

@@ -55,9 +55,25 @@ type State struct {
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
+	// Reached: the disk may hold what was committed up to this revision, as the
+	// last Apply said.
+	Reached manifest.Revision
 	// SameBoot: the machine has not lost power since the last Follow, so the
 	// disk holds everything that was ever seen on it.
 	SameBoot bool
+}
+
+// Floor is the revision that the log must have reached before it says anything
+// about this disk: after a restart Raft replays what is old.
+func (st State) Floor() manifest.Revision {
+	floor := max(st.Followed, st.Reached)
+	if st.Ancestors != nil {
+		st.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {
+			floor = max(floor, a.Revision)
+			return true
+		})
+	}
+	return floor
 }
 
 // Loop decides, for one tree, what is to be done: the three-way comparison of
@@ -75,7 +91,7 @@ type Loop struct {
 	anc   *AncestorMap
 	notes map[manifest.Path]Note
 	view  manifest.View
-	floor manifest.Revision // the newest revision of any ancestor: the view must have reached it
+	floor manifest.Revision // State.Floor: the view must have reached it
 
 	works  *workMap
 	ready  pathSet // to be decided in this call
@@ -129,10 +145,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		l.notes = map[manifest.Path]Note{}
 	}
 	l.view.Manifest = manifest.New()
-	l.anc.All(func(_ manifest.Path, a Ancestor) bool {
-		l.floor = max(l.floor, a.Revision)
-		return true
-	})
+	l.floor = st.Floor()
 	if n, ok := l.notes[""]; ok && n.Guard == GuardRoot {
 		l.rootLost = n.Why
 	}
@@ -384,7 +397,7 @@ func (l *Loop) dropAncestors() {
 		l.emit(Record{Updates: updates})
 	}
 	l.anc = NewAncestorMap()
-	l.floor = 0
+	l.floor, l.state.Followed, l.state.Reached = 0, 0, 0
 	l.works.each(func(w *work) bool { w.chain = nil; return true })
 	l.view.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
 		w := l.works.ensure(p)

@@ -123,7 +123,7 @@ func (l *Loop) judgeDeletes() {
 	count := manifest.Deletions{Pending: pending, Recent: len(d.recent)}
 	if pending > 0 {
 		count.Pending += held + l.deleting()
-		count.Present, count.Arriving = l.present(), l.arriving()
+		count.Present = l.present() + l.coming()
 	}
 	mass := manifest.MassDeletion(l.cfg.MaxDelete, count)
 	why := describe(count.Pending+count.Recent, count.Present+count.Recent)
@@ -165,6 +165,27 @@ func (l *Loop) deleting() (n int) {
 	return n
 }
 
+// coming counts the files that are offered, or about to be, where none is
+// committed: what they are put in the place of does not leave the tree empty. A
+// directory in place of a file takes one away.
+func (l *Loop) coming() (n int) {
+	l.works.each(func(w *work) bool {
+		e := w.obs.Entry
+		on := l.queue.has(w.path) || l.bigQueue.has(w.path) || w.phase == offered || w.phase == awaiting
+		c := l.view.Manifest.Entry(w.path)
+		isFile, wasFile := !e.Absent() && !e.IsDir(), !c.Absent() && !c.IsDir()
+		switch {
+		case !on:
+		case isFile && !wasFile && !w.again:
+			n++
+		case e.IsDir() && wasFile:
+			n--
+		}
+		return true
+	})
+	return n
+}
+
 // stands tells whether p still holds some content, as far as anybody has seen:
 // what came and went again is no move of anything.
 func (l *Loop) stands(p manifest.Path, d manifest.Digest) bool {
@@ -192,19 +213,6 @@ func (l *Loop) stillLooking() (looks bool) {
 		return !looks
 	})
 	return looks
-}
-
-// arriving counts the files and symlinks that stand where the log has a
-// directory: they wait for the very deletions that are judged, and go to the
-// log with them.
-func (l *Loop) arriving() (n int) {
-	l.works.each(func(w *work) bool {
-		if w.obs.Sight == Seen && !w.obs.Entry.IsDir() && l.view.Manifest.Entry(w.path).IsDir() {
-			n++
-		}
-		return true
-	})
-	return n
 }
 
 // present counts the committed files and symlinks.

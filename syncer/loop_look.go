@@ -74,6 +74,14 @@ func (l *Loop) decideLater(w *work, d time.Duration) {
 	l.timers.add(w.at, w.path)
 }
 
+// lookAgain has a path looked at anew that cannot be offered yet, unless it is
+// soon: no scan hints at what has meanwhile become as the ancestor says.
+func (l *Loop) lookAgain(w *work) {
+	if w.at.IsZero() {
+		l.decideLater(w, waitingDelay)
+	}
+}
+
 func (l *Loop) fireTimers() {
 	for {
 		p, ok := l.timers.due(l.now)
@@ -88,7 +96,7 @@ func (l *Loop) fireTimers() {
 		switch w.phase {
 		case toLook:
 			l.looks.add(p)
-		case waiting:
+		case waiting, settled:
 			l.lookNow(w) // what it waits with may not be there any more
 		default:
 			l.ready.add(p)

@@ -27,6 +27,7 @@ func (l *Loop) offerBatches() {
 			break
 		}
 		if !l.parentStands(p, &b) {
+			l.lookAgain(w)
 			continue
 		}
 		if l.replacesDir(w) {
@@ -94,6 +95,8 @@ func (l *Loop) cleared(p manifest.Path, b *batch) bool {
 	if l.held(p) {
 		w := l.works.get(p)
 		l.hold(w, GuardMassDelete, "what stood in the directory before is held", w.obs.Entry)
+	} else {
+		l.lookAgain(l.works.get(p))
 	}
 	return false
 }
@@ -121,6 +124,8 @@ func (l *Loop) addRemovals(b *batch) {
 		if n := l.view.Manifest.Entry(p); n.IsDir() && !l.emptied(p, b) {
 			if l.held(p) {
 				l.hold(w, GuardMassDelete, "what stood in it is held", manifest.Entry{})
+			} else {
+				l.lookAgain(w)
 			}
 			continue
 		}

@@ -72,7 +72,7 @@ func (s *Syncer) runLane(ctx context.Context, l *lane) {
 			}
 			for rest := a.Steps; len(rest) > 0 && ctx.Err() == nil; {
 				n := groupLen(rest)
-				s.apply(ctx, rest[:n])
+				s.apply(ctx, rest[:n], a.Reached)
 				rest = rest[n:]
 			}
 		}
@@ -124,12 +124,14 @@ type applier struct {
 	ctx  context.Context
 	fs   vfs.FS
 	jobs []*job
+	// reached is the revision that the steps come from.
+	reached manifest.Revision
 }
 
 // apply does steps that belong together: stage all, flush once, persist the
 // plan, swap one by one, flush once, persist the ancestor, answer.
-func (s *Syncer) apply(ctx context.Context, steps []Step) {
-	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps))}
+func (s *Syncer) apply(ctx context.Context, steps []Step, reached manifest.Revision) {
+	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps)), reached: reached}
 	for i, st := range steps {
 		a.jobs[i] = &job{step: st}
 		if err := fit(st); err != nil {
@@ -292,6 +294,7 @@ func (a *applier) answer(rec *recordJob) {
 // plan lists, before anything is swapped, which staged name belongs to which
 // path, and the conflicts that the swaps are going to end.
 func (a *applier) plan() (rec recordJob) {
+	rec.reached = a.reached
 	for _, j := range a.jobs {
 		if j.outcome != 0 {
 			continue
@@ -318,10 +321,18 @@ func (s *Syncer) persistPlan(rec recordJob) error {
 			return fmt.Errorf("flush the blob store: %w", err)
 		}
 	}
-	if len(rec.plan)+len(rec.conflicts) == 0 {
+	if len(rec.plan)+len(rec.conflicts) == 0 && uint64(rec.reached) <= s.reached.Load() {
 		return nil
 	}
-	return s.rec.db.Update(rec.write)
+	if err := s.rec.db.Update(rec.write); err != nil {
+		return err
+	}
+	for {
+		old := s.reached.Load()
+		if uint64(rec.reached) <= old || s.reached.CompareAndSwap(old, uint64(rec.reached)) {
+			return nil
+		}
+	}
 }
 
 // freshMTime is a modification time that every deployer takes for newer than

@@ -33,6 +33,7 @@ const (
 	metaRooted     = "rooted"     // present: the root has been given its marker
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
 	metaGeneration = "generation" // of the marker that the records belong to
+	metaReached    = "reached"    // steps of revisions up to this one have begun
 	metaFollowed   = "followed"   // the disk has followed every revision up to this one
 )
 
@@ -184,9 +185,7 @@ func (r *records) load(bootID string) (out loaded, err error) {
 				out.generation = binary.BigEndian.Uint64(b)
 			}
 			out.state.SameBoot = bootID != "" && string(meta.Get([]byte(metaBoot))) == bootID
-			if b := meta.Get([]byte(metaFollowed)); len(b) == 8 {
-				out.state.Followed = manifest.Revision(binary.BigEndian.Uint64(b))
-			}
+			out.state.Followed, out.state.Reached = revisionOf(meta.Get([]byte(metaFollowed))), revisionOf(meta.Get([]byte(metaReached)))
 			err := tx.Bucket([]byte(bucketAncestor)).ForEach(func(k, v []byte) error {
 				a, err := decodeAncestor(v)
 				if err != nil {
@@ -213,6 +212,14 @@ func (r *records) load(bootID string) (out loaded, err error) {
 		return out, &DamagedError{File: r.file, Err: err}
 	}
 	return out, nil
+}
+
+// revisionOf reads a revision of bucketMeta, 0 where there is none.
+func revisionOf(b []byte) manifest.Revision {
+	if len(b) != 8 {
+		return 0
+	}
+	return manifest.Revision(binary.BigEndian.Uint64(b))
 }
 
 // bbolt has no empty keys; the note of the whole tree stands under "/".
@@ -274,6 +281,7 @@ type recordJob struct {
 	notes    []Remember
 	joined   bool
 	followed manifest.Revision // 0: as before
+	reached  manifest.Revision // 0: as before
 
 	conflicts  []Conflict
 	unconflict []string // ids
@@ -333,6 +341,11 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 	meta := tx.Bucket([]byte(bucketMeta))
 	if j.followed > 0 {
 		if err := meta.Put([]byte(metaFollowed), binary.BigEndian.AppendUint64(nil, uint64(j.followed))); err != nil {
+			return err
+		}
+	}
+	if j.reached > revisionOf(meta.Get([]byte(metaReached))) { // there are two lanes
+		if err := meta.Put([]byte(metaReached), binary.BigEndian.AppendUint64(nil, uint64(j.reached))); err != nil {
 			return err
 		}
 	}

@@ -163,3 +163,40 @@ func TestRecordsOfANewerVersionAreRefused(t *testing.T) {
 		t.Errorf("the file was changed, %v", err)
 	}
 }
+
+// What says that all of a boot's disk was looked at comes with Follow alone;
+// how far a plan had begun is never taken back.
+func TestRecordsRememberBootAndReach(t *testing.T) {
+	r, err := openRecords(filepath.Join(t.TempDir(), "records"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	p := newPersister(r, nil, slog.New(slog.DiscardHandler))
+	load := func(boot string) State {
+		out, err := r.load(boot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.state
+	}
+	persist := func(j recordJob) {
+		if err := p.commit(context.Background(), []recordJob{j}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load("one")
+	persist(recordJob{followed: 3, reached: 7})
+	if st := load("one"); !st.SameBoot || st.Floor() != 7 {
+		t.Errorf("after Follow: %+v", st)
+	}
+	load("two") // the machine has lost power, and the daemon dies before all is quiet
+	persist(recordJob{reached: 5})
+	if st := load("two"); st.SameBoot || st.Reached != 7 {
+		t.Errorf("nobody has looked since the power cut: %+v", st)
+	}
+	persist(recordJob{followed: 4})
+	if st := load("two"); !st.SameBoot || st.Followed != 4 {
+		t.Errorf("all was looked at: %+v", st)
+	}
+}

@@ -280,6 +280,8 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			s.watcher.reset(found.gen.fs.Path())
 			if found.fresh {
 				s.floor.Store(0) // nothing counts any more that was agreed on
+				s.reached.Store(0)
+				s.afresh.Store(true)
 			}
 			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside})
 			s.scanner.request("")

@@ -47,6 +47,8 @@ type Syncer struct {
 	logAt    manifest.Revision // of the last Committed; owned by watchLog
 	floor    atomic.Uint64     // newest revision that any path had agreed on when this run began
 	logRead  bool
+	afresh   atomic.Bool   // nothing counts any more that was agreed on
+	reached  atomic.Uint64 // as persisted by the lanes
 	began    State         // that this run began with, until the log was read once
 	names    atomic.Uint64 // of staged names in this run
 	stagedBy string        // prefix of staged names, unique to this run
@@ -151,12 +153,8 @@ func (s *Syncer) load() error {
 		}
 	}
 	s.logAt = known.state.Followed
-	if known.state.Ancestors != nil {
-		known.state.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {
-			s.floor.Store(max(s.floor.Load(), uint64(a.Revision)))
-			return true
-		})
-	}
+	s.floor.Store(uint64(known.state.Floor()))
+	s.reached.Store(uint64(known.state.Reached))
 	s.began = known.state
 	if known.state.Ancestors != nil {
 		s.began.Ancestors = known.state.Ancestors.Clone()
@@ -287,13 +285,11 @@ func (s *Syncer) watchLog(ctx context.Context) {
 func (s *Syncer) readLog() {
 	view, ok := s.cfg.Log.View(s.cfg.Tree)
 	// Raft restarts at its snapshot and replays: until it has reached what this
-	// disk has followed, there is no news.
-	if !ok || view.Revision < s.logAt || s.logRead && view.Revision == s.logAt {
-		return
+	// disk may hold, there is no news.
+	if s.afresh.Swap(false) && !s.logRead {
+		s.logAt = 0 // of another life, or a root that was given up
 	}
-	// Nor until it has reached what any path agreed on: the loop cannot take a
-	// view before, and what it would have said of own commits would be lost.
-	if !s.logRead && uint64(view.Revision) < s.floor.Load() {
+	if !ok || view.Revision < s.logAt || !s.logRead && uint64(view.Revision) < s.floor.Load() || s.logRead && view.Revision == s.logAt {
 		return
 	}
 	ev := Committed{View: view}

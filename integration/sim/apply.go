@@ -24,7 +24,9 @@ type applying struct {
 // apply takes the steps one after another, each at its own moment, so that
 // gateways and crashes come in between. What is to be kept aside is durable
 // before the first of them.
-func (n *node) apply(steps []syncer.Step) {
+func (n *node) apply(e syncer.Apply) {
+	steps := e.Steps
+	n.saved.reached = max(n.saved.reached, e.Reached)
 	for _, s := range steps {
 		if s.Aside != nil {
 			n.rules.loses(n, s)

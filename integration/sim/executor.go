@@ -29,7 +29,7 @@ func (n *node) do(e syncer.Effect) {
 			n.later(30*time.Millisecond, func() { n.fetch(ref.Digest) })
 		}
 	case syncer.Apply:
-		n.later(5*time.Millisecond, func() { n.apply(e.Steps) })
+		n.later(5*time.Millisecond, func() { n.apply(e) })
 	case syncer.Record:
 		n.persist(job{updates: e.Updates})
 	case syncer.Remember:

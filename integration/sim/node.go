@@ -55,6 +55,7 @@ type saved struct {
 	displaced []displaced
 	joined    bool
 	followed  manifest.Revision
+	reached   manifest.Revision
 }
 
 func (w *world) newNode() *node {
@@ -113,7 +114,7 @@ func (n *node) start() {
 	}
 	st := syncer.State{
 		Ancestors: syncer.NewAncestorMap(), Notes: map[manifest.Path]syncer.Note{},
-		Joiner: !n.saved.joined, SameBoot: n.boot, Followed: n.saved.followed,
+		Joiner: !n.saved.joined, SameBoot: n.boot, Followed: n.saved.followed, Reached: n.saved.reached,
 	}
 	for p, a := range n.saved.ancestors {
 		st.Ancestors.Set(p, a)
@@ -121,7 +122,7 @@ func (n *node) start() {
 	for p, note := range n.saved.notes {
 		st.Notes[p] = note
 	}
-	n.reader = reader{at: st.Followed, began: st}
+	n.reader = reader{at: st.Followed, floor: st.Floor(), began: st}
 	n.reader.began.Ancestors = st.Ancestors.Clone()
 	cfg := syncer.DefaultLoopConfig(n.id, treeName)
 	cfg.MaxDelete, cfg.Adopt = w.opt.Limit, n.adopt
@@ -201,6 +202,7 @@ func (n *node) mishap() bool {
 // reader reads the log for the loop, as the executor does.
 type reader struct {
 	at    manifest.Revision // told to the loop
+	floor manifest.Revision // before which the log says nothing
 	read  bool              // anything was told in this life
 	began syncer.State      // that this life began with, until the log was read once
 }
@@ -209,7 +211,7 @@ type reader struct {
 func (n *node) readLog() {
 	r := &n.reader
 	view, ok := n.machine.View(treeName)
-	if !ok || view.Revision < r.at || r.read && view.Revision == r.at {
+	if !ok || view.Revision < max(r.at, r.floor) || r.read && view.Revision == r.at {
 		return
 	}
 	commits, whole := n.machine.Since(treeName, r.at)

@@ -87,9 +87,9 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		added = added || !c.New.Absent() && !c.New.IsDir()
 		switch {
 		case c.New.IsDir(), r.spoken:
-		case r.before[c.Path] && !n.adopt:
+		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
-		case !c.New.Absent() && !n.forgotten() && !r.by[c.Path][writtenOf(c.New)]:
+		case !c.New.Absent() && !n.forgotten() && !(r.joiner && n.adopt) && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))

@@ -42,9 +42,9 @@ func Run(opt Options) error {
 // the middle of something: a scan is never far.
 func (w *world) settle(d time.Duration) {
 	w.runFor(d)
-	for range 5 {
-		if w.fault == nil && slices.ContainsFunc(w.nodes, func(n *node) bool { return n.alive && n.loop.Status().Unsettled > 0 }) {
-			w.runFor(time.Second)
+	for range 10 {
+		if w.fault == nil && slices.ContainsFunc(w.nodes, func(n *node) bool { return n.alive && !n.root.lost && n.loop.Status().Unsettled > 0 }) {
+			w.runFor(500 * time.Millisecond)
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "replay this one seed; with -v, with a trace")
-	seedsFlag = flag.Uint64("seeds", 300, "how many seeds to run")
+	seedsFlag = flag.Uint64("seeds", 250, "how many seeds to run")
 	fromFlag  = flag.Uint64("from", 1, "the first of them")
 	mostFlag  = flag.Int("most", 1, "how many failing seeds to wait for")
 )
