@@ -229,7 +229,7 @@ func (d dataDir) vacant() error {
 
 func (d dataDir) writeNode(f nodeFile) error {
 	f.Format = nodeFileFormat
-	return writeJSON(d.nodeFile(), f)
+	return d.orSpare(func() error { return writeJSON(d.nodeFile(), f) })
 }
 
 // writeJSON replaces a small file so that a crash leaves the old or the new one.

@@ -82,7 +82,7 @@ func (l *Loop) Status() LoopStatus {
 // it. A disk that takes nothing is no failure of a path: what does not get onto
 // it is behind, and `wait` and /readyz are to say so.
 func (w *work) stuck() bool {
-	return w.phase == toLook && (w.tries > stuckTries || w.fails > stuckTries && !w.noRoom)
+	return w.phase == toLook && (max(w.tries, w.setbacks) > stuckTries || w.fails > stuckTries && !w.noRoom)
 }
 
 const stuckTries = 8 // about a second of being busy
