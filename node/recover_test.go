@@ -107,8 +107,7 @@ func TestPromise_ConvergeTwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	}
 }
 
-// Another survivor goes on running while the cluster is recovered beside it: it
-// hears of that and rejoins in its own process, without an operator.
+// A survivor goes on running while the cluster is recovered beside it: it hears of that and rejoins in its own process, without an operator.
 func TestPromise_AvailableARunningSurvivorRejoins(t *testing.T) {
 	g := trio(t)
 	g[0].write("a.xml", "before\n")
@@ -119,9 +118,20 @@ func TestPromise_AvailableARunningSurvivorRejoins(t *testing.T) {
 	for _, n := range g {
 		n.stop()
 	}
+	g[0].recover()
 	g[2].serve()
 	g[2].write("alone.xml", "without a quorum\n")
-	g[0].recover()
+	r, err := OpenRecovery(t.Context(), g[1].cfg) // two of three voters are no lost majority
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alive *AliveError
+	if _, err := r.Do(); !errors.As(err, &alive) || alive.Alive != 2 {
+		t.Errorf("recover beside a voter that answers: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
 	g[0].serve()
 	eventually(t, 30*time.Second, func() error {
 		s, err := g[2].status()
@@ -135,8 +145,7 @@ func TestPromise_AvailableARunningSurvivorRejoins(t *testing.T) {
 	if _, err := os.Stat(g[2].cfg.Trees[0].Path + "/alone.xml"); err == nil {
 		t.Error("what the recovered cluster does not hold still stands")
 	}
-	s, err := g[0].status()
-	if err != nil || len(s.Members) != 3 {
+	if s, err := g[0].status(); err != nil || len(s.Members) != 3 {
 		t.Errorf("members %+v, %v", s.Members, err)
 	}
 }
