@@ -47,7 +47,8 @@ fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
 
 soak: soak-fuzz soak-procs ## the long forms of the tests that search, GATESYNC_SOAK=<duration> (an hour) of real processes
 
-soak-fuzz: ## all fuzz targets, a minute each
+soak-fuzz: ## all fuzz targets, a minute each, and a million bad messages
+	GATESYNC_SOAK=1m go test -tags $(TAGS) -count=1 -run 'Hostile' ./node
 	$(MAKE) fuzz FUZZTIME=1m
 soak-procs: ## of it, real processes: kills, partitions, disks, at random; as root for all of it
 	GATESYNC_SOAK=$${GATESYNC_SOAK:-1h} go test -v -tags $(TAGS) -count=1 -timeout 0 -run 'Soak$$' $(TESTFLAGS) ./integration

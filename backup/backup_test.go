@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -20,7 +21,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // state is a machine with some revisions whose content is in blobs.
-func state(t *testing.T, blobs *blob.Store) *raftstore.Machine {
+func state(t testing.TB, blobs *blob.Store) *raftstore.Machine {
 	t.Helper()
 	m := raftstore.NewMachine()
 	do := func(c *pb.Command) {
@@ -59,7 +60,7 @@ func state(t *testing.T, blobs *blob.Store) *raftstore.Machine {
 	return m
 }
 
-func openStore(t *testing.T) *blob.Store {
+func openStore(t testing.TB) *blob.Store {
 	t.Helper()
 	s, err := blob.Open(t.TempDir(), blob.Options{})
 	if err != nil {
@@ -69,10 +70,10 @@ func openStore(t *testing.T) *blob.Store {
 	return s
 }
 
-func written(t *testing.T, m *raftstore.Machine, blobs Blobs) ([]byte, Summary) {
+func written(t testing.TB, m *raftstore.Machine, blobs Blobs) ([]byte, Summary) {
 	t.Helper()
 	var out bytes.Buffer
-	sum, err := Write(t.Context(), &out, &pb.BackupHeader{Node: "gw1"}, m.Freeze(), blobs)
+	sum, err := Write(context.Background(), &out, &pb.BackupHeader{Node: "gw1"}, m.Freeze(), blobs)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,8 +71,12 @@ func TestPromise_NoLoss_BackupAndRestoreCluster(t *testing.T) {
 		t.Error("a token of the old life is still good")
 	}
 	c.admit(second)
-	c.join()
+	third := c.add()
+	write(t, third.tree, "own.xml", "a joiner's\n")
+	c.admit(third)
 	c.waitVoters(3)
+	third.waitHeld(10 * time.Second) // a joiner of this life, no returner of another
+	third.must("approve")
 	first.waitHeld(10 * time.Second)
 	remove(t, first.tree, "stood-here.xml")
 	got := c.waitEqual(60 * time.Second)

@@ -24,7 +24,7 @@ func TestPromise_NoLoss_RecoverAfterALostMajority(t *testing.T) {
 		t.Errorf("recover beside its daemon: %+v", got)
 	}
 	a.term()
-	if got := a.ask("recover", "--yes"); got.code != 1 || !strings.Contains(got.stderr, "have a leader") {
+	if got := a.ask("recover", "--yes"); got.code != 1 || !strings.Contains(got.stderr, "the majority is not lost") {
 		t.Errorf("recover of a cluster that works: %+v", got)
 	}
 	// The others go on without it, until they are lost.

@@ -53,6 +53,17 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 	}
 	first := c.leader(20 * time.Second)
 	first.waitFormat(1, 1)
+	replace(first)
+	first.term() // and back again: that is free until the format rises
+	first.bin = ""
+	first.start()
+	first.waitFormat(1, 1)
+	c.waitVoters(3)
+	if c.leader(20*time.Second) == first {
+		first.term()
+		first.start()
+		c.waitVoters(3)
+	}
 	replace(first) // an old leader, a new follower
 	first.waitFormat(1, 2, others(c, first)...)
 	second := c.leader(20 * time.Second)
@@ -77,6 +88,37 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 	}
 	c.spreads(old, "under-a-new-leader")
 	first.waitFormat(1, 2, old.name)
+	old.waitFormat(1, 1)
+
+	// The new version's snapshot goes to the old one, which was away for longer
+	// than the leader's log reaches back.
+	old.term()
+	snapshots := filepath.Join(c.leader(20*time.Second).data, "raft", "snapshots")
+	had := map[string]bool{}
+	look := func() int {
+		entries, _ := os.ReadDir(snapshots) // there may be none yet
+		for _, e := range entries {
+			if !strings.HasSuffix(e.Name(), ".tmp") {
+				had[e.Name()] = true
+			}
+		}
+		return len(had)
+	}
+	before := look()
+	eventually(t, 30*time.Second, "two snapshots without "+old.name, func() error {
+		if n := look() - before; n < 2 {
+			return fmt.Errorf("%d so far", n)
+		}
+		return nil
+	})
+	first.waitFormat(1, 2, old.name)                // it counts although it is down
+	old.vars = []string{"GATESYNC_LOG_LEVEL=debug"} // Raft says it there
+	old.start()
+	c.waitVoters(3)
+	c.spreads(old, "behind-a-snapshot")
+	if log, err := os.ReadFile(old.logFile()); err != nil || !strings.Contains(string(log), "Installed remote snapshot") {
+		t.Errorf("%s was not sent a snapshot, %v", old.name, err)
+	}
 	old.waitFormat(1, 1)
 
 	old.term()

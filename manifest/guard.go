@@ -13,9 +13,10 @@ func DefaultDeleteLimit() DeleteLimit { return DeleteLimit{Count: 20, Percent: 3
 // Deletions describes what a node is about to delete, net of moves. Only files
 // and symlinks count; a directory is nothing by itself.
 type Deletions struct {
-	Pending int // about to be proposed, and those already held
-	Recent  int // committed from this node within the window
-	Present int // in the committed manifest now
+	Pending  int // about to be proposed, and those already held
+	Recent   int // committed from this node within the window
+	Present  int // in the committed manifest now
+	Arriving int // comes with these deletions, in the place of a directory
 }
 
 // MassDeletion tells whether d needs a person's word: too much at once, or a
@@ -24,7 +25,7 @@ func MassDeletion(l DeleteLimit, d Deletions) bool {
 	if d.Pending <= 0 {
 		return false
 	}
-	if d.Present-d.Pending <= 0 {
+	if d.Present+d.Arriving-d.Pending <= 0 {
 		return true
 	}
 	gone, before := d.Pending+d.Recent, d.Present+d.Recent

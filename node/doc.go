@@ -16,8 +16,9 @@
 // machine in localservice.go; DialLocal is the other end of that. The
 // background work is one file per duty: hello.go (who is alive and where),
 // leader.go (Raft membership: who votes), keeper.go (the content that every
-// member holds), renew.go (the certificate), gc.go (history and content that
-// nobody needs any more).
+// member holds), upgrade.go (the format of the log), renew.go (this node's
+// certificate), authority.go (a new CA), gc.go (history and content that nobody
+// needs any more).
 //
 // Package cmd is the only caller.
 package node

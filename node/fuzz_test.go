@@ -78,6 +78,23 @@ func FuzzBook(f *testing.F) {
 	})
 }
 
+// FuzzSeen: no file of what was seen of the others keeps a node from starting.
+func FuzzSeen(f *testing.F) {
+	for _, s := range []string{`{"time":"2026-01-01T00:00:00Z","revision":3,"members":{"n-1":{"run":{}}}}`, "", "{", "null", `{"members":{"":null}}`, `{"revision":-1}`} {
+		f.Add([]byte(s))
+	}
+	path := filepath.Join(f.TempDir(), "seen.json")
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := openSeen(path, quiet())
+		if runs := s.runs(); len(runs) > len(s.last.Members) {
+			t.Errorf("%d runs of %d members", len(runs), len(s.last.Members))
+		}
+	})
+}
+
 // FuzzHello: no greeting brings anything into the book that is not of a
 // member, and none of it is of another member's making.
 func FuzzHello(f *testing.F) {

@@ -22,7 +22,7 @@ type pastLog interface {
 	membership
 	proposer
 	revisions
-	committed
+	contentLog
 }
 
 // janitor forgets: the leader trims the history as the settings say, and every
@@ -127,6 +127,6 @@ func (j *janitor) live() (map[manifest.Digest]struct{}, error) {
 			return nil, fmt.Errorf("tree %s: %w", t.cfg.Name, err)
 		}
 	}
-	eachContent(j.log, func(ref manifest.BlobRef) { live[ref.Digest] = struct{}{} })
+	eachContent(j.log, func(ref manifest.BlobRef, _ manifest.Revision) { live[ref.Digest] = struct{}{} })
 	return live, nil
 }

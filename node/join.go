@@ -146,7 +146,7 @@ func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining
 		return err
 	}
 	openBook(d.peers(), slog.New(slog.DiscardHandler)).learn(fromMessages(res.GetMembers())...)
-	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: adopt}
+	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: adopt, Incarnation: cluster.Incarnation(res.GetIncarnation())}
 	for _, t := range res.GetTrees() {
 		file.Trees = append(file.Trees, treeFile{Name: t.GetName(), ID: t.GetId(), Generation: t.GetGeneration()})
 	}

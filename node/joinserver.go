@@ -31,6 +31,7 @@ type joinLog interface {
 	proposer
 	authority
 	forest
+	Incarnation() cluster.Incarnation
 	Format() uint32
 }
 
@@ -122,7 +123,8 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 		return nil, status.Error(codes.PermissionDenied, tokenAdvice(err))
 	}
 	res := &pb.JoinResponse{
-		ClusterId: clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
+		Incarnation: uint64(s.log.Incarnation()),
+		ClusterId:   clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
 		Members: toMessages(s.book()),
 	}
 	for _, t := range s.log.Trees() {

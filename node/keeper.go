@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,7 @@ const (
 
 // keptLog is what the keeper needs of the log.
 type keptLog interface {
-	committed
+	contentLog
 	watcher
 	Revision() manifest.Revision
 	Oldest() manifest.Revision
@@ -58,7 +59,8 @@ type keeper struct {
 	logger *slog.Logger
 
 	whole   atomic.Uint64 // all content up to this revision is durable here
-	missing atomic.Uint64 // blobs
+	missing atomic.Uint64 // blobs, when it last looked …
+	looked  atomic.Uint64 // … for the content up to this revision
 
 	mu   sync.Mutex
 	told chan struct{} // closed when whole has grown; nil while nobody waits
@@ -86,38 +88,34 @@ func (k *keeper) run(ctx context.Context) error {
 // complete looks for what is missing and brings it, until nothing is or ctx
 // ends.
 func (k *keeper) complete(ctx context.Context, all bool) {
-	pause, before := keepRetry, 0
+	pause := keepRetry
+	missed := map[manifest.Digest]time.Time{} // since when
 	for ctx.Err() == nil {
 		upTo := k.log.Revision()
 		if !all && uint64(upTo) == k.whole.Load() {
 			return
 		}
-		missing := k.lacks(upTo, all)
+		missing, whole := k.lacks(upTo, all)
 		k.missing.Store(uint64(len(missing)))
+		k.looked.Store(uint64(upTo))
+		if !k.reach(ctx, whole) {
+			continue
+		}
 		if len(missing) == 0 {
-			if err := k.blobs.Flush(); err != nil {
-				k.logger.Warn("content is here but not durable; trying again", "err", err)
-				_ = wait(ctx, keepRetry)
-				continue
-			}
-			k.reach(upTo)
 			return
 		}
-		if before == 0 || len(missing) < before {
-			before = len(missing)
-			if wait(ctx, keepPatience) != nil {
-				return
-			}
-			continue // as long as it gets less, others are at it
+		overdue, next := k.overdue(missing, missed)
+		if len(overdue) == 0 {
+			_ = wait(ctx, next)
+			continue
 		}
-		before = 0
-		got, err := k.bring(ctx, missing)
+		got, err := k.bring(ctx, overdue)
 		if got > 0 {
 			pause = keepRetry
 			continue
 		}
 		if err != nil {
-			k.logger.Warn("content that this node should hold cannot be had now; trying again", "blobs", len(missing), "err", err)
+			k.logger.Warn("content that this node should hold cannot be had now; trying again", "blobs", len(overdue), "err", err)
 		}
 		_ = wait(ctx, pause)
 		pause = min(2*pause, keepRetryMost)
@@ -126,62 +124,88 @@ func (k *keeper) complete(ctx context.Context, all bool) {
 }
 
 // lacks lists what is not here, each once: of everything, or of what was
-// committed since the last time that all was here.
-func (k *keeper) lacks(upTo manifest.Revision, all bool) (missing []manifest.BlobRef) {
+// committed since the revision up to which all is here. whole is the revision
+// up to which all is here now.
+func (k *keeper) lacks(upTo manifest.Revision, all bool) (missing []manifest.BlobRef, whole manifest.Revision) {
+	whole = upTo
 	seen := map[manifest.Digest]bool{}
-	note := func(ref manifest.BlobRef) {
-		if !seen[ref.Digest] && !k.blobs.Has(ref.Digest) {
+	note := func(ref manifest.BlobRef, rev manifest.Revision) {
+		if seen[ref.Digest] {
+			whole = min(whole, max(rev, 1)-1)
+		} else if !k.blobs.Has(ref.Digest) {
 			seen[ref.Digest] = true
 			missing = append(missing, ref)
+			whole = min(whole, max(rev, 1)-1)
 		}
 	}
-	whole := manifest.Revision(k.whole.Load())
-	if all || whole == 0 || whole > upTo || whole+1 < k.log.Oldest() {
+	from := k.content()
+	if all || from == 0 || from > upTo || from+1 < k.log.Oldest() {
 		eachContent(k.log, note)
 	} else {
-		eachCommitted(k.log.History("", upTo, int(upTo-whole)), note)
+		eachCommitted(k.log.History("", upTo, int(upTo-from)), note)
 	}
-	return missing
+	return missing, whole
 }
 
-// bring fetches what nobody else is fetching, batch by batch.
-func (k *keeper) bring(ctx context.Context, missing []manifest.BlobRef) (got int, err error) {
-	var batch []manifest.BlobRef
-	var size int64
-	flush := func() {
-		if len(batch) == 0 || ctx.Err() != nil {
-			return
+// overdue picks what has been missing for so long that nobody else seems to
+// bring it, and tells when the next may be.
+func (k *keeper) overdue(missing []manifest.BlobRef, missed map[manifest.Digest]time.Time) (overdue []manifest.BlobRef, next time.Duration) {
+	now, still := time.Now(), map[manifest.Digest]bool{}
+	next = keepPatience
+	for _, ref := range missing {
+		still[ref.Digest] = true
+		since, known := missed[ref.Digest]
+		if !known {
+			since = now
+			missed[ref.Digest] = now
 		}
-		ferr := k.fetch(ctx, batch, func(_ manifest.Digest, e error) {
+		switch left := keepPatience - now.Sub(since); {
+		case k.coming(ref.Digest):
+		case left <= 0:
+			overdue = append(overdue, ref)
+		default:
+			next = min(next, left)
+		}
+	}
+	maps.DeleteFunc(missed, func(d manifest.Digest, _ time.Time) bool { return !still[d] })
+	return overdue, next
+}
+
+// bring fetches blobs, batch by batch.
+func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, err error) {
+	for len(refs) > 0 && ctx.Err() == nil {
+		n, size := 0, int64(0)
+		for n < len(refs) && n < keepBatch && (n == 0 || size+refs[n].Size <= keepBytes) {
+			size += refs[n].Size
+			n++
+		}
+		ferr := k.fetch(ctx, refs[:n], func(_ manifest.Digest, e error) {
 			if e == nil {
 				got++
 			}
 		})
-		if ferr != nil && err == nil {
+		if err == nil {
 			err = ferr
 		}
-		batch, size = batch[:0], 0
+		refs = refs[n:]
 	}
-	asked := 0
-	for _, ref := range missing {
-		if k.coming(ref.Digest) {
-			continue
-		}
-		if len(batch) == keepBatch || len(batch) > 0 && size+ref.Size > keepBytes {
-			flush()
-		}
-		batch, size = append(batch, ref), size+ref.Size
-		asked++
-	}
-	flush()
 	if got > 0 {
-		k.logger.Info("fetched content that was missing here", "blobs", got, "asked", asked)
+		k.logger.Info("fetched content that was missing here", "blobs", got)
 	}
 	return got, err
 }
 
-// reach notes that everything up to a revision is here.
-func (k *keeper) reach(rev manifest.Revision) {
+// reach makes durable what is here and notes that it is everything up to a
+// revision. It tells false where that failed.
+func (k *keeper) reach(ctx context.Context, rev manifest.Revision) bool {
+	if rev == k.content() {
+		return true
+	}
+	if err := k.blobs.Flush(); err != nil {
+		k.logger.Warn("content is here but not durable; trying again", "err", err)
+		_ = wait(ctx, keepRetry)
+		return false
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.whole.Store(uint64(rev))
@@ -189,6 +213,7 @@ func (k *keeper) reach(rev manifest.Revision) {
 		close(k.told)
 		k.told = nil
 	}
+	return true
 }
 
 // content is the revision up to which everything is durable here.

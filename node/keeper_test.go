@@ -164,7 +164,7 @@ func TestPromise_NoLoss_KeeperBringsManifestAndHistory(t *testing.T) {
 		d := l.commit("c.xml", "by the tree", false)
 		l.do(func() { l.busy[d] = true })
 		time.Sleep(5 * time.Second)
-		if l.calls() != 1 || k.content() == 5 || k.missing.Load() != 1 {
+		if l.calls() != 1 || k.content() != 4 || k.missing.Load() != 1 { // under load the newest is always on its way
 			t.Errorf("fetched %d times, content %d, missing %d", l.calls(), k.content(), k.missing.Load())
 		}
 		l.do(func() { l.here[d] = true })

@@ -35,6 +35,7 @@ type steering struct {
 	self   cluster.NodeID
 	group  raftGroup
 	peers  *peers
+	lacks  func() uint64 // blobs that this node itself does not hold
 	policy raftstore.Policy
 	now    func() time.Time
 	log    *slog.Logger
@@ -231,12 +232,20 @@ func (s *steering) caughtUp(id cluster.NodeID, state *pb.NodeState, revision man
 		first = revision
 		s.first[id] = first
 	}
-	return complete(state, first, revision)
+	return complete(state, s.lacks(), first, revision)
 }
 
 // complete judges what a member says of itself. Its trees do not matter: who
-// votes needs the log and the content, and a witness has no tree.
-func complete(s *pb.NodeState, first, revision manifest.Revision) bool {
-	return s != nil && s.GetRaft() && !s.GetVisit() && s.GetRevision()+nearly >= uint64(revision) &&
-		s.GetContent() >= uint64(first) && s.GetContent()+nearly >= uint64(revision)
+// votes needs the log and the content, and a witness has no tree. What the
+// leader lacks itself (content that was lost with a majority, before recover) it
+// cannot ask of others: who lacks no more than that is as good.
+func complete(s *pb.NodeState, leaderLacks uint64, first, revision manifest.Revision) bool {
+	reaches := func(have uint64) bool { return have >= uint64(first) && have+nearly >= uint64(revision) }
+	switch {
+	case s == nil || !s.GetRaft() || s.GetVisit() || s.GetRevision()+nearly < uint64(revision):
+		return false
+	case reaches(s.GetContent()):
+		return true
+	}
+	return s.GetMissing() > 0 && s.GetMissing() <= leaderLacks && reaches(s.GetLooked())
 }

@@ -147,7 +147,8 @@ func TestStandings(t *testing.T) {
 		group := &steered{leader: "a", revision: 40, members: []cluster.Member{{ID: "a"}, {ID: "b"}, {ID: "c"}}}
 		p := &peers{self: "a", now: time.Now, started: time.Now(), strangers: func() bool { return false }, heard: map[cluster.NodeID]*heard{}}
 		p.book = openBook(t.TempDir()+"/peers.json", quiet())
-		s := &steering{self: "a", group: group, peers: p, now: time.Now, log: quiet()}
+		lacks := uint64(0)
+		s := &steering{self: "a", group: group, peers: p, now: time.Now, log: quiet(), lacks: func() uint64 { return lacks }}
 		says := func(content uint64) {
 			_ = p.hear("b", &pb.NodeState{Id: "b", Raft: true, Revision: uint64(group.revision), Content: content}, nil)
 		}
@@ -194,6 +195,19 @@ func TestStandings(t *testing.T) {
 		}
 		if got := s.standings(time.Now().Add(time.Millisecond))[1]; got.Alive || got.Ready {
 			t.Errorf("heard before that moment, and alive: %+v", got)
+		}
+		says(140)
+		// Content that nobody has any more, the leader neither.
+		lost := func(missing, looked uint64) bool {
+			_ = p.hear("b", &pb.NodeState{Id: "b", Raft: true, Revision: 140, Missing: missing, Looked: looked}, nil)
+			return b().Ready
+		}
+		if lost(2, 140) {
+			t.Error("it lacks what the leader has")
+		}
+		lacks = 2
+		if !lost(2, 140) || lost(3, 140) || lost(2, 60) || lost(0, 140) {
+			t.Error("of a member that lacks content only what the leader lacks too is forgiven")
 		}
 		says(140)
 		time.Sleep(time.Hour)

@@ -170,6 +170,9 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	for _, b := range troubles[:min(len(troubles), troublesShown)] {
 		ts.Troubles = append(ts.Troubles, TroubleStatus{Path: string(b.Path), Why: b.Why})
 	}
+	if st.Loop.Aside {
+		ts.Notices = append(ts.Notices, "this node has come back into the recovered cluster and compares its tree with it: until that is done whatever the cluster does not hold goes aside, fresh edits too")
+	}
 	if conflicts, err := t.syncr.Conflicts(); err == nil {
 		ts.Conflicts = len(conflicts)
 	}

@@ -219,6 +219,7 @@ func (n *Node) wire() {
 	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
 	n.steering = &steering{
 		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
+		lacks:  n.keeper.missing.Load,
 		policy: raftstore.Policy{Wanted: n.cfg.Voters, Reap: n.cfg.ReapAfter.Std()},
 	}
 	n.push.Observe(fallback.Observer{
@@ -313,7 +314,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
-		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(),
+		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
 	}
 }
 

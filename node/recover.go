@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -104,11 +105,15 @@ func (r *Recovery) content(cfg config.Config) (err error) {
 	return nil
 }
 
-// AliveError: a cluster that works needs no recovery.
-type AliveError struct{ Names []string }
+// AliveError: a majority of the voters is there, or would be with this node.
+type AliveError struct {
+	Names         []string // who answers
+	Alive, Voters int      // with this node
+}
 
 func (e *AliveError) Error() string {
-	return fmt.Sprintf("%v answer and have a leader: the majority is not lost, and recovering here would throw away what they commit. Start this node's daemon. (If those daemons are to be given up all the same, stop them first)", e.Names)
+	return fmt.Sprintf("the majority is not lost: %s answer, with this node that is %d of %d voters. Recovering here would throw away what they commit: start this node's daemon instead. (If those daemons are to be given up all the same, stop them first)",
+		strings.Join(e.Names, ", "), e.Alive, e.Voters)
 }
 
 // Recovered is what Do has done.
@@ -124,11 +129,8 @@ type Recovered struct {
 // its log count as committed. The step that counts is one rename; what comes
 // after it the next start completes.
 func (r *Recovery) Do() (Recovered, error) {
-	if alive := r.Facts.led(); len(alive) > 0 {
-		return Recovered{}, &AliveError{Names: alive}
-	}
-	if r.Facts.alone() {
-		return Recovered{}, errors.New("this node is the only voter already and needs nobody else: start its daemon")
+	if err := r.Facts.Needless(); err != nil {
+		return Recovered{}, err
 	}
 	next := max(r.file.incarnation(), r.log.Machine.Incarnation()).Next()
 	begin := &pb.BeginIncarnation{Incarnation: uint64(next)}

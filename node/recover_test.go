@@ -71,7 +71,7 @@ func TestPromise_ConvergeTwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	waitVoters(t, g[:], 3)
 	eventually(t, 30*time.Second, func() error { // what is written before has no place in the life that goes on
 		for _, n := range g {
-			if s, err := n.status(); err != nil || len(s.Trees) == 0 || s.Trees[0].Applied < s.Revision || s.Trees[0].Pending > 0 {
+			if s, err := n.status(); err != nil || len(s.Trees) == 0 || s.Trees[0].Applied < s.Revision || len(s.Trees[0].Notices) > 0 {
 				return errors.Join(err, errors.New(n.cfg.Name+" has not caught up"))
 			}
 		}
@@ -104,6 +104,40 @@ func TestPromise_ConvergeTwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	}
 	if _, err := os.Stat(string(dataDir(g[2].cfg.DataDir).oldRaft(2 << 32))); err != nil {
 		t.Errorf("the third did not keep its log: %v", err)
+	}
+}
+
+// Another survivor goes on running while the cluster is recovered beside it: it
+// hears of that and rejoins in its own process, without an operator.
+func TestPromise_AvailableARunningSurvivorRejoins(t *testing.T) {
+	g := trio(t)
+	g[0].write("a.xml", "before\n")
+	everywhere(t, "a.xml", "before\n", g[:]...)
+	for _, n := range g {
+		n.cfg.Listen = n.address()
+	}
+	for _, n := range g {
+		n.stop()
+	}
+	g[2].serve()
+	g[2].write("alone.xml", "without a quorum\n")
+	g[0].recover()
+	g[0].serve()
+	eventually(t, 30*time.Second, func() error {
+		s, err := g[2].status()
+		if err == nil && (s.Incarnation != 2 || s.Leader == "" || len(s.Trees) == 0 || s.Trees[0].Conflicts != 1 || len(s.Trees[0].Notices) > 0) {
+			err = errors.New("it has not rejoined")
+		}
+		return err
+	})
+	g[2].write("b.xml", "after\n")
+	everywhere(t, "b.xml", "after\n", g[0], g[2])
+	if _, err := os.Stat(g[2].cfg.Trees[0].Path + "/alone.xml"); err == nil {
+		t.Error("what the recovered cluster does not hold still stands")
+	}
+	s, err := g[0].status()
+	if err != nil || len(s.Members) != 3 {
+		t.Errorf("members %+v, %v", s.Members, err)
 	}
 }
 

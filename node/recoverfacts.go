@@ -90,19 +90,34 @@ func (f *RecoveryFacts) uncertain(t raftstore.Tailing) {
 	}
 }
 
-// led lists the members that answer and have a leader.
-func (f *RecoveryFacts) led() (names []string) {
-	for _, m := range f.Members {
-		if m.Alive && m.Leader {
-			names = append(names, m.Name)
-		}
+// Needless tells why the cluster needs no recovery, nil where it does.
+func (f *RecoveryFacts) Needless() error {
+	if f.Voter && !slices.ContainsFunc(f.Members, func(m RecoveryMember) bool { return m.Voter }) {
+		return errors.New("this node is the only voter already and needs nobody else: start its daemon")
 	}
-	return names
+	return f.quorum()
 }
 
-// alone tells whether this node is the only voter as it is.
-func (f *RecoveryFacts) alone() bool {
-	return f.Voter && !slices.ContainsFunc(f.Members, func(m RecoveryMember) bool { return m.Voter })
+// quorum is an *AliveError where the voters that answer and this node are a
+// majority, be it that they have no leader at this moment.
+func (f *RecoveryFacts) quorum() error {
+	e := &AliveError{}
+	if f.Voter {
+		e.Alive, e.Voters = 1, 1
+	}
+	for _, m := range f.Members {
+		if m.Voter {
+			e.Voters++
+			if m.Alive {
+				e.Alive++
+				e.Names = append(e.Names, m.Name)
+			}
+		}
+	}
+	if len(e.Names) > 0 && e.Alive > e.Voters/2 {
+		return e
+	}
+	return nil
 }
 
 // Newer lists the members that answer and whose log goes further than this

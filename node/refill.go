@@ -5,12 +5,11 @@ import (
 	"time"
 )
 
-// refillLook is how often it is asked whether the log is read.
+// refillLook is how often a node that is still reading the log looks again.
 const refillLook = 200 * time.Millisecond
 
-// refill waits until the keeper has brought all content into a blob store that
-// was wiped: what it had given receipts for is on a disk less. Once it is
-// complete node.json names it.
+// refill waits until a blob store that was wiped holds all content again (the
+// keeper sees to that); then node.json names it.
 func (n *Node) refill(ctx context.Context) error {
 	if n.file.Store == n.blobs.ID() {
 		return nil
@@ -24,7 +23,7 @@ func (n *Node) refill(ctx context.Context) error {
 		}
 	}
 	if n.keeper.waitContent(ctx, n.log.Revision()) != nil {
-		return nil
+		return nil // stopping
 	}
 	return n.storeComplete()
 }

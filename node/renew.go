@@ -40,7 +40,7 @@ type renewer struct {
 	dial     dialer
 	sign     func(ctx context.Context, csrDER []byte) (*pb.RenewResponse, error) // this node itself, if it can
 	now      func() time.Time
-	life     time.Duration // of the certificates that this node signs
+	life     time.Duration // of the certificates that this node signs; 0: as it comes
 	slog     *slog.Logger
 
 	warned time.Time // when it last said that the certificate ends soon
@@ -152,7 +152,7 @@ func (r *renewer) due() bool {
 // are to live now.
 func (r *renewer) tooLong() bool {
 	_, end := r.identity.Validity()
-	return end.Sub(r.now()) > r.life+r.life/10
+	return r.life > 0 && end.Sub(r.now()) > r.life+r.life/10
 }
 
 // trust tells that other CAs are trusted now, and cuts what is not.

@@ -68,7 +68,7 @@ func RestoreCluster(cfg config.Config, in io.Reader) (made Made, sum backup.Summ
 	}
 	next := state.Machine.Incarnation().Next()
 	now := time.Now().UnixNano()
-	founder := cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Joined: now, Epoch: 1}
+	founder := cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Joined: now, Epoch: 1, Format: raftstore.Newest}
 	begin := &pb.BeginIncarnation{Incarnation: uint64(next), Founder: raftstore.FromMember(founder)}
 	if err := state.Machine.Begin(begin, string(made.Node), now); err != nil {
 		return made, sum, err
@@ -136,7 +136,8 @@ func foundIdentity(cfg config.Config, made Made, m *raftstore.Machine) error {
 	if err != nil {
 		return err
 	}
-	cert, err := transport.SignNode(caPEM, caKey, csr, made.Cluster, made.Node, cfg.Name, time.Now())
+	ca := transport.CA{ClusterID: made.Cluster, Cert: caPEM, Key: caKey, Life: cfg.TLS.Lifetime.Std()}
+	cert, err := ca.Sign(csr, made.Node, cfg.Name, time.Now())
 	if err != nil {
 		return err
 	}

@@ -102,9 +102,7 @@ func TestRubbishOnRaftsStreams(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		if _, err := io.WriteString(c, text); err != nil {
-			t.Error(name, err)
-		}
+		_, _ = io.WriteString(c, text) // it may have hung up before the end
 		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 		_, _ = io.Copy(io.Discard, c)
 		if grown := int64(heap()) - int64(b.heap); grown > 64<<20 {

@@ -45,6 +45,11 @@ func (u *upgrading) step(ctx context.Context) error {
 		err = raftstore.OutcomeErr(out)
 	}
 	if err == nil {
+		// The first command in the new format: at its start, an older program
+		// goes by that one (raftstore.Peek).
+		_, _, err = u.log.ApplyLocal(ctx, command(&pb.Command{Format: to, Do: &pb.Command_Noop{Noop: &pb.Noop{}}}))
+	}
+	if err == nil {
 		u.slog.Info("every member understands a newer format of the log: it is used from now on; older versions cannot take part any more", "from", active, "to", to)
 	}
 	return err

@@ -63,8 +63,7 @@ func TestPromise_OwnTree_DowngradeIsRefusedAtTheStart(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Fatal(err)
 	}
-	raise := &pb.Command{Format: raftstore.Format, Do: &pb.Command_SetFormat{SetFormat: &pb.SetFormat{Format: raftstore.Newest + 1}}}
-	appendEntry(t, filepath.Join(g.cfg.DataDir, "raft", "log.db"), raise)
+	appendEntry(t, filepath.Join(g.cfg.DataDir, "raft", "log.db"), &pb.Command{Format: raftstore.Newest + 1, Do: &pb.Command_Noop{Noop: &pb.Noop{}}})
 	before := contents(t, g.cfg.DataDir, g.cfg.Trees[0].Path)
 	_, err = Open(g.cfg, Options{})
 	var newer *raftstore.NewerError

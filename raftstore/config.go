@@ -65,10 +65,10 @@ func (t Tuning) withDefaults() Tuning {
 	orTime(&t.Lease, 500*time.Millisecond)
 	orTime(&t.Commit, 500*time.Millisecond)
 	orTime(&t.RPC, 10*time.Second)
-	orTime(&t.SnapshotInterval, 2*time.Minute)
+	orTime(&t.SnapshotInterval, snapshotInterval)
 	orTime(&t.Stall, 5*time.Second)
-	orCount(&t.SnapshotThreshold, 8192)
-	orCount(&t.TrailingLogs, 4096)
+	orCount(&t.SnapshotThreshold, snapshotThreshold)
+	orCount(&t.TrailingLogs, trailingLogs)
 	return t
 }
 

@@ -24,6 +24,9 @@
 //     of the voters at its place in the log;
 //   - a retry under the same id is a no-op with the same outcome;
 //   - an atomic changeset is applied whole or not at all;
+//   - what the machine does is decided by the active format in its state, never
+//     by the version of the program (format.go); a machine that does not know
+//     the active format stops;
 //   - the step that NextStep proposes leaves the living voters a majority, and of
 //     the cluster's own accord never lowers how many more may fail.
 //

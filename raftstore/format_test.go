@@ -153,13 +153,29 @@ func TestPeekRefusesANewerLogAndChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entry, err := gproto.Marshal(raise(Newest + 1))
-	if err != nil {
+	store := func(cmd *pb.Command) {
+		t.Helper()
+		last++
+		entry, err := gproto.Marshal(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := disk.StoreLog(&raft.Log{Index: last, Term: 9, Type: raft.LogCommand, Data: entry, AppendedAt: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// An attempt that the machine has refused is no raise: this node goes on.
+	store(raise(Newest + 1))
+	if err := disk.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.StoreLog(&raft.Log{Index: last + 1, Term: 9, Type: raft.LogCommand, Data: entry, AppendedAt: time.Now()}); err != nil {
+	if p, err := Peek(dir); err != nil || p.Format != Format {
+		t.Fatalf("after a refused raise: %+v, %v", p, err)
+	}
+	if disk, err = openDisk(dir); err != nil {
 		t.Fatal(err)
 	}
+	store(&pb.Command{Format: Newest + 1, Do: &pb.Command_Noop{Noop: &pb.Noop{}}})
 	if err := disk.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +245,11 @@ func TestStoreTellsThatItIsOutdated(t *testing.T) {
 	reached := s.fsm.applied.Load()
 	if out, err := s.Do(c.ctx(), noop()); err != nil || out.GetCode() != uint32(CodeFormat) || s.fsm.applied.Load() != reached {
 		t.Fatalf("%v, %v, applied %d after %d", out, err, s.fsm.applied.Load(), reached)
+	}
+	c.close(s)
+	var newer *NewerError
+	if _, err := Replay(c.config("n-1").Dir, 0, 0, nil); !errors.As(err, &newer) { // for recover
+		t.Fatalf("replayed: %v", err)
 	}
 }
 

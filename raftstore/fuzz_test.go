@@ -16,7 +16,8 @@ import (
 // state that no snapshot can carry.
 func FuzzApply(f *testing.F) {
 	for _, cmd := range []*pb.Command{
-		put("n-1"), addTree("server"), noop(),
+		put("n-1"), addTree("server"), noop(), raise(Newest), raise(Newest + 1), knowing("n-2", Newest+1), putCA("new"), useCA("new"), dropCA("new"),
+		{Format: Format, Do: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{ClusterId: "c-1", CaCertPem: ca("old"), CaKeyPem: []byte("key")}}},
 		propose(changeset(1, manifest.Atomic, write("d", 0, dir), write("d/f", 0, file("1")))),
 	} {
 		entry, err := gproto.Marshal(cmd)

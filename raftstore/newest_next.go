@@ -2,7 +2,11 @@
 
 package raftstore
 
-import "github.com/gatesync/gatesync/manifest"
+import (
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+)
 
 // This is the next version of gatesync, as far as its tests need one: it
 // understands one format more, in which the machine does something visible. A
@@ -17,6 +21,13 @@ func (s *state) has(f feature) bool { return s.format >= uint32(f) }
 
 // Newest is the newest format that this build understands.
 const Newest = Format + 1
+
+// So that snapshots travel between the versions within a short test.
+const (
+	snapshotInterval  = time.Second
+	snapshotThreshold = 64
+	trailingLogs      = 16
+)
 
 // messagesNameFormat: commits say under which format they came.
 const messagesNameFormat feature = 2

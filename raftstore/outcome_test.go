@@ -47,3 +47,20 @@ func TestAnErrorTellsWhetherTheOutcomeIsKnown(t *testing.T) {
 		t.Error("what was surely not committed stands in the tree")
 	}
 }
+
+// What the answering machine no longer remembers, or does not understand, may
+// stand in the log of the others.
+func TestARefusalAsAWholeIsSureOnlyWhereTheMachineKnows(t *testing.T) {
+	for code, sure := range map[Code]bool{
+		CodeMalformed: true, CodeUnknownTree: true, CodeReceipts: true, CodeTooLarge: true, CodeParts: true,
+		CodeStale: false, CodeNotMember: false, CodeFormat: false,
+	} {
+		err := refusedWhole(refuse(code, "no"))
+		if err == nil || errors.Is(err, cluster.ErrNotCommitted) != sure {
+			t.Errorf("%s: %v", code, err)
+		}
+	}
+	if err := refusedWhole(done()); err != nil {
+		t.Error(err)
+	}
+}

@@ -120,7 +120,9 @@ func (p *peeking) entry(data []byte) {
 	if proto.Unmarshal(data, cmd) != nil {
 		return
 	}
-	p.format = max(p.format, cmd.GetFormat(), cmd.GetSetFormat().GetFormat())
+	// Not what SetFormat asks for, which the machine may have refused: behind
+	// one that was accepted, the leader writes a command in the new format.
+	p.format = max(p.format, cmd.GetFormat())
 	switch do := cmd.GetDo().(type) {
 	case *pb.Command_InitCluster:
 		p.initCluster(do.InitCluster)
@@ -142,7 +144,7 @@ func concerns(data []byte) bool {
 		}
 		data = data[n:]
 		switch num {
-		case 16, 40, 41, 42, 43:
+		case 16, 41, 42, 43: // InitCluster and those of authorities
 			return true
 		case 1:
 			if v, n := protowire.ConsumeVarint(data); kind == protowire.VarintType && n > 0 && v > Newest {

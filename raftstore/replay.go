@@ -48,7 +48,8 @@ func Exists(dir string) bool {
 // Replay applies the log in dir, which no daemon may be using, to a fresh
 // machine: up to the entry upTo, 0 for all of them, committed or not (the
 // commit index is not on disk). Entries behind mark are told to tail, which may
-// be nil. Nothing in dir is changed.
+// be nil. Nothing in dir is changed. A log of a format that is not known here is
+// a *NewerError.
 //
 // raft.RecoverCluster replays as well, but leaves the entries out that change
 // the voters; our machine judges receipts by them.
@@ -62,7 +63,8 @@ func Replay(dir string, upTo, mark uint64, tail func(Tailing)) (r Replayed, err 
 	}
 	defer func() { err = errors.Join(err, disk.Close()) }()
 	r.Machine = NewMachine()
-	f := &fsm{machine: r.Machine, moved: func() {}}
+	newer := uint32(0)
+	f := &fsm{machine: r.Machine, moved: func() {}, ahead: func(n uint32) { newer = n }}
 	if err := r.restore(dir, f); err != nil {
 		return r, err
 	}
@@ -73,7 +75,11 @@ func Replay(dir string, upTo, mark uint64, tail func(Tailing)) (r Replayed, err 
 		return r, err
 	}
 	r.Term = max(r.Term, r.LastTerm)
-	return r, r.apply(disk, f, upTo, mark, tail)
+	err = r.apply(disk, f, upTo, mark, tail)
+	if newer > 0 { // what comes behind that entry is not known here
+		err = &NewerError{What: "the log in " + dir, Format: newer}
+	}
+	return r, err
 }
 
 func openReadOnly(dir string) (*raftboltdb.BoltStore, error) {

@@ -49,11 +49,12 @@ func (s *Store) Propose(ctx context.Context, c manifest.Changeset) (manifest.Res
 
 // refusedWhole is OutcomeErr for a changeset. Nearly every refusal says that
 // nothing was committed; but what the machine no longer remembers may have
-// been, by an attempt whose answer was lost.
+// been, by an attempt whose answer was lost, and what one that is too old does
+// not understand any more the others may have taken.
 func refusedWhole(out *pb.Outcome) error {
 	err := OutcomeErr(out)
 	switch Code(out.GetCode()) {
-	case CodeStale, CodeNotMember:
+	case CodeStale, CodeNotMember, CodeFormat:
 		return cluster.OutcomeUnknown(err)
 	}
 	return cluster.NotCommitted(err)

@@ -217,12 +217,14 @@ const (
 type Rescan struct{}
 
 // Joined says that everything that stood on a joiner's disk has been decided
-// upon: to be persisted, so that a restart is no joiner's. Not answered.
+// upon, and that nothing is left to be done about it: to be persisted, so that a
+// restart is no joiner's. Not answered.
 type Joined struct{}
 
-// Follow says that the disk has followed every revision up to this one. To be
-// persisted after the Records before it; late is well, lost is well. Not
-// answered.
+// Follow says that the disk has followed every revision up to this one, and
+// that whatever a loss of power had left on it was looked at: to be persisted,
+// with the boot of the machine, after the Records before it; late is well, lost
+// is well. Not answered.
 type Follow struct{ Revision manifest.Revision }
 
 // Wake asks for a Tick not before At.

@@ -248,7 +248,14 @@ func (b *box) open() *Syncer {
 
 func (b *box) start() *box {
 	b.t.Helper()
+	return b.startWith(func(*Syncer) {})
+}
+
+// startWith lets a test change the Syncer before it runs.
+func (b *box) startWith(change func(*Syncer)) *box {
+	b.t.Helper()
 	b.s = b.open()
+	change(b.s)
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop, b.done = cancel, make(chan struct{})
 	go func() {

@@ -55,8 +55,8 @@ type State struct {
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
-	// SameBoot: the machine has not lost power since the ancestor was written,
-	// so the disk holds everything that was ever seen on it.
+	// SameBoot: the machine has not lost power since the last Follow, so the
+	// disk holds everything that was ever seen on it.
 	SameBoot bool
 }
 
@@ -84,6 +84,7 @@ type Loop struct {
 
 	scanned  bool   // the first scan since the root was found is complete
 	refill   bool   // what is unknown in the root goes aside: it is filled anew, or of an older life
+	joined   bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
 	rootLost string // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
@@ -187,8 +188,16 @@ func (l *Loop) Ancestor() *AncestorMap { return l.anc.Clone() }
 // tellFollowed has it persisted how far the disk has followed, when all is
 // quiet.
 func (l *Loop) tellFollowed() {
-	if l.works.len() == 0 && l.mayAct() && l.view.Revision > l.state.Followed {
-		l.state.Followed = l.view.Revision
+	if l.works.len() > 0 || !l.mayAct() {
+		return
+	}
+	if l.joined {
+		l.joined = false
+		l.emit(Joined{})
+	}
+	if l.view.Revision > l.state.Followed || !l.state.SameBoot {
+		// What a loss of power has left has been looked at, all of it.
+		l.state.Followed, l.state.SameBoot = l.view.Revision, true
 		l.emit(Follow{Revision: l.view.Revision})
 	}
 }
@@ -225,7 +234,7 @@ func (l *Loop) committed(ev Committed) {
 	}
 	live := !ev.Jump && !first
 	for _, c := range ev.Commits {
-		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree && (live || l.state.SameBoot)
+		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree
 		for _, ch := range c.Changes {
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
@@ -243,7 +252,11 @@ func (l *Loop) committed(ev Committed) {
 			if w == nil {
 				w = l.works.ensure(ch.Path)
 			}
-			w.chain = append(w.chain, link{entry: ch.New, revision: c.Revision, old: ch.Old.Revision, own: own})
+			// After a loss of power only what was offered since is this disk's.
+			w.chain = append(w.chain, link{
+				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
+				own: own && (l.state.SameBoot || w.proposed && w.sent.Same(ch.New)),
+			})
 			l.concern(ch.Path, c.Revision)
 		}
 	}
@@ -290,12 +303,19 @@ func (l *Loop) maybeJoined() {
 		return
 	}
 	unseen := false
+	var busy []*work
 	l.works.each(func(w *work) bool {
 		unseen = (w.phase == toLook || w.phase == looking || l.state.Aside && l.rulings[w.path] == Restore) && !w.stuck()
+		if w.stuck() {
+			busy = append(busy, w)
+		}
 		return !unseen
 	})
 	if unseen {
 		return
+	}
+	for _, w := range busy {
+		l.holdUnseen(w)
 	}
 	if l.state.Aside { // what cannot go aside now must not be taken for an edit later
 		l.works.each(func(w *work) bool {
@@ -306,7 +326,7 @@ func (l *Loop) maybeJoined() {
 		})
 	}
 	l.state.Joiner, l.state.Aside, l.refill = false, false, false
-	l.emit(Joined{})
+	l.joined = true
 }
 
 // lost says why the disk's content loses: of an older life, or as otherwise.
@@ -343,7 +363,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 	l.scanned = false
 	l.forget("")
 	if fresh {
-		l.state.Joiner, l.state.Aside = true, aside
+		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
 		l.dropAncestors()
 	} else {

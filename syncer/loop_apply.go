@@ -207,7 +207,7 @@ func (l *Loop) stepped(w *work, r StepResult) {
 			w.pending = 0
 		}
 		l.forget(w.path)
-		w.tries, w.why, w.needed = 0, "", false
+		w.tries, w.setbacks, w.why, w.needed = 0, 0, "", false
 		w.fails, w.failing, w.noRoom = 0, "", false
 		w.phase, w.obs = presumed, Observation{}
 		delete(l.rulings, w.path)
@@ -222,8 +222,11 @@ func (l *Loop) stepped(w *work, r StepResult) {
 		l.agree(w, Ancestor{}, false)
 		l.hold(w, GuardLeft, "it still holds ignored files", a.Entry)
 	case StepSurprise:
-		w.tries++
-		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
+		w.setbacks++
+		if r.Err != nil {
+			w.why = r.Err.Error()
+		}
+		l.lookLater(w, backoff(busyDelay, failMax, w.setbacks))
 	case StepBusy:
 		w.why = "somebody is writing it"
 		if r.Err != nil {

@@ -130,6 +130,9 @@ func (l *Loop) looked(ev Looked) {
 // sight takes what a look found. Nothing was materialized at the path while it
 // was looked at, so the observation is not older than the ancestor.
 func (l *Loop) sight(w *work, obs Observation) {
+	if obs.Sight != Gone {
+		w.goneAt = time.Time{} // also where the look was overtaken: it was there
+	}
 	if w.again {
 		w.tries++
 		if w.tries < noisyLooks {
@@ -149,14 +152,11 @@ func (l *Loop) sight(w *work, obs Observation) {
 		}
 		l.lookLater(w, backoff(first, most, w.tries))
 		w.tries++
-		w.goneAt = time.Time{}
 		return
 	case Gone:
 		if !l.absenceHolds(w, obs) {
 			return
 		}
-	default:
-		w.goneAt = time.Time{}
 	}
 	w.tries, w.why = 0, ""
 	w.obs, w.phase = obs, settled

@@ -15,10 +15,11 @@ type LoopStatus struct {
 	RootLost  string            // why nothing is done, "" if all is well
 	Scanned   bool              // the first scan is complete
 	Joiner    bool
-	Looking   int // paths to be looked at, or under a look
-	Offering  int // local edits on their way to the log
-	Following int // committed changes on their way to the disk
-	Unsent    int // local edits that could not be committed so far
+	Aside     bool // as a joiner: what the log does not hold goes aside
+	Looking   int  // paths to be looked at, or under a look
+	Offering  int  // local edits on their way to the log
+	Following int  // committed changes on their way to the disk
+	Unsent    int  // local edits that could not be committed so far
 	UnsentWhy string
 	Unsettled int // works that a person would wait for: all but busy and held ones
 	Busy      []Trouble
@@ -37,7 +38,7 @@ const troublesMost = 100
 // Status tells where the loop stands. O(works).
 func (l *Loop) Status() LoopStatus {
 	s := LoopStatus{
-		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Joiner: l.state.Joiner,
+		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Joiner: l.state.Joiner, Aside: l.state.Joiner && l.state.Aside,
 		Notes: maps.Clone(l.notes),
 	}
 	applied := l.view.Revision
@@ -81,7 +82,7 @@ func (l *Loop) Status() LoopStatus {
 // it. A disk that takes nothing is no failure of a path: what does not get onto
 // it is behind, and `wait` and /readyz are to say so.
 func (w *work) stuck() bool {
-	return w.phase == toLook && (w.tries > stuckTries || w.fails > stuckTries && !w.noRoom)
+	return w.phase == toLook && (max(w.tries, w.setbacks) > stuckTries || w.fails > stuckTries && !w.noRoom)
 }
 
 const stuckTries = 8 // about a second of being busy

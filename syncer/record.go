@@ -28,7 +28,7 @@ const (
 // The keys of bucketMeta.
 const (
 	metaFormat     = "format"
-	metaBoot       = "boot"       // id of the boot under which it was written last
+	metaBoot       = "boot"       // id of the boot under which metaFollowed was written last
 	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
 	metaRooted     = "rooted"     // present: the root has been given its marker
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
@@ -55,9 +55,17 @@ func (e *DamagedError) Unwrap() error { return e.Err }
 // writer at a time).
 type records struct {
 	file string
-	db   *bbolt.DB
+	db   database
+	boot string // of the machine, as load was told
 	// fresh: the file was made by this opening.
 	fresh bool
+}
+
+// database is what records asks of bbolt; a test puts a failing one on top.
+type database interface {
+	View(fn func(*bbolt.Tx) error) error
+	Update(fn func(*bbolt.Tx) error) error
+	Close() error
 }
 
 // loaded is what a record file holds, for the loop.
@@ -81,12 +89,13 @@ func openRecords(file string) (r *records, err error) {
 		return nil, openError(file, err)
 	}
 	err = guarded(func() error {
-		r.db, err = bbolt.Open(file, 0o600, &bbolt.Options{
+		db, err := bbolt.Open(file, 0o600, &bbolt.Options{
 			Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
 		})
 		if err != nil {
 			return err
 		}
+		r.db = db
 		return r.db.Update(func(tx *bbolt.Tx) error {
 			for _, name := range []string{bucketAncestor, bucketNotes, bucketConflicts, bucketPlan, bucketMeta} {
 				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
@@ -163,6 +172,7 @@ func guarded(fn func() error) (err error) {
 // load reads everything that the loop starts from.
 func (r *records) load(bootID string) (out loaded, err error) {
 	out.state = State{Ancestors: NewAncestorMap(), Notes: map[manifest.Path]Note{}}
+	r.boot = bootID
 	authors := map[string]string{} // a few nodes wrote 50,000 paths
 	err = guarded(func() error {
 		return r.db.View(func(tx *bbolt.Tx) error {

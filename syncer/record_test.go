@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -136,5 +137,29 @@ func TestPersisterKeepsTheOrderOfAPath(t *testing.T) {
 	must(t, err)
 	if got, _ := known.state.Ancestors.Get("big"); !reflect.DeepEqual(got, younger) {
 		t.Errorf("recorded %+v", got)
+	}
+}
+
+// A record file of a newer version is no damage: nobody is told to move it away.
+func TestRecordsOfANewerVersionAreRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "t.db")
+	rec, err := openRecords(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(rec.setMeta(map[string][]byte{metaFormat: []byte("2")}), rec.close()); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var newer *NewerRecordsError
+	var damaged *DamagedError
+	if _, err := openRecords(file); !errors.As(err, &newer) || errors.As(err, &damaged) {
+		t.Fatalf("opened: %v", err)
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file was changed, %v", err)
 	}
 }

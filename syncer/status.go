@@ -34,6 +34,7 @@ func (s *Syncer) Status(ctx context.Context) (Status, error) {
 		}
 		done()
 	}
-	err := s.ask(ctx, func(l *Loop) { st.Loop = l.Status() })
+	var err error
+	st.Loop, err = ask(ctx, s, (*Loop).Status)
 	return st, err
 }

@@ -150,9 +150,6 @@ func (s *Syncer) load() error {
 			}
 		}
 	}
-	if err := s.rec.setMeta(map[string][]byte{metaBoot: []byte(s.cfg.BootID)}); err != nil {
-		return err
-	}
 	s.logAt = known.state.Followed
 	if known.state.Ancestors != nil {
 		known.state.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {
@@ -342,22 +339,22 @@ func (s *Syncer) Rule(verb Verb, paths ...manifest.Path) {
 	}
 }
 
-// ask runs fn on the loop's goroutine and waits for it.
-func (s *Syncer) ask(ctx context.Context, fn func(*Loop)) error {
-	done := make(chan struct{})
-	s.inbox.call(func(l *Loop) { fn(l); close(done) })
+// ask runs fn on the loop's goroutine and waits for what it returns. Where ctx
+// ends first fn may still run, and nobody takes its answer.
+func ask[T any](ctx context.Context, s *Syncer, fn func(*Loop) T) (answer T, err error) {
+	answers := make(chan T, 1)
+	s.inbox.call(func(l *Loop) { answers <- fn(l) })
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
-	case <-done:
-		return nil
+		return answer, ctx.Err()
+	case answer = <-answers:
+		return answer, nil
 	}
 }
 
 // ancestor returns a copy of the loop's ancestor.
-func (s *Syncer) ancestor(ctx context.Context) (m *AncestorMap, err error) {
-	err = s.ask(ctx, func(l *Loop) { m = l.Ancestor() })
-	return m, err
+func (s *Syncer) ancestor(ctx context.Context) (*AncestorMap, error) {
+	return ask(ctx, s, (*Loop).Ancestor)
 }
 
 // stagedName makes a name that no run ever used before.

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"context"
 	"maps"
 	"os"
 	"testing"
@@ -157,4 +158,19 @@ func TestRestartReadsTheLogInPieces(t *testing.T) {
 	if c := conflictsOf(t, a); len(c) != 0 {
 		t.Errorf("conflicts with the node's own commit: %+v", c)
 	}
+}
+
+// Who gives up waiting for the loop's answer must not meet it later: under the
+// race detector this fails where the answer is written into the asker's frame.
+func TestAnAbandonedQuestionIsAnsweredToNobody(t *testing.T) {
+	a := newBox(t, newHub(), "a").start()
+	a.write("x.xml", "one")
+	for range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		_, _ = a.s.Applied(ctx)
+		_, _ = a.s.Status(ctx)
+		cancel()
+	}
+	a.settle()
 }

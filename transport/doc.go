@@ -12,7 +12,10 @@
 //   - Whatever connects without speaking our protocol is closed within
 //     Config.HandshakeTimeout and delays nobody; handshakes are bounded.
 //   - Certificates and CAs are read anew by Identity.Reload; the next handshake
-//     uses them and no connection is cut.
+//     uses them and no connection is cut. Server.Prune cuts those that would
+//     not come about any more.
+//   - Nodes that do not understand each other's log stay apart: the greeting
+//     tells (formats.go).
 //   - What goes wrong is an error type that carries the facts and says what to
 //     do: see errors.go. ToStatus and FromStatus carry the errors of package
 //     cluster over gRPC; servers and connections of this package do so by

@@ -71,6 +71,23 @@ func FuzzGreeting(f *testing.F) {
 	})
 }
 
+// FuzzInstance: whatever a caller says of its run is read as nothing, or as
+// what it is.
+func FuzzInstance(f *testing.F) {
+	f.Add(Instance{Incarnation: 2, Start: 3, Nonce: NewNonce(), Term: 4, Last: 5}.alpn())
+	f.Add(instancePrefix + "1.2.3.4")
+	f.Add(instancePrefix + "99999999999999999999.-1.x.y.z")
+	f.Fuzz(func(t *testing.T, name string) {
+		i := parseInstance([]string{"h2", name})
+		if i == (Instance{}) {
+			return
+		}
+		if again := parseInstance([]string{i.alpn()}); again.incarnation() != i.incarnation() || again.Start != i.Start || again.Nonce != i.Nonce || again.Term != i.Term || again.Last != i.Last {
+			t.Errorf("%q is %+v, and that is %+v", name, i, again)
+		}
+	})
+}
+
 // FuzzCSR: whatever is asked to be signed, the certificate names the node that
 // asked, signs nothing itself, and ends.
 func FuzzCSR(f *testing.F) {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,6 +184,34 @@ func TestConnectionEndsWithItsCertificate(t *testing.T) {
 	for range 3 {
 		if _, g, err := shake(testContext(t), d.timeout, addr, "", conf); err != nil || g.Verdict != verdictClock {
 			t.Errorf("expired: %q, %v", g.Verdict, err)
+		}
+	}
+	l.once(t, "connection: clock", "n-2")
+}
+
+// The server's clock judges, not the wall's.
+func TestCertificatesAreJudgedByTheClock(t *testing.T) {
+	ca, b := newTestCA(t), newBook()
+	now := time.Now()
+	var clock atomic.Int64
+	_, l := loggedNode(t, ca, b, func(c *Config) {
+		c.Now = func() time.Time { return now.Add(time.Duration(clock.Load())) }
+	})
+	addr, _ := b.resolve("n-1")
+	conf := clientConfig(protoGRPC)
+	conf.Certificates = []tls.Certificate{ca.identity(t, "n-2").now.Load().cert}
+	for _, c := range []struct {
+		off  time.Duration
+		want verdict
+	}{{0, verdictOK}, {2 * nodeLife, verdictClock}, {-2 * nodeBackdate, verdictClock}, {nodeLife - time.Hour, verdictOK}} {
+		clock.Store(int64(c.off))
+		conn, g, err := shake(testContext(t), 10*time.Second, addr, "", conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+		if g.Verdict != c.want {
+			t.Errorf("a clock that is off by %s: %q, want %q", c.off, g.Verdict, c.want)
 		}
 	}
 	l.once(t, "connection: clock", "n-2")

@@ -60,6 +60,9 @@ start them where they cannot reach it.`,
 		if dry {
 			return nil
 		}
+		if err := r.Facts.Needless(); err != nil {
+			return err
+		}
 		if !yes {
 			if err := a.confirm(r.Facts.Name); err != nil {
 				return err
@@ -144,6 +147,9 @@ func (a *app) showRecovery(f node.RecoveryFacts) {
 	fmt.Fprintln(a.Stdout, "\nMAY BE LOST: revisions that the other voters committed and this node's log does not hold.\nNobody here can know whether there are any.")
 	if newer := f.Newer(); len(newer) > 0 {
 		fmt.Fprintf(a.Stdout, "\nBETTER ELSEWHERE: the log of %s goes further than this node's. Stop its daemon and recover there.\n", strings.Join(newer, ", "))
+	}
+	if err := f.Needless(); err != nil {
+		fmt.Fprintf(a.Stdout, "\nNOT NEEDED: %v\n", err)
 	}
 	fmt.Fprintln(a.Stdout, "\nIf another node has survived, compare: `gatesync recover --dry-run` on each, and recover where revision and log go furthest.")
 }

@@ -140,7 +140,8 @@ type NodeState struct {
 	Trees         []*TreeState           `protobuf:"bytes,11,rep,name=trees,proto3" json:"trees,omitempty"`
 	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"`                             // a one-shot resync: answers now, will be gone soon
 	Content       uint64                 `protobuf:"varint,13,opt,name=content,proto3" json:"content,omitempty"`                         // up to this revision all content is durable here, of every tree and of the retained history
-	Missing       uint64                 `protobuf:"varint,14,opt,name=missing,proto3" json:"missing,omitempty"`                         // blobs that are not here yet
+	Missing       uint64                 `protobuf:"varint,14,opt,name=missing,proto3" json:"missing,omitempty"`                         // blobs that are not here yet …
+	Looked        uint64                 `protobuf:"varint,15,opt,name=looked,proto3" json:"looked,omitempty"`                           // … of the content up to this revision
 	Trusts        []string               `protobuf:"bytes,41,rep,name=trusts,proto3" json:"trusts,omitempty"`                            // fingerprints of the CAs whose certificates are accepted here
 	Issuer        string                 `protobuf:"bytes,42,opt,name=issuer,proto3" json:"issuer,omitempty"`                            // fingerprint of the CA that this node's certificate leads to
 	LogTerm       uint64                 `protobuf:"varint,30,opt,name=log_term,json=logTerm,proto3" json:"log_term,omitempty"`          // the log knows this term, and …
@@ -274,6 +275,13 @@ func (x *NodeState) GetContent() uint64 {
 func (x *NodeState) GetMissing() uint64 {
 	if x != nil {
 		return x.Missing
+	}
+	return 0
+}
+
+func (x *NodeState) GetLooked() uint64 {
+	if x != nil {
+		return x.Looked
 	}
 	return 0
 }
@@ -1053,6 +1061,7 @@ type JoinResponse struct {
 	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	Trees         []*PutTree             `protobuf:"bytes,5,rep,name=trees,proto3" json:"trees,omitempty"`
 	ClockNs       int64                  `protobuf:"varint,6,opt,name=clock_ns,json=clockNs,proto3" json:"clock_ns,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,30,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the cluster; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1125,6 +1134,13 @@ func (x *JoinResponse) GetTrees() []*PutTree {
 func (x *JoinResponse) GetClockNs() int64 {
 	if x != nil {
 		return x.ClockNs
+	}
+	return 0
+}
+
+func (x *JoinResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
 	}
 	return 0
 }
@@ -1315,7 +1331,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xfe\x03\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\x96\x04\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1333,6 +1349,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05visit\x18\f \x01(\bR\x05visit\x12\x18\n" +
 	"\acontent\x18\r \x01(\x04R\acontent\x12\x18\n" +
 	"\amissing\x18\x0e \x01(\x04R\amissing\x12\x16\n" +
+	"\x06looked\x18\x0f \x01(\x04R\x06looked\x12\x16\n" +
 	"\x06trusts\x18) \x03(\tR\x06trusts\x12\x16\n" +
 	"\x06issuer\x18* \x01(\tR\x06issuer\x12\x19\n" +
 	"\blog_term\x18\x1e \x01(\x04R\alogTerm\x12\x1f\n" +
@@ -1385,7 +1402,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x12\x16\n" +
 	"\x06format\x18\v \x01(\rR\x06format\x12#\n" +
-	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xd5\x01\n" +
+	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xf7\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x19\n" +
@@ -1393,7 +1410,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x06ca_pem\x18\x03 \x01(\fR\x05caPem\x12-\n" +
 	"\amembers\x18\x04 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12*\n" +
 	"\x05trees\x18\x05 \x03(\v2\x14.gatesync.v1.PutTreeR\x05trees\x12\x19\n" +
-	"\bclock_ns\x18\x06 \x01(\x03R\aclockNs\"M\n" +
+	"\bclock_ns\x18\x06 \x01(\x03R\aclockNs\x12 \n" +
+	"\vincarnation\x18\x1e \x01(\x04R\vincarnation\"M\n" +
 	"\x11ChangeRoleRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
