@@ -63,11 +63,7 @@ func (s *Store) isClosing() bool {
 // handOver gives leadership to another voter, so that the cluster does not
 // have to notice the loss first.
 func (s *Store) handOver() {
-	others := false
-	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
-		others = others || srv.Suffrage == raft.Voter && string(srv.ID) != string(s.cfg.ID)
-	}
-	if !others || s.raft.State() != raft.Leader || s.stalled.Load() {
+	if !s.leadsOthers() || s.stalled.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
@@ -75,6 +71,16 @@ func (s *Store) handOver() {
 	if err := s.Transfer(ctx); err != nil {
 		s.log.Warn("leadership was not handed over; the others will elect a leader", "err", err)
 	}
+}
+
+// leadsOthers tells whether this node leads, and somebody else could.
+func (s *Store) leadsOthers() bool {
+	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
+		if srv.Suffrage == raft.Voter && string(srv.ID) != string(s.cfg.ID) {
+			return s.raft.State() == raft.Leader
+		}
+	}
+	return false
 }
 
 // transfer asks Raft to make another voter the leader: the one that is asked

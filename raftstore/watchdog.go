@@ -55,7 +55,7 @@ func (s *Store) watchdog() {
 		case <-tick.C:
 		}
 		s.lookAtDisk()
-		if err := s.room(); err != nil && time.Since(yielded) > yieldEvery && s.raft.State() == raft.Leader {
+		if err := s.room(); err != nil && time.Since(yielded) > yieldEvery && s.leadsOthers() {
 			yielded = time.Now()
 			s.log.Warn("this node leads and has no room for the log; handing over", "err", err)
 			s.handOver()
