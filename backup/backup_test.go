@@ -80,7 +80,7 @@ func written(t testing.TB, m *raftstore.Machine, blobs Blobs) ([]byte, Summary) 
 	return out.Bytes(), sum
 }
 
-func TestPromise_NoLossABackupHoldsEverything(t *testing.T) {
+func TestPromise_NoLoss_ABackupHoldsEverything(t *testing.T) {
 	blobs, into := openStore(t), openStore(t)
 	m := state(t, blobs)
 	file, sum := written(t, m, blobs)

@@ -45,7 +45,7 @@ func (g *gateway) recover() Recovered {
 // By mistake two of three are recovered, each for itself, and both go on. When
 // they meet, one of the two lives yields to the other: one cluster, and what
 // the other had is kept aside. The third was never told.
-func TestPromise_ConvergeTwoRecoveredNodesBecomeOneCluster(t *testing.T) {
+func TestPromise_Converge_TwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	g := trio(t)
 	g[0].write("a.xml", "before\n")
 	everywhere(t, "a.xml", "before\n", g[:]...)
@@ -108,7 +108,7 @@ func TestPromise_ConvergeTwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 }
 
 // A survivor goes on running while the cluster is recovered beside it: it hears of that and rejoins in its own process, without an operator.
-func TestPromise_AvailableARunningSurvivorRejoins(t *testing.T) {
+func TestPromise_Available_ARunningSurvivorRejoins(t *testing.T) {
 	g := trio(t)
 	g[0].write("a.xml", "before\n")
 	everywhere(t, "a.xml", "before\n", g[:]...)

@@ -47,7 +47,7 @@ func TestReplayIsWhatTheStoreHad(t *testing.T) {
 
 // One of three takes its log into the next life: it is the only voter, commits
 // at once, and what was committed stays.
-func TestPromise_NoLossANewLifeHasTheOldOnesState(t *testing.T) {
+func TestPromise_NoLoss_ANewLifeHasTheOldOnesState(t *testing.T) {
 	c := newTestCluster(t)
 	stores := c.found(3)
 	c.do(stores[0], &pb.Command{Format: Format, TimeNs: 1, Do: &pb.Command_PutToken{PutToken: &pb.PutToken{

@@ -32,7 +32,7 @@ func TestBootstrapBeginsALogOnce(t *testing.T) {
 	}
 }
 
-func TestPromise_OrderProposalsFromEveryNode(t *testing.T) {
+func TestPromise_Order_ProposalsFromEveryNode(t *testing.T) {
 	c := newTestCluster(t)
 	stores := c.found(3)
 	var group sync.WaitGroup
@@ -64,7 +64,7 @@ func TestPromise_OrderProposalsFromEveryNode(t *testing.T) {
 	}
 }
 
-func TestPromise_AvailableWhenTheLeaderDies(t *testing.T) {
+func TestPromise_Available_WhenTheLeaderDies(t *testing.T) {
 	c := newTestCluster(t)
 	stores := c.found(3)
 	old, others := c.leader(stores)

@@ -7,7 +7,7 @@ import (
 // A node comes back into a life of the cluster that was recovered without it:
 // what equals the recovered tree is agreement, everything else goes aside, and
 // nothing of its own is proposed or deletes anything.
-func TestPromise_NoLossAReturnersContentGoesAside(t *testing.T) {
+func TestPromise_NoLoss_AReturnersContentGoesAside(t *testing.T) {
 	old := newHub()
 	b := newBox(t, old, "b")
 	b.change = func(c *Config) { c.Generation = 1 }

@@ -71,3 +71,26 @@ func expect(t *testing.T, got []string, want string) {
 		t.Errorf("got %q, want one breach with %q", got, want)
 	}
 }
+
+func TestGuaranteeBreaches(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "docs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{
+		"docs/guarantees.md": "Held by `TestPromise_There` and `TestPromise_Gone`.",
+		"x_test.go":          "package x\n\nfunc TestPromise_There(t *testing.T) {}\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := guaranteeBreaches(dir, []pkg{{Dir: dir, TestGoFiles: []string{"x_test.go"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, got, "TestPromise_Gone")
+	if len(got) != 1 {
+		t.Errorf("breaches %q", got)
+	}
+}

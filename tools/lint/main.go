@@ -50,7 +50,11 @@ func lint(dir string) (breaches []string, err error) {
 	}
 	breaches = layerBreaches(pkgs)
 	files, err := fileBreaches(pkgs)
-	return append(breaches, files...), err
+	if err != nil {
+		return nil, err
+	}
+	guarantees, err := guaranteeBreaches(dir, pkgs)
+	return append(append(breaches, files...), guarantees...), err
 }
 
 // list asks the go command for all packages below dir.
