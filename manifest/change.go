@@ -120,6 +120,9 @@ type Refusal struct {
 type Result struct {
 	Revision Revision // 0 where nothing was committed (all no-ops or refused)
 	Refused  []Refusal
+	// AsOf is the newest revision when it was decided: what was in force already
+	// was so then, and nothing can be said about it by who has not read so far.
+	AsOf Revision
 }
 
 // Commit is one revision of the log as history keeps it.

@@ -136,7 +136,7 @@ func ToChangeset(m *pb.Changeset) (manifest.Changeset, error) {
 
 // FromResult turns a machine's answer into its message.
 func FromResult(r manifest.Result) *pb.Result {
-	m := &pb.Result{Revision: uint64(r.Revision)}
+	m := &pb.Result{Revision: uint64(r.Revision), AsOf: uint64(r.AsOf)}
 	for _, f := range r.Refused {
 		m.Refused = append(m.Refused, &pb.Refusal{Path: []byte(f.Path), Reason: uint32(f.Reason), Current: uint64(f.Current)})
 	}
@@ -145,7 +145,7 @@ func FromResult(r manifest.Result) *pb.Result {
 
 // ToResult is the reverse of FromResult.
 func ToResult(m *pb.Result) manifest.Result {
-	r := manifest.Result{Revision: manifest.Revision(m.GetRevision())}
+	r := manifest.Result{Revision: manifest.Revision(m.GetRevision()), AsOf: manifest.Revision(m.GetAsOf())}
 	for _, f := range m.GetRefused() {
 		r.Refused = append(r.Refused, manifest.Refusal{
 			Path: manifest.Path(f.GetPath()), Reason: manifest.Reason(f.GetReason()), Current: manifest.Revision(f.GetCurrent()),

@@ -55,7 +55,7 @@ func (s *state) decide(id manifest.ChangesetID, c *pb.Changeset) *pb.Outcome {
 	}
 	w.all(changes)
 	if atomic && len(w.refused) > 0 {
-		return &pb.Outcome{Result: proto.FromResult(manifest.Result{Refused: abort(t.nodes, changes, w.refused)})}
+		return &pb.Outcome{Result: proto.FromResult(manifest.Result{Refused: abort(t.nodes, changes, w.refused), AsOf: s.revision})}
 	}
 	result := manifest.Result{Refused: w.refused}
 	if len(w.committed) > 0 {
@@ -66,6 +66,7 @@ func (s *state) decide(id manifest.ChangesetID, c *pb.Changeset) *pb.Outcome {
 			Message: c.GetMessage(), Changes: w.committed,
 		}))
 	}
+	result.AsOf = s.revision
 	return &pb.Outcome{Result: proto.FromResult(result)}
 }
 

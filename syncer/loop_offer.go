@@ -208,7 +208,7 @@ func (l *Loop) proposed(ev Proposed) {
 		}
 		r := refused[p]
 		w.phase, w.unsent = awaiting, false
-		w.awaits = max(ev.Result.Revision, r.Current)
+		w.awaits = max(ev.Result.Revision, r.Current, ev.Result.AsOf)
 		w.result = changeResult{revision: ev.Result.Revision, refused: r.Reason}
 		l.ready.add(p)
 	}

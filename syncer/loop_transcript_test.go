@@ -187,6 +187,8 @@ func (p *player) parse(f []string) Event {
 		return ev
 	case "log", "jump": // REV NODE PATH TEXT …
 		return p.commit(f)
+	case "in-force": // BATCH AS-OF: nothing had to be committed
+		return Proposed{Batch: p.number(f[1]), Result: manifest.Result{AsOf: manifest.Revision(p.number(f[2]))}}
 	case "answer": // BATCH REV [PATH REASON CURRENT] …
 		ev := Proposed{Batch: p.number(f[1]), Result: manifest.Result{Revision: manifest.Revision(p.number(f[2]))}}
 		for i := 3; i < len(f); i += 3 {

@@ -108,6 +108,16 @@ func (d *disk) put(p manifest.Path, text string, wall int64) *inode {
 	return i
 }
 
+// bare tells whether no file or symlink stands on the disk.
+func (d *disk) bare() bool {
+	for _, i := range d.at {
+		if !i.entry().IsDir() {
+			return false
+		}
+	}
+	return true
+}
+
 // below lists what stands below dir, in order.
 func (d *disk) below(dir manifest.Path) []manifest.Path {
 	var out []manifest.Path

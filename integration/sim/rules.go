@@ -95,7 +95,7 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
 		}
 	}
-	if deleted > 1 && !added && deleted == files(n.machine) && deleted == files(n.w.oracle.machine) && !r.spoken {
+	if deleted > 1 && !added && n.disk.bare() && deleted == files(n.machine) && deleted == files(n.w.oracle.machine) && !r.spoken {
 		n.w.fail("NoSurpriseDelete: node %d empties the tree", n.index)
 	}
 }
@@ -141,7 +141,7 @@ func (r *rules) loses(n *node, s syncer.Step) {
 	case r.spoken, r.joiner, n.forgotten():
 	case !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
-	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && n.committed(s.Path).Same(s.New.Entry):
+	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && !s.New.Entry.Absent() && n.committed(s.Path).Same(s.New.Entry):
 		n.w.fail("node %d has a conflict with itself over %q", n.index, s.Path)
 	}
 }

@@ -565,6 +565,7 @@ type Result struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
 	Refused       []*Refusal             `protobuf:"bytes,2,rep,name=refused,proto3" json:"refused,omitempty"`
+	AsOf          uint64                 `protobuf:"varint,3,opt,name=as_of,json=asOf,proto3" json:"as_of,omitempty"` // newest revision when it was decided
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -611,6 +612,13 @@ func (x *Result) GetRefused() []*Refusal {
 		return x.Refused
 	}
 	return nil
+}
+
+func (x *Result) GetAsOf() uint64 {
+	if x != nil {
+		return x.AsOf
+	}
+	return 0
 }
 
 type Committed struct {
@@ -919,10 +927,11 @@ const file_gatesync_v1_value_proto_rawDesc = "" +
 	"\aRefusal\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\rR\x06reason\x12\x18\n" +
-	"\acurrent\x18\x03 \x01(\x04R\acurrent\"T\n" +
+	"\acurrent\x18\x03 \x01(\x04R\acurrent\"i\n" +
 	"\x06Result\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12.\n" +
-	"\arefused\x18\x02 \x03(\v2\x14.gatesync.v1.RefusalR\arefused\"j\n" +
+	"\arefused\x18\x02 \x03(\v2\x14.gatesync.v1.RefusalR\arefused\x12\x13\n" +
+	"\x05as_of\x18\x03 \x01(\x04R\x04asOf\"j\n" +
 	"\tCommitted\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12#\n" +
 	"\x03old\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x03old\x12$\n" +
