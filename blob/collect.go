@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -101,7 +100,7 @@ func (s *Store) collectLoose(d manifest.Digest, at place, c *Collected) error {
 		if !s.doomed(d, at) {
 			return false, nil
 		}
-		if err := os.Rename(s.loosePath(d), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.disk.rename(s.loosePath(d), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
 		s.unset(d)
@@ -114,7 +113,7 @@ func (s *Store) collectLoose(d manifest.Digest, at place, c *Collected) error {
 	c.Blobs++
 	c.Bytes += at.size
 	c.Freed += at.size
-	if err := os.Remove(trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.disk.remove(trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -213,5 +212,5 @@ func (s *Store) rewrite(p *pack, digests []manifest.Digest, dead map[manifest.Di
 	c.Packs++
 	c.Freed += p.end
 	defer p.release()
-	return os.Remove(p.file.Name())
+	return s.disk.remove(p.file.Name())
 }

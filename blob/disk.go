@@ -14,6 +14,10 @@ type disk struct {
 	write  func(f *os.File, b []byte, off int64) (int, error)
 	sync   func(f *os.File) error // content and size
 	syncfs func(f *os.File) error // everything on f's filesystem
+	// syncDir flushes a directory's names.
+	syncDir func(path string) error
+	rename  func(from, to string) error
+	remove  func(path string) error
 }
 
 func realDisk() disk {
@@ -28,6 +32,8 @@ func realDisk() disk {
 		write:  func(f *os.File, b []byte, off int64) (int, error) { return f.WriteAt(b, off) },
 		sync:   func(f *os.File) error { return control(f, "fdatasync", unix.Fdatasync) },
 		syncfs: func(f *os.File) error { return control(f, "syncfs", unix.Syncfs) },
+
+		syncDir: syncDir, rename: os.Rename, remove: os.Remove,
 	}
 }
 

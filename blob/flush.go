@@ -175,7 +175,7 @@ func (s *Store) flushLoose() error {
 		}
 	}
 	if s.looseDirty {
-		if err := syncDir(filepath.Join(s.dir, "loose")); err != nil {
+		if err := s.disk.syncDir(filepath.Join(s.dir, "loose")); err != nil {
 			return err
 		}
 		s.looseDirty = false
@@ -231,10 +231,10 @@ func (s *Store) respool(d manifest.Digest) error {
 		return err
 	}
 	if ref.Digest != d {
-		_ = os.Remove(path)
+		_ = s.disk.remove(path)
 		return s.fail(&CorruptError{Digest: d, File: f.Name()})
 	}
-	return os.Rename(path, s.pendingPath(d))
+	return s.disk.rename(path, s.pendingPath(d))
 }
 
 // settle moves a flushed file to where it stays.
@@ -244,7 +244,7 @@ func (s *Store) settle(d manifest.Digest, at place) error {
 	if s.index[d] != at {
 		return nil // found corrupt meanwhile
 	}
-	if err := os.Rename(s.pendingPath(d), s.loosePath(d)); err != nil {
+	if err := s.disk.rename(s.pendingPath(d), s.loosePath(d)); err != nil {
 		return err
 	}
 	s.looseDirty = true

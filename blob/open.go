@@ -62,7 +62,7 @@ func open(dir string, o Options, d disk) (_ *Store, err error) {
 		return nil, err
 	}
 	// A process that was killed may have left names unflushed.
-	if err := errors.Join(syncDir(filepath.Join(dir, "packs")), syncDir(filepath.Join(dir, "loose"))); err != nil {
+	if err := errors.Join(s.disk.syncDir(filepath.Join(dir, "packs")), s.disk.syncDir(filepath.Join(dir, "loose"))); err != nil {
 		return nil, err
 	}
 	s.tmp, err = os.Open(filepath.Join(dir, "tmp"))
@@ -91,10 +91,10 @@ func (s *Store) layOut() error {
 		}
 		// A store that lost its content gave receipts that hold no longer: it
 		// must not be taken for the one that gave them.
-		if err := os.Remove(filepath.Join(s.dir, "id")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.disk.remove(filepath.Join(s.dir, "id")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := syncDir(s.dir); err != nil {
+		if err := s.disk.syncDir(s.dir); err != nil {
 			return err
 		}
 		if err := os.Mkdir(path, 0o700); err != nil {
@@ -133,10 +133,10 @@ func (s *Store) readID() error {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := s.disk.rename(f.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return s.disk.syncDir(s.dir)
 }
 
 // readPacks walks all packs, oldest first, so that of two copies the newer is

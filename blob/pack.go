@@ -100,9 +100,9 @@ func (s *Store) packFor(n int64) (*pack, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syncDir(filepath.Join(s.dir, "packs")); err != nil {
+	if err := s.disk.syncDir(filepath.Join(s.dir, "packs")); err != nil {
 		_ = f.Close()
-		_ = os.Remove(f.Name())
+		_ = s.disk.remove(f.Name())
 		return nil, err
 	}
 	p := newPack(number, f)

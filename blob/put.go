@@ -106,7 +106,7 @@ func (s *Store) putKnownLarge(ref manifest.BlobRef, r io.Reader) error {
 		return err
 	}
 	if have != ref {
-		_ = os.Remove(path)
+		_ = s.disk.remove(path)
 		return &MismatchError{Want: ref, Have: have}
 	}
 	return s.adopt(path, ref)
@@ -132,7 +132,7 @@ func (s *Store) spool(r io.Reader, size int64) (path string, ref manifest.BlobRe
 			err = cerr
 		}
 		if err != nil {
-			_ = os.Remove(f.Name())
+			_ = s.disk.remove(f.Name())
 		}
 	}()
 	h := manifest.NewHasher()
@@ -180,7 +180,7 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 func (s *Store) adopt(path string, ref manifest.BlobRef) error {
 	taken, err := s.rename(path, ref)
 	if !taken {
-		_ = os.Remove(path) // else the next Open does
+		_ = s.disk.remove(path) // else the next Open does
 	}
 	return err
 }
@@ -196,7 +196,7 @@ func (s *Store) rename(path string, ref manifest.BlobRef) (taken bool, err error
 		s.touch(ref.Digest)
 		return false, nil
 	}
-	if err := os.Rename(path, s.pendingPath(ref.Digest)); err != nil {
+	if err := s.disk.rename(path, s.pendingPath(ref.Digest)); err != nil {
 		return false, err
 	}
 	s.spooled++

@@ -164,7 +164,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		if a := stranger.ask("join", args...); a.code != 1 || !strings.Contains(a.stderr, "too old for this cluster, whose log is of format 2") {
 			t.Errorf("exit code %d: %s", a.code, a.stderr)
 		}
-		if log, err := os.ReadFile(via.logFile()); err != nil || !strings.Contains(string(log), "refused a joiner") || !strings.Contains(string(log), "too old") {
+		if log, err := os.ReadFile(via.logFile()); err != nil || !strings.Contains(string(log), "msg=refused") || !strings.Contains(string(log), "too old") {
 			t.Errorf("%s says nothing of it, %v", via.name, err)
 		}
 		stranger.bin = next

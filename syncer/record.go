@@ -28,7 +28,7 @@ const (
 // The keys of bucketMeta.
 const (
 	metaFormat     = "format"
-	metaBoot       = "boot"       // id of the boot under which metaFollowed was written last
+	metaBoot       = "boot"       // id of the boot under which the file was made, or metaFollowed written last
 	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
 	metaRooted     = "rooted"     // present: the root has been given its marker
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
@@ -175,6 +175,7 @@ func (r *records) load(bootID string) (out loaded, err error) {
 	out.state = State{Ancestors: NewAncestorMap(), Notes: map[manifest.Path]Note{}}
 	r.boot = bootID
 	authors := map[string]string{} // a few nodes wrote 50,000 paths
+	unknown := false // a new file: no power cut has left anything that is to be looked at
 	err = guarded(func() error {
 		return r.db.View(func(tx *bbolt.Tx) error {
 			meta := tx.Bucket([]byte(bucketMeta))
@@ -184,7 +185,9 @@ func (r *records) load(bootID string) (out loaded, err error) {
 			if b := meta.Get([]byte(metaGeneration)); len(b) == 8 {
 				out.generation = binary.BigEndian.Uint64(b)
 			}
-			out.state.SameBoot = bootID != "" && string(meta.Get([]byte(metaBoot))) == bootID
+			boot := meta.Get([]byte(metaBoot))
+			unknown = r.fresh && boot == nil && bootID != ""
+			out.state.SameBoot = bootID != "" && string(boot) == bootID || unknown
 			out.state.Followed, out.state.Reached = revisionOf(meta.Get([]byte(metaFollowed))), revisionOf(meta.Get([]byte(metaReached)))
 			err := tx.Bucket([]byte(bucketAncestor)).ForEach(func(k, v []byte) error {
 				a, err := decodeAncestor(v)
@@ -210,6 +213,9 @@ func (r *records) load(bootID string) (out loaded, err error) {
 	})
 	if err != nil {
 		return out, &DamagedError{File: r.file, Err: err}
+	}
+	if unknown {
+		return out, r.setMeta(map[string][]byte{metaBoot: []byte(bootID)})
 	}
 	return out, nil
 }

@@ -185,7 +185,9 @@ func TestRecordsRememberBootAndReach(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	load("one")
+	if st := load("one"); !st.SameBoot {
+		t.Errorf("of a new file: %+v", st)
+	}
 	persist(recordJob{followed: 3, reached: 7})
 	if st := load("one"); !st.SameBoot || st.Floor() != 7 {
 		t.Errorf("after Follow: %+v", st)
