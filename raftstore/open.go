@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -27,7 +25,7 @@ type Store struct {
 	log       *slog.Logger
 	machine   *Machine
 	fsm       *fsm
-	disk      *raftboltdb.BoltStore
+	disk      *disk
 	logs      *watchedLogs
 	stream    *stream
 	transport *raft.NetworkTransport
@@ -42,6 +40,10 @@ type Store struct {
 	caughtUp atomic.Bool
 	stalled  atomic.Bool
 	free     atomic.Int64 // bytes on the disk
+
+	started atomic.Bool           // Raft runs
+	damaged chan struct{}         // closed when the log turned out to be damaged
+	damage  atomic.Pointer[error] // set before
 
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -93,7 +95,7 @@ func Bootstrap(cfg Config, init *pb.InitCluster, first cluster.Member) error {
 // writeFirst writes the entries that every log begins with. They are committed
 // when the single voter first elects itself.
 func writeFirst(cfg Config, init *pb.InitCluster, first cluster.Member) (err error) {
-	disk, err := openDisk(cfg.Dir)
+	disk, err := openDisk(filepath.Join(cfg.Dir, logFile))
 	if err != nil {
 		return err
 	}
@@ -128,21 +130,6 @@ func writeFirst(cfg Config, init *pb.InitCluster, first cluster.Member) (err err
 	return syncDir(cfg.Dir)
 }
 
-func openDisk(dir string) (*raftboltdb.BoltStore, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(dir, logFile),
-		BoltOptions: &bbolt.Options{
-			// The free list is rebuilt at a start instead of written with each
-			// append; as a map it stays fast after a log was truncated.
-			NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
-			Timeout: time.Second, // of the file lock: another daemon has it
-		},
-	})
-}
-
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -171,20 +158,20 @@ func Open(cfg Config) (*Store, error) {
 // open lets a test put a faulty disk under the log.
 func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	cfg = cfg.withDefaults()
-	disk, err := openDisk(cfg.Dir)
+	disk, err := openDisk(filepath.Join(cfg.Dir, logFile))
 	if err != nil {
-		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("open the log: %w", promised(err))
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, machine: NewMachine(), disk: disk, stream: newStream(cfg.Stream, cfg.ID),
-		slots: make(chan struct{}, maxInside), closing: make(chan struct{}),
+		slots: make(chan struct{}, maxInside), closing: make(chan struct{}), damaged: make(chan struct{}),
 	}
 	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }}
 	s.logs = &watchedLogs{logs: wrap(disk)}
 	s.lookAtDisk()
 	if err := s.start(); err != nil {
 		_ = disk.Close()
-		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, promised(err))
 	}
 	return s, nil
 }
@@ -194,11 +181,20 @@ func (s *Store) start() (err error) {
 		return err
 	}
 	config := s.cfg.raftConfig()
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.Dir, keepSnapshots, config.Logger)
+	files, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.Dir, keepSnapshots, config.Logger)
 	if err != nil {
 		return err
 	}
-	cache, err := raft.NewLogCache(512, s.logs)
+	renew := make(chan struct{}, 1)
+	kept := &snapshots{
+		SnapshotStore: files, dir: s.cfg.Dir, log: s.log,
+		made:  func(index uint64) error { return s.disk.SetUint64(snapshotKey, index) },
+		renew: func() { nudge(renew) },
+	}
+	if err := s.whole(kept); err != nil {
+		return err
+	}
+	cache, err := raft.NewLogCache(512, &guardedLogs{logs: s.logs, store: s, keep: kept.oldest})
 	if err != nil {
 		return err
 	}
@@ -206,14 +202,16 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	})
-	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.disk, snapshots, s.transport); err != nil {
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, guardedStable{s.disk, s}, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
 		s.stream.wait()
 		return err
 	}
-	s.running.Add(2)
+	s.started.Store(true)
+	s.running.Add(3)
 	go s.watchdog()
 	go s.follow()
+	go s.renewSnapshots(renew)
 	return nil
 }

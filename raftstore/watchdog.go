@@ -55,6 +55,11 @@ func (s *Store) watchdog() {
 }
 
 func (s *Store) lookAtDisk() {
+	select {
+	case <-s.damaged:
+		return // silent for good
+	default:
+	}
 	stalled := s.logs.stalled(s.cfg.Tuning.Stall)
 	if s.stalled.Swap(stalled) != stalled {
 		s.stream.fence(stalled)
