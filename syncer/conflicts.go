@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/zeebo/blake3"
-	"go.etcd.io/bbolt"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs"
 )
 
@@ -44,8 +44,8 @@ func newConflict(p manifest.Path, lost manifest.Entry, winner manifest.Revision,
 // Conflicts lists what is kept aside, oldest first. Safe for concurrent use.
 func (s *Syncer) Conflicts() ([]Conflict, error) {
 	var out []Conflict
-	err := s.rec.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(bucketConflicts)).ForEach(func(k, v []byte) error {
+	err := s.rec.db.View(func(tx *sealed.Tx) error {
+		return tx.Bucket(bucketConflicts).ForEach(func(k, v []byte) error {
 			c, err := decodeConflict(string(k), v)
 			out = append(out, c)
 			return err
@@ -57,8 +57,11 @@ func (s *Syncer) Conflicts() ([]Conflict, error) {
 
 // Conflict returns one conflict; ErrNoConflict.
 func (s *Syncer) Conflict(id string) (c Conflict, err error) {
-	err = s.rec.db.View(func(tx *bbolt.Tx) error {
-		v := tx.Bucket([]byte(bucketConflicts)).Get([]byte(id))
+	err = s.rec.db.View(func(tx *sealed.Tx) error {
+		v, err := tx.Bucket(bucketConflicts).Get([]byte(id))
+		if err != nil {
+			return err
+		}
 		if v == nil {
 			return fmt.Errorf("%q: %w", id, ErrNoConflict)
 		}
@@ -173,8 +176,8 @@ func (s *Syncer) Live(fn func(manifest.Digest)) error {
 			fn(c.Lost.Digest)
 		}
 	}
-	return s.rec.db.View(func(tx *bbolt.Tx) error {
-		err := tx.Bucket([]byte(bucketNotes)).ForEach(func(_, v []byte) error {
+	return s.rec.db.View(func(tx *sealed.Tx) error {
+		err := tx.Bucket(bucketNotes).ForEach(func(_, v []byte) error {
 			n, err := decodeNote(v)
 			if err == nil && n.Entry.HasContent() {
 				fn(n.Entry.Digest)
@@ -184,7 +187,7 @@ func (s *Syncer) Live(fn func(manifest.Digest)) error {
 		if err != nil {
 			return err
 		}
-		return tx.Bucket([]byte(bucketAncestor)).ForEach(func(_, v []byte) error {
+		return tx.Bucket(bucketAncestor).ForEach(func(_, v []byte) error {
 			a, err := decodeAncestor(v)
 			if err == nil && a.Entry.HasContent() {
 				fn(a.Entry.Digest)

@@ -49,6 +49,9 @@ type State struct {
 	// Joiner: this tree has never agreed with the log; what stands on disk is
 	// unknown to the cluster.
 	Joiner bool
+	// Lost, with Joiner: it did agree, and the records of it are lost. What
+	// differs from the log is held, whichever of both is newer.
+	Lost bool
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
@@ -288,7 +291,7 @@ func (l *Loop) maybeJoined() {
 		return !unseen
 	})
 	if !unseen {
-		l.state.Joiner, l.refill = false, false
+		l.state.Joiner, l.state.Lost, l.refill = false, false, false
 		l.emit(Joined{})
 	}
 }

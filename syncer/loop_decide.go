@@ -86,6 +86,14 @@ func (l *Loop) decide(w *work) {
 	case manifest.Materialize:
 		l.follow(w, a, d, c, "")
 	case manifest.Collide:
+		if l.undecided(w, a, d, c) {
+			l.finish(w)
+			return
+		}
+		if n := l.notes[w.path]; n.Guard == GuardRecords && l.rulings[w.path] == Approve {
+			l.offer(w, a, d, c)
+			return
+		}
 		l.follow(w, a, d, c, "another node's change was committed first")
 	case manifest.Offer:
 		l.offer(w, a, d, c)

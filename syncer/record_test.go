@@ -2,7 +2,6 @@ package syncer
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -65,34 +64,6 @@ func TestCodecRefusesDamage(t *testing.T) {
 		}
 		_, _ = decodeAncestor(rapid.SliceOf(rapid.Byte()).Draw(t, "noise")) // must not panic
 	})
-}
-
-func TestDamagedRecordsSayWhatToDo(t *testing.T) {
-	_, b := committedFile(t, nil, "f", "x")
-	b.halt()
-	file := filepath.Join(b.dir, "t.db")
-	whole, err := os.ReadFile(file)
-	must(t, err)
-	for name, damage := range map[string]func() error{
-		"truncated": func() error { return os.Truncate(file, int64(2*os.Getpagesize())) },
-		"empty pages": func() error {
-			return os.WriteFile(file, make([]byte, len(whole)), 0o600)
-		},
-		"noise": func() error { return os.WriteFile(file, []byte("not a database"), 0o600) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			must(t, os.WriteFile(file, whole, 0o600))
-			must(t, damage())
-			s, err := Open(b.cfg)
-			var damaged *DamagedError
-			if err == nil {
-				_ = s.Close()
-			}
-			if !errors.As(err, &damaged) || damaged.File != file {
-				t.Errorf("opened a damaged file: %v", err)
-			}
-		})
-	}
 }
 
 // TestPersisterKeepsTheOrderOfAPath: a large file that is flushed beside the

@@ -153,15 +153,16 @@ func Open(cfg Config) (*Syncer, error) {
 	}
 	cfg.Loop.Self, cfg.Loop.Tree = cfg.Self, cfg.Tree
 
-	rec, err := openRecords(cfg.Records)
-	if err != nil {
-		return nil, fmt.Errorf("tree %s: %w", cfg.Tree, err)
-	}
 	s := &Syncer{
-		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(), rec: rec,
+		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(),
 		proposals: make(chan struct{}, 8), bigOffers: make(chan struct{}, 2),
 		stagedBy: fmt.Sprintf("%x", cfg.Now().UnixNano()),
 	}
+	rec, err := s.openOrReplace()
+	if err != nil {
+		return nil, fmt.Errorf("tree %s: %w", cfg.Tree, err)
+	}
+	s.rec = rec
 	s.root = newRootKeeper(cfg.OpenRoot, marker{
 		Format: markerFormat, Cluster: cfg.ClusterID, Tree: cfg.TreeID, Generation: cfg.Generation,
 	}, s.log)
@@ -276,12 +277,26 @@ func (s *Syncer) Run(ctx context.Context) error {
 	var last sync.WaitGroup
 	last.Go(func() { s.persister.run(persisting) })
 
+	damaged := make(chan error, 1)
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+		case err := <-s.persister.damaged:
+			damaged <- err
+			cancel()
+		}
+	})
 	s.runLoop(ctx)
 	wg.Wait()
 	s.bg.Wait()
 	stopPersisting() // last: the others hand it what they have done
 	last.Wait()
-	return nil
+	select {
+	case err := <-damaged:
+		return fmt.Errorf("tree %s: %w; at the next start it is set aside, and what differs is held", s.cfg.Tree, err)
+	default:
+		return nil
+	}
 }
 
 // Close ends the use of root and records. Run must have returned.
