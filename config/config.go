@@ -22,6 +22,7 @@ type Config struct {
 	Trees       []Tree   `yaml:"trees"`
 	Guard       Guard    `yaml:"guard"`
 	Scan        Duration `yaml:"scan_interval"`
+	Scrub       Duration `yaml:"scrub"` // one pass over the blob store; 0: never
 	Voters      int      `yaml:"voters"`
 	History     History  `yaml:"history"`
 	Ready       Ready    `yaml:"ready"`
@@ -87,6 +88,7 @@ func Default() Config {
 		HTTP:        "127.0.0.1:7947",
 		Guard:       Guard{MaxDelete: MaxDelete{Count: 20, Percent: 30}},
 		Scan:        Duration(time.Minute),
+		Scrub:       Duration(7 * 24 * time.Hour),
 		Voters:      5,
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
 		Ready:       Ready{MaxLag: Duration(30 * time.Second)},

@@ -118,32 +118,44 @@ func (j *janitor) collect(ctx context.Context) error {
 	return nil
 }
 
-// live gathers every digest that something stands for: the committed
-// manifests, retained history, and each tree's ancestors, conflicts and notes.
-// The trees come first: what moves from a tree's records into the log
-// meanwhile is then seen in one of both.
+// live gathers every digest that something stands for.
 func (j *janitor) live() (map[manifest.Digest]struct{}, error) {
 	live := map[manifest.Digest]struct{}{}
-	keep := func(e manifest.Entry) {
+	err := j.stands(func(ref manifest.BlobRef, _ func() string) { live[ref.Digest] = struct{}{} })
+	return live, err
+}
+
+// stands calls fn for all content that something stands for, and for what: the
+// committed manifests, retained history, and each tree's ancestors, conflicts
+// and notes. The trees come first: what moves from a tree's records into the
+// log meanwhile is then seen in one of both.
+func (j *janitor) stands(fn func(ref manifest.BlobRef, what func() string)) error {
+	keep := func(e manifest.Entry, what func() string) {
 		if e.HasContent() {
-			live[e.Digest] = struct{}{}
+			fn(e.Blob(), what)
 		}
 	}
 	for _, t := range j.trees.all() {
-		if err := t.syncr.Live(func(d manifest.Digest) { live[d] = struct{}{} }); err != nil {
-			return nil, fmt.Errorf("tree %s: %w", t.cfg.Name, err)
+		err := t.syncr.Live(func(p manifest.Path, e manifest.Entry, why string) {
+			keep(e, func() string { return fmt.Sprintf("%s: %s (%s)", t.cfg.Name, p, why) })
+		})
+		if err != nil {
+			return fmt.Errorf("tree %s: %w", t.cfg.Name, err)
 		}
 	}
 	for _, info := range j.log.Trees() {
 		if view, ok := j.log.View(info.Name); ok {
-			view.Manifest.All(func(_ manifest.Path, n manifest.Node) bool { keep(n.Entry); return true })
+			view.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
+				keep(n.Entry, func() string { return fmt.Sprintf("%s: %s (revision %d, current)", info.Name, p, n.Revision) })
+				return true
+			})
 		}
 	}
 	for _, c := range j.log.History("", 0, math.MaxInt) {
 		for _, ch := range c.Changes {
-			keep(ch.Old.Entry)
-			keep(ch.New)
+			keep(ch.Old.Entry, func() string { return fmt.Sprintf("%s: %s (revision %d)", c.Tree, ch.Path, ch.Old.Revision) })
+			keep(ch.New, func() string { return fmt.Sprintf("%s: %s (revision %d)", c.Tree, ch.Path, c.Revision) })
 		}
 	}
-	return live, nil
+	return nil
 }

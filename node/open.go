@@ -67,6 +67,8 @@ type Node struct {
 	local    net.Listener // nil on a visit
 	localSrv *grpc.Server
 	web      *web.Server // nil where switched off
+	mender   *mender
+	scrubber *scrubber
 	members  atomic.Pointer[memberSet]
 	read     atomic.Bool // the log was read once, see caughtUp
 }
@@ -97,7 +99,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
-		return fmt.Errorf("this node's identity: %w", err)
+		return fmt.Errorf("this node's identity: %w; restore the file from a backup, or remove this node and `gatesync join … --again`", err)
 	}
 	store, err := blob.Open(n.dir.blobs(), blob.Options{Reserve: int64(n.cfg.FreeReserve), Log: n.slog})
 	if err != nil {
@@ -162,6 +164,8 @@ func (n *Node) wire() {
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
+	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, fetch: n.carrier.Fetch, again: mendAgain, slog: n.slog}
+	n.scrubber = &scrubber{blobs: n.blobs, every: n.cfg.Scrub.Std(), slog: n.slog}
 	n.push.Register(n.server.GRPC())
 	n.registerCluster()
 }

@@ -26,6 +26,13 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	for _, t := range s.Trees {
 		adviseTree(t, say)
 	}
+	for _, l := range s.Blobs.Lost {
+		say("CONTENT LOST: blob %s (%s) was damaged on this disk, and no member that can be reached has it. It stands for:\n%s\nstart members that are off, or bring the files back from a backup; check the disk",
+			l.Digest, size(l.Size), strings.Join(l.Where, "\n"))
+	}
+	if len(s.Blobs.Lost) == 0 && s.Blobs.Corrupt > 0 {
+		say("%s found damaged on this disk and brought back: check the disk", plural(int(s.Blobs.Corrupt), "blob"))
+	}
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)
