@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -32,6 +33,8 @@ type mender struct {
 	fetch   func(context.Context, []manifest.BlobRef, func(manifest.Digest, error)) error
 	again   time.Duration
 	slog    *slog.Logger
+
+	mended atomic.Uint64 // blobs that were brought back
 
 	mu      sync.Mutex
 	missing []LostBlob
@@ -111,6 +114,7 @@ func (m *mender) mend(ctx context.Context) (left bool, err error) {
 	slices.SortFunc(lost, func(a, b LostBlob) int { return strings.Compare(a.Digest, b.Digest) })
 	m.tell(lost)
 	if len(wanted) > 0 {
+		m.mended.Add(uint64(len(wanted) - len(lost)))
 		m.slog.Info("mended the blob store", "brought_back", len(wanted)-len(lost), "lost", len(lost))
 	}
 	return len(lost) > 0, nil

@@ -28,7 +28,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		},
 		Cluster: n.file.Cluster, Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{},
-		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Lost: n.mender.lost()},
+		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: n.mender.lost()},
 		Carriers: []CarrierStatus{{
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},

@@ -71,9 +71,10 @@ type BlobStatus struct {
 	Count     int   `json:"count"`
 	Bytes     int64 `json:"bytes"`
 	DiskBytes int64 `json:"disk_bytes"`
-	// Corrupt counts the blobs that were found damaged since the daemon started;
-	// they are fetched anew.
+	// Corrupt counts the blobs that were found damaged since the daemon started,
+	// Mended those that were missing after damage and were brought back.
 	Corrupt uint64 `json:"corrupt"`
+	Mended  uint64 `json:"mended"`
 	// Lost is content that was damaged here and that nobody else has.
 	Lost []LostBlob `json:"lost,omitempty"`
 }

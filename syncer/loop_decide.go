@@ -244,7 +244,7 @@ func (l *Loop) enqueue(w *work, d manifest.Entry, c manifest.Node) bool {
 // wantDir asks for a directory to be offered, because something below it is to
 // be. It tells false where the directory is held back.
 func (l *Loop) wantDir(dir manifest.Path) bool {
-	if n, held := l.notes[dir]; held && n.Guard == GuardJoiner && l.rulings[dir] != Approve {
+	if n, held := l.notes[dir]; held && (n.Guard == GuardJoiner || n.Guard == GuardRecords) && l.rulings[dir] != Approve {
 		return false
 	}
 	w := l.works.get(dir)

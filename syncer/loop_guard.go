@@ -179,6 +179,9 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 		}
 		l.forget(w.path)
 	}
+	if l.state.Lost && l.undecided(w, a, d, c) {
+		return true
+	}
 	if l.state.Joiner && !l.cfg.Adopt && a.Entry.Absent() && !d.Absent() {
 		l.note(w.path, Note{
 			Guard: GuardJoiner, Why: "stood here before this node joined the cluster", Entry: d, Base: c.Revision,

@@ -59,7 +59,7 @@ func TestPromise_NoSurpriseDeleteDamagedRecords(t *testing.T) {
 			before := h.revision()
 			b.damage()
 			b.start()
-			want := []string{"joiner:new", "joiner:removed elsewhere", "records:changed elsewhere", "records:edited"}
+			want := []string{"records:changed elsewhere", "records:edited", "records:new", "records:removed elsewhere"}
 			b.until("what differs is held", func() bool { return slices.Equal(b.heldPaths(), want) })
 			b.settle()
 			b.has("edited", "by hand")
@@ -99,6 +99,34 @@ func TestPromise_NoSurpriseDeleteDamagedRecords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPromise_ConvergeDamagedRecordsWaitForTheLog: a log that is still replayed
+// shows what is long gone; without records nothing is done until it was read.
+func TestPromise_ConvergeDamagedRecordsWaitForTheLog(t *testing.T) {
+	h, b := committedFile(t, nil, "f", "old")
+	h.put(t, "gone", "gone")
+	b.until("it is there", func() bool { return b.read("gone") == "gone" })
+	b.settle()
+	b.halt()
+	must(t, os.Remove(b.path("gone")))
+	b.damage()
+	b.node.late.Store(true)
+	b.start()
+	b.until("the disk was read", func() bool {
+		st, err := b.s.Status(ctxOf(t))
+		must(t, err)
+		return st.Loop.Scanned
+	})
+	b.gone("gone")
+	h.drop(t, "gone") // what the log says at its end
+	b.node.late.Store(false)
+	h.put(t, "f", "newer")
+	want := []string{"records:f"}
+	b.until("what differs is held", func() bool { return slices.Equal(b.heldPaths(), want) })
+	b.settle()
+	b.gone("gone")
+	b.has("f", "old")
 }
 
 // TestPromise_NoLossConflictsOfDamagedRecords: what was kept aside is found in

@@ -42,6 +42,9 @@ type Log interface {
 	// false where history does not reach back that far.
 	Since(tree string, after manifest.Revision) (commits []manifest.Commit, ok bool)
 	Propose(ctx context.Context, c manifest.Changeset) (manifest.Result, error)
+	// CaughtUp tells whether everything was read that was committed before this
+	// node started; Watch tells when it comes true.
+	CaughtUp() bool
 	// Watch returns a channel that holds a token after a change; stop ends it.
 	Watch() (ch <-chan struct{}, stop func())
 }
@@ -385,6 +388,11 @@ func (s *Syncer) readLog() {
 	// Raft restarts at its snapshot and replays: until it has reached what this
 	// disk has followed, there is no news.
 	if !ok || view.Revision < s.logAt || s.logRead && view.Revision == s.logAt {
+		return
+	}
+	// With the records it is lost how far the disk had followed: a log that is
+	// still replayed would bring back what is long gone.
+	if !s.logRead && s.began.Lost && !s.cfg.Log.CaughtUp() {
 		return
 	}
 	ev := Committed{View: view}

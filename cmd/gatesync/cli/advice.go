@@ -30,8 +30,8 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 		say("CONTENT LOST: blob %s (%s) was damaged on this disk, and no member that can be reached has it. It stands for:\n%s\nstart members that are off, or bring the files back from a backup; check the disk",
 			l.Digest, size(l.Size), strings.Join(l.Where, "\n"))
 	}
-	if len(s.Blobs.Lost) == 0 && s.Blobs.Corrupt > 0 {
-		say("%s found damaged on this disk and brought back: check the disk", plural(int(s.Blobs.Corrupt), "blob"))
+	if n := max(s.Blobs.Mended, s.Blobs.Corrupt); len(s.Blobs.Lost) == 0 && n > 0 {
+		say("%s damaged or missing on this disk, %d brought back: check the disk", plural(int(n), "blob"), s.Blobs.Mended)
 	}
 	for _, m := range s.Members {
 		if !m.Alive {
