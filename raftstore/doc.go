@@ -25,6 +25,11 @@
 //   - a retry under the same id is a no-op with the same outcome;
 //   - an atomic changeset is applied whole or not at all.
 //
+// What is read from the disk is what was written, or the node ends with a
+// DamagedError that says what to do: logdisk.go keeps the log in a sealed file,
+// snapshots.go covers what Raft's snapshots leave open, damage.go says what
+// follows.
+//
 // Package node opens the Store and serves ApplyLocal to its peers; package
 // syncer reads views and proposes through interfaces of its own. All methods
 // of Store and Machine are safe for concurrent use.

@@ -160,12 +160,11 @@ func TestAStalePageIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := mustOpen(t, file)
-	want := contents{}
 	for i := range 300 { // pages are used again only after a while
 		more := contents{fmt.Sprintf("a/%06d", i*5): fmt.Sprint("newer", i)}
 		more.put(t, db)
 	}
-	want, err = read(db)
+	want, err := read(db)
 	if err != nil {
 		t.Fatal(err)
 	}
