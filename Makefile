@@ -9,9 +9,11 @@ GOBUILD     := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags $(TAGS) -l
 TOOLS       := $(CURDIR)/.tools
 # The race detector needs a C compiler; without one the same tests run plain.
 RACE        := $(if $(shell command -v gcc cc),-race)
+# What the next version of the log's format is tested for (raftstore/newest_next.go).
+NEXT        := Format|Version|Snapshot|Machine|Authority
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
 
-.PHONY: build demo test test-unit test-integration check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration fuzz soak soak-steps soak-sim soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -19,8 +21,9 @@ build: ## one static binary: bin/gatesync
 demo: build ## three nodes on this machine, real files, watch it work
 	bin/gatesync demo
 
-test: ## all tests; the in-process ones under the race detector
+test: ## all tests; the in-process ones under the race detector, the log's also as of the next version
 	@{ go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS); \
+	   go test -json -tags $(TAGS),gatesync_nextformat $(TESTFLAGS) -run '$(NEXT)' ./raftstore; \
 	   go test -json -tags $(TAGS) -count=1 -timeout 20m $(TESTFLAGS) ./integration; \
 	   cd tools && go test -json ./...; } 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 
@@ -29,6 +32,34 @@ test-unit: ## the in-process tests alone
 
 test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
 	go test -v -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration
+
+# Every target that `go test -list` finds, one after another: a new one cannot be forgotten.
+FUZZTIME    ?= 10s
+fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
+	@set -e; packages=$$(go list -tags $(TAGS) -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./...); \
+	for p in $$packages; do \
+	  found=$$(go test -tags $(TAGS) -list '^Fuzz' $$p); \
+	  for f in $$(echo "$$found" | { grep -E '^Fuzz.*$(FUZZ)' || true; }); do \
+	    echo "fuzz: $$p $$f"; \
+	    go test -tags $(TAGS) -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10s $(TESTFLAGS) $$p; \
+	  done; \
+	done
+
+soak: soak-steps soak-sim soak-fuzz soak-procs ## the long forms of the tests that search, GATESYNC_SOAK=<duration> (an hour) of real processes
+
+soak-steps: ## a power cut and a failure at every step of a change; as root
+	GATESYNC_LONG=1 go test -tags $(TAGS) -count=1 -timeout 0 -run 'PowerCut|StepFails' $(TESTFLAGS) ./syncer
+
+soak-fuzz: ## all fuzz targets, a minute each, and a million bad messages
+	GATESYNC_SOAK=1m go test -tags $(TAGS) -count=1 -run 'Hostile' ./node
+	$(MAKE) fuzz FUZZTIME=1m
+
+SEEDS ?= 10000
+soak-sim: ## simulated clusters; SEEDS=n, FROM=n the first of them
+	go test -tags $(TAGS) -count=1 -timeout 0 ./integration/sim -run Simulated -from $(or $(FROM),1) -seeds $(SEEDS) -most 10
+
+soak-procs: ## of it, real processes: kills, partitions, disks, at random; as root for all of it
+	GATESYNC_SOAK=$${GATESYNC_SOAK:-1h} go test -v -tags $(TAGS) -count=1 -timeout 0 -run 'Soak$$' $(TESTFLAGS) ./integration
 
 bench: ## the figures, beside the peers that this machine has
 	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration

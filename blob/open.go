@@ -83,6 +83,9 @@ func (s *Store) layOut() error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
+	if err := s.checkFormat(); err != nil {
+		return err
+	}
 	for _, name := range []string{"packs", "loose"} {
 		path := filepath.Join(s.dir, name)
 		if _, err := os.Stat(path); err == nil {

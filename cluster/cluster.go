@@ -46,8 +46,11 @@ type Member struct {
 	Address string // host:port, a hint
 	Store   string // uuid of its blob store
 	Role    Role
+	Wish    Role   // the role that an operator chose; "": the cluster decides
+	Witness bool   // it has no tree: it holds the log and the content
 	Joined  int64  // Unix nanoseconds
 	Epoch   uint64 // of the announcement of Address; the greater wins
+	Format  uint32 // newest format of the log that it said to understand; 0: the first
 }
 
 // ErrNoQuorum: no majority of voters answers; nothing can be committed now.
@@ -65,3 +68,48 @@ func (e *NotLeaderError) Error() string {
 	}
 	return fmt.Sprintf("not the leader; %s is", e.Leader)
 }
+
+// ErrNotCommitted: what was proposed is not in the log, and this attempt will
+// not bring it there any more. An error of a proposal without it leaves that
+// open.
+var ErrNotCommitted = errors.New("nothing was committed")
+
+// NotCommitted says of an error that nothing was committed, and keeps
+// everything else that it says. Only who knows where the proposal went may say so.
+func NotCommitted(err error) error {
+	if err == nil || errors.Is(err, ErrNotCommitted) {
+		return err
+	}
+	return &notCommittedError{err}
+}
+
+type notCommittedError struct{ err error }
+
+func (e *notCommittedError) Error() string {
+	return e.err.Error() + " (" + ErrNotCommitted.Error() + ")"
+}
+
+func (e *notCommittedError) Unwrap() []error { return []error{e.err, ErrNotCommitted} }
+
+// OutcomeUnknown says of an error that the proposal may have been committed, or
+// may yet be, whatever a part of it says about the last attempt.
+func OutcomeUnknown(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &unknownError{err}
+}
+
+type unknownError struct{ err error }
+
+func (e *unknownError) Error() string {
+	return e.err.Error() + " (the outcome is unknown: it may have been committed, or may yet be)"
+}
+
+// Is finds everything in the error but ErrNotCommitted.
+func (e *unknownError) Is(target error) bool {
+	return target != ErrNotCommitted && errors.Is(e.err, target)
+}
+
+// As finds what is in the error.
+func (e *unknownError) As(target any) bool { return errors.As(e.err, target) }

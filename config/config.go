@@ -24,6 +24,7 @@ type Config struct {
 	Scan        Duration `yaml:"scan_interval"`
 	Scrub       Duration `yaml:"scrub"` // one pass over the blob store; 0: never
 	Voters      int      `yaml:"voters"`
+	ReapAfter   Duration `yaml:"reap_after"`
 	History     History  `yaml:"history"`
 	Ready       Ready    `yaml:"ready"`
 	FreeReserve Size     `yaml:"free_reserve"`
@@ -70,6 +71,9 @@ type TLS struct {
 	CA   string `yaml:"ca"`
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+	// Lifetime is for how long this node signs certificates with the cluster's
+	// own CA: its own, joiners', and others' where they ask.
+	Lifetime Duration `yaml:"lifetime"`
 }
 
 // Own tells whether the operator brought certificates of an own PKI.
@@ -90,9 +94,11 @@ func Default() Config {
 		Scan:        Duration(time.Minute),
 		Scrub:       Duration(7 * 24 * time.Hour),
 		Voters:      5,
+		ReapAfter:   Duration(10 * time.Minute),
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
 		Ready:       Ready{MaxLag: Duration(30 * time.Second)},
 		FreeReserve: 256 << 20,
+		TLS:         TLS{Lifetime: Duration(365 * 24 * time.Hour)},
 		Log:         Log{Level: "info", Format: "text"},
 	}
 }

@@ -74,6 +74,7 @@ func TestValidateNamesKeyAndReason(t *testing.T) {
 		"name: a\nlisten: here":                `listen: "here" is no HOST:PORT`,
 		"name: a\nadvertise: 0.0.0.0:1":        "cannot be dialled",
 		"name: a\nvoters: 4":                   "not one of 1, 3, 5, 7",
+		"name: a\nreap_after: 1s":              "less than five seconds",
 		"name: a\ntrees: [{name: t, path: /}]": "whole file system",
 		"name: a\ntrees: [{name: t, path: /a}, {name: u, path: /a/b}]": "lie in one another",
 		"name: a\ntrees: [{name: t, path: .}]":                         "data directory",

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // ValueError is a key whose value cannot be used.
@@ -69,6 +70,9 @@ func (c Config) Validate() error {
 	if c.Voters < 1 || c.Voters > 7 || c.Voters%2 == 0 {
 		bad("voters", strconv.Itoa(c.Voters), "is not one of 1, 3, 5, 7")
 	}
+	if r := c.ReapAfter.Std(); r != 0 && r < 5*time.Second {
+		bad("reap_after", c.ReapAfter.String(), "is not 0 (never) and less than five seconds: an answer may be late for that long")
+	}
 	if c.History.Keep < 0 {
 		bad("history.keep", c.History.Keep.String(), "is negative")
 	}
@@ -80,6 +84,9 @@ func (c Config) Validate() error {
 	}
 	if c.TLS.Own() && (c.TLS.CA == "" || c.TLS.Cert == "" || c.TLS.Key == "") {
 		bad("tls", "", "needs all three of ca, cert and key when certificates of an own PKI are used")
+	}
+	if c.TLS.Lifetime.Std() < 5*time.Second {
+		bad("tls.lifetime", c.TLS.Lifetime.String(), "is less than five seconds: certificates are renewed after a third to two thirds of it; a year is usual")
 	}
 	if !oneOf(c.Log.Level, "debug", "info", "warn", "error") {
 		bad("log.level", c.Log.Level, "is not one of debug, info, warn, error")

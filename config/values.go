@@ -17,7 +17,7 @@ func ParseDuration(s string) (Duration, error) {
 	rest, days := s, time.Duration(0)
 	if n, tail, ok := strings.Cut(s, "d"); ok {
 		v, err := strconv.Atoi(n)
-		if err != nil || v < 0 || v > 100_000 {
+		if err != nil || v < 0 || v > 106_751 { // as many as fit
 			return 0, fmt.Errorf("%q is no duration: write it like 90s, 15m or 30d", s)
 		}
 		days, rest = time.Duration(v)*24*time.Hour, tail
@@ -29,7 +29,10 @@ func ParseDuration(s string) (Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%q is no duration: write it like 90s, 15m or 30d", s)
 	}
-	return Duration(days + d), nil
+	if sum := days + d; days == 0 || sum >= d { // no overflow
+		return Duration(sum), nil
+	}
+	return 0, fmt.Errorf("%q is longer than can be told: write it like 90s, 15m or 30d", s)
 }
 
 // Std returns d as the standard library's type.
@@ -60,6 +63,9 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) (err error) {
 // everywhere in storage tools of operators, KB, MB and GB are powers of 1024.
 type Size int64
 
+// maxSize is more than any disk holds, and far from an overflow.
+const maxSize = 1 << 60
+
 // ParseSize reads a number of bytes.
 func ParseSize(s string) (Size, error) {
 	num := strings.TrimRight(s, "KMGTiBbkmgt ")
@@ -70,10 +76,11 @@ func ParseSize(s string) (Size, error) {
 	unit := strings.ToUpper(strings.TrimSpace(s[len(num):]))
 	shift, ok := map[string]uint{"": 0, "B": 0, "K": 10, "KB": 10, "KIB": 10, "M": 20, "MB": 20, "MIB": 20,
 		"G": 30, "GB": 30, "GIB": 30, "T": 40, "TB": 40, "TIB": 40}[unit]
-	if !ok || v > 1<<20 && shift >= 40 {
-		return 0, fmt.Errorf("%q is no size: write it like 256MB or 2GB", s)
+	// Written so that it holds for no NaN and for nothing that overflows.
+	if bytes := v * float64(int64(1)<<shift); ok && bytes <= maxSize {
+		return Size(bytes), nil
 	}
-	return Size(v * float64(int64(1)<<shift)), nil
+	return 0, fmt.Errorf("%q is no size: write it like 256MB or 2GB", s)
 }
 
 func (s Size) String() string {

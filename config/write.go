@@ -39,7 +39,7 @@ http: {{q .HTTP}}
     ignore:{{range .Ignore}}
       - {{q .}}{{end}}{{else}}
     # ignore: ["*.tmp", "logs/"]{{end}}
-    # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []{{end}}
+    # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []   # none: this node is a witness{{end}}
 
 # Deletions beyond this are held until somebody approves them: more than so
 # many entries and more than so many percent of the tree, within a minute.
@@ -57,6 +57,9 @@ guard:
 
 # How many nodes vote in Raft: 1, 3, 5 or 7. Further nodes follow.
 # voters: {{.Voters}}
+# A voter that has been silent for this long gives its vote to a node that can
+# replace it; 0: never. It stays a member. The leader's settings count.
+# reap_after: {{.ReapAfter}}
 
 # Old revisions and their content are kept this long.
 # history:
@@ -75,6 +78,8 @@ guard:
   ca: {{q .TLS.CA}}
   cert: {{q .TLS.Cert}}
   key: {{q .TLS.Key}}{{else}}# tls: {ca: ca.pem, cert: node.pem, key: node.key}{{end}}
+# Those of the cluster's own CA renew themselves; this long does one live:
+# tls: {lifetime: {{.TLS.Lifetime}}}
 
 # log:
 #   level: {{.Log.Level}}    # debug, info, warn, error

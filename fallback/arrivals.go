@@ -23,11 +23,16 @@ type arrival struct {
 }
 
 // pulse is when a stream last made progress.
-type pulse struct{ at atomic.Int64 }
+// It goes by time's monotonic reading: the wall clock may be stepped.
+type pulse struct{ at atomic.Pointer[time.Time] }
 
-func (p *pulse) beat() { p.at.Store(time.Now().UnixNano()) }
+func (p *pulse) beat() {
+	now := time.Now()
+	p.at.Store(&now)
+}
 
-func (p *pulse) quiet() time.Duration { return time.Since(time.Unix(0, p.at.Load())) }
+// quiet is for a pulse that has beaten.
+func (p *pulse) quiet() time.Duration { return time.Since(*p.at.Load()) }
 
 // begin notes that a stream brings d; nil where another one does already.
 func (a *arrivals) begin(d manifest.Digest, p *pulse) *arrival {

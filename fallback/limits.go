@@ -1,6 +1,10 @@
 package fallback
 
-import "time"
+import (
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+)
 
 // What a stream may hold and cost. Both ends keep to these; a peer that does
 // not is cut off.
@@ -10,7 +14,7 @@ const (
 	smallBlob  = 1 << 20   // larger ones have a lane of their own
 	batchBlobs = 1024      // blobs in one batch or one request
 	batchBytes = 8 << 20   // content of a batch of small blobs
-	maxBlob    = 1 << 40   // a declared size beyond this is nonsense
+	maxBlob    = manifest.MaxSize
 
 	openBatches = 32 // offered and not yet answered, per lane
 	maxBehind   = 64 // transfers to one peer at a time, foreground and background

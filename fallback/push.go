@@ -55,6 +55,7 @@ type Push struct {
 	limits   limits
 	arrivals arrivals
 	stats    counters
+	observer Observer
 
 	ctx    context.Context // until Close
 	cancel context.CancelFunc
@@ -64,6 +65,7 @@ type Push struct {
 	closed bool
 	lanes  map[laneKey]*lane
 	behind map[cluster.NodeID]int // transfers under way
+	calls  map[callKey]int        // streams that peers have open here
 }
 
 // NewPush returns the carrier of the node self; log may be nil. Nothing runs
@@ -74,7 +76,7 @@ func NewPush(self cluster.NodeID, store Store, peers Peers, log *slog.Logger) *P
 	}
 	p := &Push{
 		self: self, store: store, peers: peers, log: log, limits: defaultLimits(),
-		lanes: map[laneKey]*lane{}, behind: map[cluster.NodeID]int{},
+		lanes: map[laneKey]*lane{}, behind: map[cluster.NodeID]int{}, calls: map[callKey]int{},
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p

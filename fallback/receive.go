@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
@@ -17,6 +18,7 @@ import (
 // batches come in meanwhile and batches that end together share one flush.
 type receiver struct {
 	push   *Push
+	peer   cluster.NodeID // "" where nobody knows
 	stream grpc.BidiStreamingServer[pb.PushRequest, pb.PushResponse]
 	ctx    context.Context // until the handler returns; its cause, if the flusher ended it
 	cancel context.CancelCauseFunc
@@ -26,11 +28,11 @@ type receiver struct {
 
 	batches  map[uint64]*inbound // offered, and not yet ended
 	wants    map[manifest.Digest]*want
-	last     uint64       // batch id
-	pieces   []*pb.Piece  // of the current message, still to be taken
-	end      uint64       // of the current message
-	pulse    pulse        // for those who wait for what comes here
-	flushing atomic.Int64 // since when, Unix nanoseconds; 0: not
+	last     uint64                    // batch id
+	pieces   []*pb.Piece               // of the current message, still to be taken
+	end      uint64                    // of the current message
+	pulse    pulse                     // for those who wait for what comes here
+	flushing atomic.Pointer[time.Time] // since when; nil: not
 }
 
 // inbound is a batch that is coming in.
@@ -47,9 +49,9 @@ type want struct {
 	arrival *arrival
 }
 
-func newReceiver(p *Push, stream grpc.BidiStreamingServer[pb.PushRequest, pb.PushResponse]) *receiver {
+func newReceiver(p *Push, peer cluster.NodeID, stream grpc.BidiStreamingServer[pb.PushRequest, pb.PushResponse]) *receiver {
 	r := &receiver{
-		push: p, stream: stream,
+		push: p, peer: peer, stream: stream,
 		in: make(chan *pb.PushRequest), out: make(chan *pb.PushResponse, 4), ended: make(chan uint64, openBatches),
 		batches: map[uint64]*inbound{}, wants: map[manifest.Digest]*want{},
 	}
@@ -66,7 +68,7 @@ func (r *receiver) run() error {
 		}
 	}()
 	for _, f := range []func(){
-		func() { receiveAll(r.ctx, r.stream.Recv, r.in) },
+		func() { receiveAll(r.ctx, r.cancel, r.stream.Recv, r.in) },
 		func() { sendAll(r.ctx, r.stream.Send, r.out, nil) },
 		r.flush,
 	} {
@@ -126,7 +128,10 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 	tick = t.C
 	for {
 		select {
-		case m := <-r.in: // nil once closed
+		case m := <-r.in:
+			if m == nil { // closed, because the sender is done or for a cause
+				return nil, context.Cause(r.ctx)
+			}
 			return m, nil
 		case <-stall:
 			return nil, errStalled
@@ -136,7 +141,7 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 			return nil, ErrClosed
 		case <-tick:
 			since := r.flushing.Load()
-			if since == 0 || time.Since(time.Unix(0, since)) > r.push.limits.flush {
+			if since == nil || time.Since(*since) > r.push.limits.flush {
 				continue
 			}
 			select {
@@ -171,6 +176,7 @@ func hand[T any](r *receiver, to chan<- T, v T, within time.Duration) error {
 }
 
 func (r *receiver) refuse(batch uint64, why error) error {
+	r.push.refused(r.peer, "content", why)
 	return r.respond(&pb.PushResponse{Batch: batch, Of: &pb.PushResponse_Refused{Refused: why.Error()}})
 }
 
@@ -344,9 +350,10 @@ func (r *receiver) flush() {
 				more = false
 			}
 		}
-		r.flushing.Store(time.Now().UnixNano())
+		begun := time.Now()
+		r.flushing.Store(&begun)
 		err := r.push.store.Flush()
-		r.flushing.Store(0)
+		r.flushing.Store(nil)
 		for _, id := range ids {
 			m := &pb.PushResponse{Batch: id, Of: &pb.PushResponse_Receipt{Receipt: &pb.BatchReceipt{Store: r.push.store.ID()}}}
 			if err != nil {

@@ -3,6 +3,7 @@ package fallback
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,7 +30,12 @@ func (s *server) Push(stream grpc.BidiStreamingServer[pb.PushRequest, pb.PushRes
 		return statusOf(ErrClosed)
 	}
 	defer p.wg.Done()
-	return statusOf(newReceiver(p, stream).run())
+	peer, leave, err := p.admit(stream.Context(), true)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return statusOf(newReceiver(p, peer, stream).run())
 }
 
 // Fetch implements pb.ContentServer: it sends what is asked for, one request
@@ -40,10 +46,15 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 		return statusOf(ErrClosed)
 	}
 	defer p.wg.Done()
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
+	_, leave, err := p.admit(stream.Context(), false)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
 	requests, out, sent := make(chan *pb.FetchRequest), make(chan *pb.FetchResponse), make(chan error)
-	if !p.spawn(func() { receiveAll(ctx, stream.Recv, requests) }) || !p.spawn(func() { sendAll(ctx, stream.Send, out, sent) }) {
+	if !p.spawn(func() { receiveAll(ctx, cancel, stream.Recv, requests) }) || !p.spawn(func() { sendAll(ctx, stream.Send, out, sent) }) {
 		return statusOf(ErrClosed)
 	}
 	// The cutter's buffer belongs to the message until its Send has returned.
@@ -60,7 +71,7 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 			case <-stall.C:
 				return errStalled
 			case <-ctx.Done():
-				return ctx.Err()
+				return context.Cause(ctx)
 			case <-p.ctx.Done():
 				return ErrClosed
 			}
@@ -72,7 +83,7 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 		select {
 		case r, ok := <-requests:
 			if !ok {
-				return nil
+				return statusOf(context.Cause(ctx)) // nil where the caller is done
 			}
 			if err := s.answer(&cut, r, deliver); err != nil {
 				return statusOf(err)
@@ -125,12 +136,16 @@ func statusOf(err error) error {
 	return err
 }
 
-// receiveAll passes messages on until the stream or ctx ends; then it closes in.
-func receiveAll[M any](ctx context.Context, recv func() (M, error), in chan<- M) {
+// receiveAll passes messages on until the stream or ctx ends; then it closes
+// in, and where the stream did not end well, cancel has been told why.
+func receiveAll[M any](ctx context.Context, cancel context.CancelCauseFunc, recv func() (M, error), in chan<- M) {
 	defer close(in)
 	for {
 		m, err := recv()
 		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				cancel(err)
+			}
 			return
 		}
 		select {

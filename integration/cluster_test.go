@@ -19,7 +19,10 @@ type cluster struct {
 	dir    string
 	nodes  []*node
 	reader *reader
-	extra  []string // flags of init and join
+	extra  []string    // flags of init and join
+	place  func(*node) // settles where a node that is added lives; nil: on this host
+	undo   []func()    // at the end, the latest first, once no daemon runs
+	keep   bool        // leave all in place where the test has failed
 }
 
 // newCluster boots a cluster of count nodes with empty trees and waits until
@@ -28,6 +31,13 @@ type cluster struct {
 func newCluster(t testing.TB, count int, flags ...string) *cluster {
 	t.Helper()
 	c := emptyCluster(t, flags...)
+	c.boot(count)
+	return c
+}
+
+// boot is newCluster's second half.
+func (c *cluster) boot(count int) {
+	c.t.Helper()
 	first := c.add()
 	first.must("init", c.joinFlags(first)...)
 	first.start()
@@ -35,7 +45,6 @@ func newCluster(t testing.TB, count int, flags ...string) *cluster {
 		c.join()
 	}
 	c.waitVoters(count)
-	return c
 }
 
 // emptyCluster is the directory alone. Its path is short: a Unix socket's
@@ -68,15 +77,21 @@ func (c *cluster) close() {
 	for _, n := range c.nodes {
 		n.stop()
 	}
+	kept := c.t.Failed() && (c.keep || os.Getenv("GATESYNC_KEEP") != "")
+	if !kept {
+		for _, undo := range slices.Backward(c.undo) {
+			undo()
+		}
+	}
 	if c.t.Failed() {
 		for _, n := range c.nodes {
 			s := n.logTail(40)
 			c.t.Logf("---- the end of %s's log\n%s", n.name, s)
 		}
-		if os.Getenv("GATESYNC_KEEP") != "" {
-			c.t.Logf("left behind: %s", c.dir)
-			return
-		}
+	}
+	if kept {
+		c.t.Logf("left behind: %s", c.dir)
+		return
 	}
 	if err := os.RemoveAll(c.dir); err != nil {
 		c.t.Error(err)
@@ -89,6 +104,9 @@ func (c *cluster) add() *node {
 	name := fmt.Sprintf("gw%d", len(c.nodes)+1)
 	home := filepath.Join(c.dir, name)
 	n := &node{t: c.t, name: name, data: filepath.Join(home, "data"), tree: filepath.Join(home, "tree"), addr: freeAddr(c.t), http: freeAddr(c.t)}
+	if c.place != nil {
+		c.place(n)
+	}
 	if err := os.MkdirAll(n.tree, 0o755); err != nil {
 		c.t.Fatal(err)
 	}
@@ -97,7 +115,11 @@ func (c *cluster) add() *node {
 }
 
 func (c *cluster) joinFlags(n *node) []string {
-	return append([]string{"--name", n.name, "--listen", n.addr, "--tree", "server=" + n.tree}, c.extra...)
+	flags := []string{"--name", n.name, "--listen", n.addr}
+	if n.tree == "" {
+		return append(flags, "--witness")
+	}
+	return append(append(flags, "--tree", "server="+n.tree), c.extra...)
 }
 
 // join adds a node, lets it join through the first node that runs, and
@@ -136,6 +158,11 @@ func (c *cluster) running() []*node {
 	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return n.daemon == nil })
 }
 
+// gateways lists those of them that have a tree.
+func (c *cluster) gateways() []*node {
+	return slices.DeleteFunc(c.running(), func(n *node) bool { return n.tree == "" })
+}
+
 // except lists the running nodes without n.
 func (c *cluster) except(n *node) []*node {
 	return slices.DeleteFunc(c.running(), func(m *node) bool { return m == n })
@@ -152,7 +179,7 @@ func (c *cluster) waitVoters(count int) {
 			}
 			voters := 0
 			for _, m := range s.Members {
-				if m.Alive && (m.Role == "voter" || m.Role == "leader") {
+				if m.Alive && m.Votes {
 					voters++
 				}
 			}
@@ -216,7 +243,7 @@ func (c *cluster) read(n *node) snapshot {
 func (c *cluster) waitTree(limit time.Duration, want snapshot, nodes ...*node) time.Duration {
 	c.t.Helper()
 	if len(nodes) == 0 {
-		nodes = c.running()
+		nodes = c.gateways()
 	}
 	return eventually(c.t, limit, "equal trees", func() error {
 		for _, n := range nodes {
@@ -236,14 +263,22 @@ func (c *cluster) waitTree(limit time.Duration, want snapshot, nodes ...*node) t
 // that nothing is on its way, and returns that tree.
 func (c *cluster) waitEqual(limit time.Duration) snapshot {
 	c.t.Helper()
-	var first snapshot
-	eventually(c.t, limit, "equal trees", func() (err error) {
+	tree, err := c.equal(limit)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return tree
+}
+
+// equal is waitEqual for any goroutine.
+func (c *cluster) equal(limit time.Duration) (first snapshot, err error) {
+	err = poll(c.t.Context(), limit, func() error {
 		for _, n := range c.running() {
 			if a := n.ask("wait", "--timeout", "10s"); a.code != 0 {
 				return fmt.Errorf("wait on %s: exit code %d: %s", n.name, a.code, a.stderr)
 			}
 		}
-		for i, n := range c.running() {
+		for i, n := range c.gateways() {
 			got, err := c.reader.read(n.tree)
 			if err == nil && i == 0 {
 				first = got
@@ -258,7 +293,10 @@ func (c *cluster) waitEqual(limit time.Duration) snapshot {
 		}
 		return nil
 	})
-	return first
+	if err != nil {
+		err = fmt.Errorf("equal trees: not within %v: %w", limit, err)
+	}
+	return first, err
 }
 
 // nextPort is where the search for a free port goes on; below the range that

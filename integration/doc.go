@@ -12,6 +12,14 @@
 // scenarios their full lengths, GATESYNC_BIN names a binary to use instead,
 // GATESYNC_KEEP=1 leaves the directories of failed tests behind.
 //
+// Real faults need root and the Debian packages that .ci/run names; what is
+// missing skips by name. host_test.go gives nodes hosts of their own (network
+// namespaces) and partitions them, mount_test.go small disks that can be
+// filled, frozen and made read-only, clock_test.go a clock that can be stepped.
+// load_test.go writes and reads on every node meanwhile and knows what has to
+// come of it. soak_test.go does all of it at random: `make soak-procs`;
+// GATESYNC_SEED plays one again.
+//
 // The benchmarks (`make bench`) print the figures of README beside those of
 // the peers that this machine has.
 package integration

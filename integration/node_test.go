@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,9 +22,14 @@ type node struct {
 	t    testing.TB
 	name string
 	data string // data directory
-	tree string // root of the tree `server`
+	tree string // root of the tree `server`; "": a witness
 	addr string // of the one port between nodes
 	http string
+	bin  string   // another version of the program; "" is the one under test
+	vars []string // more of its environment
+	args []string // more flags of its daemon
+
+	enter []string // words before the binary: how its host is entered, none for this one
 
 	daemon *exec.Cmd     // nil while it does not run
 	exited chan struct{} // closed when it has ended; daemon.ProcessState then tells how
@@ -37,8 +43,7 @@ type answer struct {
 
 // ask runs a command of the binary against this node's data directory.
 func (n *node) ask(verb string, args ...string) answer {
-	cmd := exec.Command(gatesync, append([]string{verb, "--data-dir", n.data}, args...)...)
-	cmd.Env = n.env()
+	cmd := n.command(append([]string{verb, "--data-dir", n.data}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -61,10 +66,34 @@ func (n *node) must(verb string, args ...string) string {
 	return a.stdout
 }
 
-func (n *node) env() []string { return append(os.Environ(), "GATESYNC_HTTP="+n.http) }
+// command is the binary, where the node is at home.
+func (n *node) command(args ...string) *exec.Cmd {
+	line := append(append(slices.Clone(n.enter), n.program()), args...)
+	cmd := exec.Command(line[0], line[1:]...)
+	cmd.Env = n.env()
+	return cmd
+}
+
+func (n *node) program() string {
+	if n.bin != "" {
+		return n.bin
+	}
+	return gatesync
+}
+
+func (n *node) env() []string {
+	return append(append(os.Environ(), "GATESYNC_HTTP="+n.http), n.vars...)
+}
 
 // start runs the daemon and returns once it answers.
 func (n *node) start() {
+	n.t.Helper()
+	n.launch()
+	n.answers()
+}
+
+// launch runs the daemon.
+func (n *node) launch() {
 	n.t.Helper()
 	if n.daemon != nil {
 		n.t.Fatalf("%s runs already", n.name)
@@ -74,8 +103,8 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	n.daemon = exec.Command(gatesync, "run", "--data-dir", n.data)
-	n.daemon.Env, n.daemon.Stdout, n.daemon.Stderr = n.env(), log, log
+	n.daemon = n.command(append([]string{"run", "--data-dir", n.data}, n.args...)...)
+	n.daemon.Stdout, n.daemon.Stderr = log, log
 	n.daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := n.daemon.Start(); err != nil {
 		n.t.Fatal(err)
@@ -83,6 +112,12 @@ func (n *node) start() {
 	exited, daemon := make(chan struct{}), n.daemon
 	n.exited = exited
 	go func() { _ = daemon.Wait(); close(exited) }()
+}
+
+// answers waits until the daemon that was launched does.
+func (n *node) answers() {
+	n.t.Helper()
+	exited, daemon := n.exited, n.daemon
 	eventually(n.t, 30*time.Second, n.name+" answers", func() error {
 		select {
 		case <-exited:
@@ -143,6 +178,9 @@ func (n *node) stop() {
 		n.t.Errorf("%s had to be killed at the end of the test", n.name)
 	}
 	n.daemon = nil
+	if len(n.enter) > 0 {
+		return // its port is on a host of its own
+	}
 	l, err := net.Listen("tcp", n.addr)
 	if err != nil {
 		n.t.Errorf("%s left its port behind: %v", n.name, err)
@@ -169,13 +207,16 @@ type status struct {
 		ID, Name, Role string
 	}
 	Leader   string
+	Quorum   bool
 	Revision uint64
 	Members  []struct {
 		ID, Name, Role, Address string
-		Alive                   bool
-		Applied                 uint64
+		Alive, Votes            bool
+		Applied, Content        uint64
+		Chosen                  string
 	}
-	Trees []treeStatus
+	Tolerance int
+	Trees     []treeStatus
 }
 
 type treeStatus struct {
@@ -184,6 +225,10 @@ type treeStatus struct {
 	RootDigest                string `json:"root_digest"`
 	Files                     int
 	Held, Conflicts, Rejected count
+	Busy, Watched             int
+	Overflows                 uint64
+	Root                      string
+	Notices                   []string
 }
 
 func (n *node) status() (status, error) {
@@ -195,7 +240,7 @@ func (n *node) status() (status, error) {
 	if err := json.Unmarshal([]byte(a.stdout), &s); err != nil {
 		return s, fmt.Errorf("status of %s: %w in %s", n.name, err, a.stdout)
 	}
-	if len(s.Trees) == 0 {
+	if len(s.Trees) == 0 && n.tree != "" {
 		return s, fmt.Errorf("status of %s names no tree: %s", n.name, a.stdout)
 	}
 	return s, nil

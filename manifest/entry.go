@@ -85,6 +85,8 @@ type Node struct {
 // is valid.
 func (e Entry) Validate() error {
 	switch {
+	case e.Absent() && e != Entry{}:
+		return fmt.Errorf("nothing stands there, and yet it has properties")
 	case e.Absent():
 		return nil
 	case e.Kind > Symlink:
@@ -93,12 +95,17 @@ func (e Entry) Validate() error {
 		return fmt.Errorf("mode %o has more than permission bits", e.Mode)
 	case e.Size < 0:
 		return fmt.Errorf("negative size %d", e.Size)
+	case e.Size > MaxSize:
+		return fmt.Errorf("a size of %d bytes, the limit is %d", e.Size, int64(MaxSize))
 	case e.Kind == Dir && (e.Size != 0 || !e.Digest.IsZero() || e.Target != ""):
 		return fmt.Errorf("a directory has no content")
 	case e.Kind == File && (e.Digest.IsZero() || e.Target != ""):
 		return fmt.Errorf("a file needs a digest and has no target")
 	case e.Kind == Symlink && (e.Target == "" || len(e.Target) > MaxPath):
 		return fmt.Errorf("a symlink needs a target of at most %d bytes", MaxPath)
+	case e.Kind == Symlink && (e.Mode != 0o777 || e.Size != int64(len(e.Target)) || e.Digest != DigestOf([]byte(e.Target))):
+		// No disk could ever show it like this: it would differ for ever.
+		return fmt.Errorf("a symlink's mode, size or digest is not that of its target")
 	}
 	return nil
 }

@@ -12,6 +12,9 @@ const (
 	// MaxPath bounds a whole path, in bytes: Linux's PATH_MAX less room for
 	// the root's own path.
 	MaxPath = 3072
+	// MaxDepth bounds the elements of a path: far more than any gateway nests,
+	// and few enough that walking up from every path costs nothing.
+	MaxDepth = 256
 )
 
 // MarkerDir is the directory at a tree's root that belongs to gatesync: it is
@@ -45,13 +48,15 @@ func ParsePath(s string) (Path, error) {
 	case strings.IndexByte(s, 0) >= 0:
 		return bad("contains a NUL byte")
 	}
-	for rest := s; ; {
+	for rest, depth := s, 1; ; depth++ {
 		name, tail, more := strings.Cut(rest, "/")
 		switch {
 		case name == "":
 			return bad("has an empty element")
 		case name == "." || name == "..":
 			return bad("has a " + name + " element")
+		case depth > MaxDepth:
+			return bad(fmt.Sprintf("is more than %d directories deep", MaxDepth))
 		case len(name) > MaxName:
 			return bad(fmt.Sprintf("has a name of %d bytes, the limit is %d", len(name), MaxName))
 		}

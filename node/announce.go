@@ -10,8 +10,8 @@ import (
 	"github.com/gatesync/gatesync/raftstore"
 )
 
-// announcer makes the log say what is true of this node: its name, its address
-// and its blob store. One goroutine.
+// announcer makes the log say what is true of this node: its name, its
+// address, its blob store and which format it understands. One goroutine.
 type announcer struct {
 	self    cluster.Member // what is true
 	members membership
@@ -52,8 +52,9 @@ func (a *announcer) differs() (cluster.Member, bool) {
 			continue
 		}
 		want := a.self
-		want.Joined = m.Joined
-		if m.Name == want.Name && m.Address == want.Address && m.Store == want.Store {
+		want.Joined, want.Wish = m.Joined, m.Wish
+		if m.Name == want.Name && m.Address == want.Address && m.Store == want.Store && m.Witness == want.Witness &&
+			max(m.Format, raftstore.Format) == want.Format {
 			return want, false
 		}
 		want.Epoch = max(want.Epoch, m.Epoch)

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -23,6 +24,9 @@ type carrier struct {
 	members membership
 	alive   func(cluster.NodeID) bool
 	way     fallback.Carrier
+
+	mu     sync.Mutex
+	asking map[manifest.Digest]int // being fetched now, by how many
 }
 
 // Spread makes content durable on a majority of the voters. It goes to every
@@ -73,7 +77,29 @@ func (c *carrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, done func
 			from = append(from, m.ID)
 		}
 	}
+	c.ask(blobs, 1)
+	defer c.ask(blobs, -1)
 	return c.way.Fetch(ctx, blobs, from, done)
+}
+
+func (c *carrier) ask(blobs []manifest.BlobRef, more int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asking == nil {
+		c.asking = map[manifest.Digest]int{}
+	}
+	for _, ref := range blobs {
+		if c.asking[ref.Digest] += more; c.asking[ref.Digest] == 0 {
+			delete(c.asking, ref.Digest)
+		}
+	}
+}
+
+// coming tells whether a blob is being fetched right now.
+func (c *carrier) coming(d manifest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asking[d] > 0
 }
 
 // connections adapts dialing to what the carrier takes.

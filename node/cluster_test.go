@@ -223,7 +223,7 @@ func waitVoters(t *testing.T, nodes []*gateway, want int) {
 			}
 			voters := 0
 			for _, m := range s.Members {
-				if m.Alive && m.Role == "voter" {
+				if m.Alive && m.Votes {
 					voters++
 				}
 			}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,19 +27,23 @@ type clusterLog interface {
 	watcher
 	ApplyLocal(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, error)
 	View(tree string) (manifest.View, bool)
-	Transfer(ctx context.Context) error
+	Barrier(ctx context.Context) error
+	Promote(ctx context.Context, id cluster.NodeID) error
+	Demote(ctx context.Context, id cluster.NodeID) error
+	TransferTo(ctx context.Context, id cluster.NodeID) error
 }
 
 // clusterService is what members ask of each other. The transport has checked
 // who calls; it is safe for concurrent use.
 type clusterService struct {
 	pb.UnimplementedClusterServer
-	self    cluster.NodeID
-	log     clusterLog
-	peers   *peers
-	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
-	caPEM   func() []byte
-	now     func() time.Time
+	self      cluster.NodeID
+	log       clusterLog
+	peers     *peers
+	applied   func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
+	standings func(context.Context) []raftstore.Standing                                  // of all members at this moment, on the leader
+	life      time.Duration                                                               // of certificates
+	now       func() time.Time
 }
 
 // Hello takes what a member says and answers with what is known here.
@@ -47,10 +52,9 @@ func (s *clusterService) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.H
 	if err != nil {
 		return nil, err
 	}
-	if req.GetState().GetId() != string(caller) {
-		return nil, status.Errorf(codes.InvalidArgument, "%s says that it is %q", caller, req.GetState().GetId())
+	if err := s.peers.hear(caller, req.GetState(), req.GetMembers()); err != nil {
+		return nil, err
 	}
-	s.peers.hear(req.GetState(), req.GetMembers())
 	return &pb.HelloResponse{Members: toMessages(s.peers.book.members()), State: s.peers.state(ctx)}, nil
 }
 
@@ -72,6 +76,10 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 		return nil, err
 	}
 	out, index, err := s.log.ApplyLocal(ctx, req.GetCommand())
+	var large *raftstore.TooLargeError
+	if errors.As(err, &large) {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -83,12 +91,19 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 	var author string
 	switch {
+	case cmd.GetFormat() == 0 || cmd.GetFormat() > raftstore.Newest || cmd.GetDo() == nil:
+		// It would be refused by every machine; the log is spared it.
+		return status.Errorf(codes.InvalidArgument, "%s proposes a command of format %d that this version does not know", caller, cmd.GetFormat())
 	case cmd.GetPropose() != nil:
 		author = cmd.GetPropose().GetId().GetNode()
 	case cmd.GetPutMember() != nil:
 		author = cmd.GetPutMember().GetMember().GetId()
 	case cmd.GetInitCluster() != nil:
 		return status.Error(codes.InvalidArgument, "a cluster is begun once")
+	case cmd.GetBeginIncarnation() != nil:
+		return status.Error(codes.InvalidArgument, "a life of the cluster is begun by recover or restore-cluster, not through the log")
+	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil:
+		return status.Error(codes.PermissionDenied, "that is the leader's to decide")
 	default:
 		return nil
 	}
@@ -115,19 +130,19 @@ func (s *clusterService) Renew(ctx context.Context, req *pb.RenewRequest) (*pb.R
 }
 
 func (s *clusterService) sign(id cluster.NodeID, csrDER []byte) (*pb.RenewResponse, error) {
-	clusterID, caCert, caKey := s.log.Cluster()
-	if len(caKey) == 0 {
-		return nil, status.Error(codes.FailedPrecondition, "this member has no CA key (an own PKI, or its log is not read yet)")
+	ca, trusted, err := signing(s.log, s.life)
+	if err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	for _, m := range s.log.Members() {
 		if m.ID != id {
 			continue
 		}
-		cert, err := transport.SignNode(caCert, caKey, csrDER, clusterID, id, m.Name, s.now())
+		cert, err := ca.Sign(csrDER, id, m.Name, s.now())
 		if err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "sign: %v", err)
 		}
-		return &pb.RenewResponse{CertPem: cert, CaPem: s.caPEM()}, nil
+		return &pb.RenewResponse{CertPem: cert, CaPem: trusted}, nil
 	}
 	return nil, cluster.ErrNotMember
 }
@@ -175,52 +190,4 @@ func (s *clusterService) viewAt(ctx context.Context, tree string, rev manifest.R
 		case <-ch:
 		}
 	}
-}
-
-// RemoveMember removes a member for good. Raft's membership follows the log's
-// (leader.go); a leader that is to go hands its leadership over first.
-func (s *clusterService) RemoveMember(ctx context.Context, req *pb.RemoveMemberRequest) (*pb.RemoveMemberResponse, error) {
-	leader, ok := s.log.Leader()
-	if !ok || leader != s.self {
-		return nil, &cluster.NotLeaderError{Leader: leader}
-	}
-	id := cluster.NodeID(req.GetId())
-	if err := mayRemove(s.log.Members(), id, s.peers.alive); err != nil {
-		return nil, err
-	}
-	if id == s.self {
-		if err := s.log.Transfer(ctx); err != nil {
-			return nil, fmt.Errorf("this node leads and could not hand over: %w", err)
-		}
-		return nil, &cluster.NotLeaderError{} // the next leader does it
-	}
-	out, err := s.log.Do(ctx, command(&pb.Command{Do: &pb.Command_RemoveMember{RemoveMember: &pb.RemoveMember{Id: req.GetId()}}}))
-	if err != nil {
-		return nil, err
-	}
-	return &pb.RemoveMemberResponse{}, raftstore.OutcomeErr(out)
-}
-
-// mayRemove refuses a removal that would leave the cluster without a quorum.
-func mayRemove(members []cluster.Member, id cluster.NodeID, alive func(cluster.NodeID) bool) error {
-	if !contains(members, id) {
-		return status.Errorf(codes.NotFound, "%s is not a member", id)
-	}
-	if len(members) == 1 {
-		return status.Error(codes.FailedPrecondition, "it is the only member: stop its daemon and remove its data directory instead")
-	}
-	voters, up := 0, 0
-	for _, m := range members {
-		if m.Role == cluster.Voter && m.ID != id {
-			voters++
-			if alive(m.ID) {
-				up++
-			}
-		}
-	}
-	if up < voters/2+1 {
-		return status.Errorf(codes.FailedPrecondition,
-			"without it only %d of %d voters are alive, and nothing could be committed any more: start the others first, or add a node", up, voters)
-	}
-	return nil
 }

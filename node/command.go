@@ -8,9 +8,9 @@ import (
 	"github.com/gatesync/gatesync/raftstore"
 )
 
-// command stamps a command with its format and this node's clock.
+// command stamps a command with this node's clock; the log adds the format.
 func command(c *pb.Command) *pb.Command {
-	c.Format, c.TimeNs = raftstore.Format, time.Now().UnixNano()
+	c.TimeNs = time.Now().UnixNano()
 	return c
 }
 

@@ -25,6 +25,7 @@ func (d dataDir) join(elem ...string) string {
 func (d dataDir) nodeFile() string           { return d.join("node.json") }
 func (d dataDir) joining() string            { return d.join("joining.json") }
 func (d dataDir) peers() string              { return d.join("peers.json") }
+func (d dataDir) seen() string               { return d.join("seen.json") }
 func (d dataDir) lockFile() string           { return d.join("lock") }
 func (d dataDir) raft() string               { return d.join("raft") }
 func (d dataDir) blobs() string              { return d.join("blobs") }
@@ -70,6 +71,11 @@ func (d dataDir) claim(cfg config.Config, again bool) (*os.File, error) {
 	if err := d.vacant(); err != nil && !again { // before the lock: a running node is told by its name
 		return nil, err
 	}
+	return d.prepare()
+}
+
+// prepare makes the data directory if need be and takes its lock.
+func (d dataDir) prepare() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -118,6 +124,17 @@ type nodeFile struct {
 	Joiner  bool       `json:"joiner"` // came into an existing cluster
 	Adopt   bool       `json:"adopt"`  // spreads what stood in its trees
 	Trees   []treeFile `json:"trees"`
+
+	// Incarnation is the cluster's life that this node belongs to (absent: the
+	// first); YieldTo a newer one that it has heard of, until the next start.
+	Incarnation cluster.Incarnation `json:"incarnation,omitempty"`
+	YieldTo     cluster.Incarnation `json:"yield_to,omitempty"`
+	// Starts counts the starts of this data directory.
+	Starts uint64 `json:"starts,omitempty"`
+	// HasLog: the log was begun here, so that it must be there.
+	HasLog bool `json:"has_log,omitempty"`
+	// Store is the blob store that was complete last.
+	Store string `json:"store,omitempty"`
 }
 
 // treeFile is what the roots' markers must say.
@@ -130,6 +147,29 @@ type treeFile struct {
 	Made bool `json:"made"`
 	// New: the cluster has not yet taken it in.
 	New bool `json:"new,omitempty"`
+	// KeepFrom: markers and records from this generation on are this node's own
+	// (absent: of Generation alone).
+	KeepFrom uint64 `json:"keep_from,omitempty"`
+	// Returned: this node has come back into a life of the cluster that was
+	// recovered without it. What older generations left goes aside.
+	Returned bool `json:"returned,omitempty"`
+}
+
+// check refuses what no gatesync has written: names of trees become names of
+// files.
+func (f *nodeFile) check() error {
+	if f.Format > nodeFileFormat {
+		return nil // of a newer program: another error says so
+	}
+	if !idPattern.MatchString(string(f.Node)) || f.Cluster == "" {
+		return fmt.Errorf("it names node %q of cluster %q", clip(string(f.Node)), clip(f.Cluster))
+	}
+	for _, t := range f.Trees {
+		if !namePattern.MatchString(t.Name) {
+			return fmt.Errorf("it names a tree %q", clip(t.Name))
+		}
+	}
+	return nil
 }
 
 func (f *nodeFile) tree(name string) (*treeFile, bool) {
@@ -145,6 +185,9 @@ func (d dataDir) readNode() (nodeFile, error) {
 	var f nodeFile
 	err := readJSON(d.nodeFile(), &f)
 	if errors.Is(err, fs.ErrNotExist) {
+		if d.wasUsed() {
+			return f, &PartError{DataDir: string(d), Part: "node.json"}
+		}
 		return f, fmt.Errorf("%s holds no node: run `gatesync init` (a new cluster) or `gatesync join` (an existing one) first: %w", string(d), err)
 	}
 	if errors.Is(err, errFileDamaged) {
@@ -154,10 +197,23 @@ func (d dataDir) readNode() (nodeFile, error) {
 	if err != nil {
 		return f, fmt.Errorf("read who this node is: %w", err)
 	}
+	if err := f.check(); err != nil {
+		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with `gatesync join HOST:PORT --token T --again`", d.nodeFile(), err)
+	}
 	if f.Format > nodeFileFormat {
 		return f, fmt.Errorf("%s has format %d, this program knows %d: upgrade it", d.nodeFile(), f.Format, nodeFileFormat)
 	}
 	return f, nil
+}
+
+// wasUsed tells whether a daemon has ever run on the directory, whatever is
+// left of it.
+func (d dataDir) wasUsed() bool {
+	if _, err := os.Stat(d.seen()); err == nil {
+		return true
+	}
+	records, err := filepath.Glob(d.join("trees", "*.db"))
+	return err == nil && len(records) > 0
 }
 
 // vacant refuses a directory that already holds a node.
@@ -174,5 +230,5 @@ func (d dataDir) vacant() error {
 
 func (d dataDir) writeNode(f nodeFile) error {
 	f.Format = nodeFileFormat
-	return writeJSON(d.nodeFile(), f)
+	return d.orSpare(func() error { return writeJSON(d.nodeFile(), f) })
 }

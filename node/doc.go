@@ -6,12 +6,19 @@
 // node; Run runs it until its context ends and stops it in the reverse order;
 // Resync runs it only until its trees are current.
 //
-// What a node says to others stands in clusterservice.go (members) and
+// A cluster whose majority is lost goes on by OpenRecovery (recover.go), one
+// that is lost as a whole by RestoreCluster. Serve is Open and Run for a daemon
+// that may have to rejoin: incarnation.go says when.
+//
+// What a node says to others stands in clusterservice.go (members; an
+// operator's calls about the membership in membercalls.go) and
 // joinserver.go (joiners), what it says to the command line on the same
 // machine in localservice.go; DialLocal is the other end of that. The
 // background work is one file per duty: hello.go (who is alive and where),
-// leader.go (Raft membership), renew.go (the certificate), gc.go (history and
-// content that nobody needs any more).
+// leader.go (Raft membership: who votes), keeper.go (the content that every
+// member holds), upgrade.go (the format of the log), renew.go (this node's
+// certificate), authority.go (a new CA), gc.go (history and content that nobody
+// needs any more).
 //
 // Package cmd is the only caller.
 package node

@@ -14,7 +14,7 @@ type forwarder struct{ dial dialer }
 func (f *forwarder) Forward(ctx context.Context, leader cluster.NodeID, cmd *pb.Command) (*pb.Outcome, uint64, error) {
 	conn, err := f.dial.Dial(ctx, leader)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, cluster.NotCommitted(err) // it did not leave this node
 	}
 	res, err := pb.NewClusterClient(conn).Propose(ctx, &pb.ProposeRequest{Command: cmd})
 	return res.GetOutcome(), res.GetIndex(), err

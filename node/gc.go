@@ -22,9 +22,7 @@ type pastLog interface {
 	membership
 	proposer
 	revisions
-	forest
-	View(tree string) (manifest.View, bool)
-	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+	contentLog
 }
 
 // janitor forgets: the leader trims the history as the settings say, and every
@@ -125,37 +123,21 @@ func (j *janitor) live() (map[manifest.Digest]struct{}, error) {
 	return live, err
 }
 
-// stands calls fn for all content that something stands for, and for what: the
-// committed manifests, retained history, and each tree's ancestors, conflicts
-// and notes. The trees come first: what moves from a tree's records into the
-// log meanwhile is then seen in one of both.
+// stands calls fn for all content that something stands for, and for what: what
+// the log stands for, and each tree's ancestors, conflicts and notes. The trees
+// come first: what moves from a tree's records into the log meanwhile is then
+// seen in one of both.
 func (j *janitor) stands(fn func(ref manifest.BlobRef, what func() string)) error {
-	keep := func(e manifest.Entry, what func() string) {
-		if e.HasContent() {
-			fn(e.Blob(), what)
-		}
-	}
 	for _, t := range j.trees.all() {
 		err := t.syncr.Live(func(p manifest.Path, e manifest.Entry, why string) {
-			keep(e, func() string { return fmt.Sprintf("%s: %s (%s)", t.cfg.Name, p, why) })
+			if e.HasContent() {
+				fn(e.Blob(), func() string { return fmt.Sprintf("%s: %s (%s)", t.cfg.Name, p, why) })
+			}
 		})
 		if err != nil {
 			return fmt.Errorf("tree %s: %w", t.cfg.Name, err)
 		}
 	}
-	for _, info := range j.log.Trees() {
-		if view, ok := j.log.View(info.Name); ok {
-			view.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
-				keep(n.Entry, func() string { return fmt.Sprintf("%s: %s (revision %d, current)", info.Name, p, n.Revision) })
-				return true
-			})
-		}
-	}
-	for _, c := range j.log.History("", 0, math.MaxInt) {
-		for _, ch := range c.Changes {
-			keep(ch.Old.Entry, func() string { return fmt.Sprintf("%s: %s (revision %d)", c.Tree, ch.Path, ch.Old.Revision) })
-			keep(ch.New, func() string { return fmt.Sprintf("%s: %s (revision %d)", c.Tree, ch.Path, c.Revision) })
-		}
-	}
+	eachStand(j.log, func(ref manifest.BlobRef, _ manifest.Revision, what func() string) { fn(ref, what) })
 	return nil
 }

@@ -3,10 +3,14 @@ package node
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -33,8 +37,12 @@ type peers struct {
 	dial    dialer
 	book    *book
 	state   func(context.Context) *pb.NodeState
-	now     func() time.Time
-	log     *slog.Logger
+	// strangers tells that the log is not read: who is a member is not known.
+	strangers func() bool
+	now       func() time.Time
+	started   time.Time // of this daemon: it has heard nothing before
+	log       *slog.Logger
+	reached   func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -108,7 +116,7 @@ func (p *peers) hello(ctx context.Context, id cluster.NodeID, req *pb.HelloReque
 		res, err = pb.NewClusterClient(conn).Hello(ctx, req)
 	}
 	if err == nil {
-		p.hear(res.GetState(), res.GetMembers())
+		err = p.hear(id, res.GetState(), res.GetMembers())
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,13 +124,49 @@ func (p *peers) hello(ctx context.Context, id cluster.NodeID, req *pb.HelloReque
 	h.calling, h.err = false, err
 }
 
-// hear takes what a member said, in an answer or in a call of its own.
-func (p *peers) hear(s *pb.NodeState, members []*pb.Member) {
-	p.book.learn(fromMessages(members)...)
+// What a member may say of itself, at most.
+const (
+	maxVersion    = 64 // bytes
+	maxTreeStates = 256
+)
+
+// hear takes what a member said, in an answer or in a call of its own. from is
+// who its certificate names: it speaks for itself, and about others by hearsay.
+func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member) error {
+	if s.GetId() != string(from) {
+		return status.Errorf(codes.InvalidArgument, "%s says that it is %q", from, clip(s.GetId()))
+	}
+	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
+		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
+	}
+	strangers := p.strangers()
+	for _, m := range fromMessages(members) {
+		switch m.ID {
+		case p.self: // nobody knows better than this node
+		case from:
+			if len(m.Address) <= maxAddress {
+				p.book.learn(m)
+			}
+		default:
+			p.book.hear(m, !p.alive(m.ID), strangers)
+		}
+	}
+	if p.reached != nil {
+		p.reached(from, s.GetLogTerm(), s.GetLogApplied())
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	h := p.of(cluster.NodeID(s.GetId()))
+	h := p.of(from)
 	h.at, h.state = p.now(), s
+	return nil
+}
+
+// clip shortens what somebody else wrote, for an error message.
+func clip(s string) string {
+	if len(s) > maxVersion {
+		return s[:maxVersion] + "…"
+	}
+	return s
 }
 
 // of returns what is known of a member; the lock is held.
@@ -161,6 +205,19 @@ func (p *peers) last(id cluster.NodeID) (h heard, alive bool) {
 	return h, id == p.self || !h.at.IsZero() && p.now().Sub(h.at) <= aliveFor
 }
 
+// deadSince tells since when a member has been silent, as far as is known here;
+// zero while it is alive.
+func (p *peers) deadSince(id cluster.NodeID) time.Time {
+	h, alive := p.last(id)
+	switch {
+	case alive:
+		return time.Time{}
+	case h.at.IsZero():
+		return p.started
+	}
+	return h.at
+}
+
 // alive is last without the details.
 func (p *peers) alive(id cluster.NodeID) bool {
 	_, alive := p.last(id)
@@ -187,7 +244,10 @@ func toMessages(members []cluster.Member) []*pb.Member {
 }
 
 func toMessage(m cluster.Member) *pb.Member {
-	return &pb.Member{Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store, JoinedNs: m.Joined, AddressEpoch: m.Epoch}
+	return &pb.Member{
+		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness,
+	}
 }
 
 func fromMessages(members []*pb.Member) []cluster.Member {
@@ -195,7 +255,7 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 	for i, m := range members {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(),
+			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(), Witness: m.GetWitness(),
 		}
 	}
 	return out

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -60,11 +61,11 @@ func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	}
 	err = raftstore.Bootstrap(raftstore.Config{Dir: d.raft(), ID: made.Node},
 		&pb.InitCluster{ClusterId: made.Cluster, CaCertPem: caPEM, CaKeyPem: caKey},
-		cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Role: cluster.Voter, Joined: time.Now().UnixNano(), Epoch: 1})
+		cluster.Member{ID: made.Node, Name: cfg.Name, Address: addr, Store: store, Role: cluster.Voter, Joined: time.Now().UnixNano(), Epoch: 1, Format: raftstore.Newest})
 	if err != nil {
 		return made, fmt.Errorf("begin the cluster's log: %w", err)
 	}
-	file := nodeFile{Node: made.Node, Name: cfg.Name, Cluster: made.Cluster, Address: addr, Epoch: 1}
+	file := nodeFile{Node: made.Node, Name: cfg.Name, Cluster: made.Cluster, Address: addr, Epoch: 1, HasLog: true, Store: store}
 	for _, t := range cfg.Trees {
 		file.Trees = append(file.Trees, treeFile{Name: t.Name, ID: cluster.NewTreeID(), Generation: 1, Made: true, New: true})
 	}
@@ -92,7 +93,8 @@ func makeIdentity(cfg config.Config, made Made) (caPEM, caKey []byte, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	cert, err := transport.SignNode(caPEM, caKey, csr, made.Cluster, made.Node, cfg.Name, time.Now())
+	ca := transport.CA{ClusterID: made.Cluster, Cert: caPEM, Key: caKey, Life: cfg.TLS.Lifetime.Std()}
+	cert, err := ca.Sign(csr, made.Node, cfg.Name, time.Now())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -101,11 +103,19 @@ func makeIdentity(cfg config.Config, made Made) (caPEM, caKey []byte, err error)
 
 // storeID makes the blob store and tells its id.
 func storeID(cfg config.Config) (string, error) {
-	s, err := blob.Open(dataDir(cfg.DataDir).blobs(), blob.Options{Reserve: int64(cfg.FreeReserve)})
+	s, err := openBlobs(dataDir(cfg.DataDir), cfg, nil)
 	if err != nil {
-		return "", fmt.Errorf("make the blob store: %w", err)
+		return "", err
 	}
 	return s.ID(), s.Close()
+}
+
+func openBlobs(d dataDir, cfg config.Config, log *slog.Logger) (*blob.Store, error) {
+	s, err := blob.Open(d.blobs(), blob.Options{Reserve: int64(cfg.FreeReserve), Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("open the blob store: %w", err)
+	}
+	return s, nil
 }
 
 // finish writes what a person edits and, last, what makes it a node.

@@ -109,7 +109,7 @@ func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string,
 	}
 	req := &pb.JoinRequest{
 		TokenId: tok.ID, Secret: tok.Secret, NodeId: string(j.Node), Name: cfg.Name, Address: addr, Store: store,
-		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Format, RootClusters: clusters,
+		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Newest, RootClusters: clusters,
 	}
 	for _, t := range cfg.Trees {
 		req.Trees = append(req.Trees, t.Name)
@@ -158,14 +158,6 @@ func (d dataDir) retire(now time.Time) error {
 	return nil
 }
 
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
 // completeJoin writes what the cluster gave; node.json last.
 func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining, made Made, o JoinOptions) error {
 	if !cfg.TLS.Own() {
@@ -180,7 +172,7 @@ func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining
 		return err
 	}
 	openBook(d.peers(), slog.New(slog.DiscardHandler)).learn(fromMessages(res.GetMembers())...)
-	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: o.Adopt}
+	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: o.Adopt, Incarnation: cluster.Incarnation(res.GetIncarnation())}
 	for _, t := range res.GetTrees() {
 		file.Trees = append(file.Trees, treeFile{Name: t.GetName(), ID: t.GetId(), Generation: t.GetGeneration()})
 	}

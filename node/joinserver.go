@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -29,6 +31,8 @@ type joinLog interface {
 	proposer
 	authority
 	forest
+	Incarnation() cluster.Incarnation
+	Format() uint32
 }
 
 // joinServer admits joiners: whoever has a token gets a certificate and
@@ -39,9 +43,25 @@ type joinServer struct {
 	log    joinLog
 	ready  func(context.Context) error // waits until the cluster's trees are known here
 	caPEM  func() []byte               // what members trust
+	life   time.Duration               // of certificates
 	book   func() []cluster.Member     // where everybody is now
 	now    func() time.Time
 	logger *slog.Logger
+
+	refusals *transport.Refusals
+}
+
+// remoteHost is where a call comes from.
+func remoteHost(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.Addr == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(p.Addr.String())
+	if err != nil {
+		return p.Addr.String()
+	}
+	return host
 }
 
 var (
@@ -55,7 +75,7 @@ func (s *joinServer) Join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	defer cancel()
 	res, err := s.join(ctx, req)
 	if err != nil {
-		s.logger.Warn("refused a joiner", "name", req.GetName(), "address", req.GetAddress(), "err", err)
+		s.refusals.Note(remoteHost(ctx), "join", fmt.Errorf("%q at %q: %w", clip(req.GetName()), clip(req.GetAddress()), err))
 		return nil, err
 	}
 	s.logger.Info("a node has joined", "name", req.GetName(), "address", req.GetAddress(), "id", req.GetNodeId())
@@ -69,15 +89,20 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	if err := s.ready(ctx); err != nil {
 		return nil, fmt.Errorf("this member has not read the cluster's log yet; try again in a moment: %w", cluster.ErrNoQuorum)
 	}
-	clusterID, caCert, caKey := s.log.Cluster()
+	clusterID, _, caKey := s.log.Cluster()
 	if err := s.fits(req, clusterID); err != nil {
 		return nil, err
 	}
+	caPEM := s.caPEM()
 	var certPEM []byte
 	switch {
 	case len(caKey) > 0 && len(req.GetCsrDer()) > 0:
 		var err error
-		certPEM, err = transport.SignNode(caCert, caKey, req.GetCsrDer(), clusterID, cluster.NodeID(req.GetNodeId()), req.GetName(), s.now())
+		ca, trusted, err := signing(s.log, s.life)
+		if err == nil {
+			caPEM = trusted
+			certPEM, err = ca.Sign(req.GetCsrDer(), cluster.NodeID(req.GetNodeId()), req.GetName(), s.now())
+		}
 		if err != nil {
 			return nil, status.Errorf(codes.InvalidArgument, "the joiner's key cannot be signed: %v", err)
 		}
@@ -86,7 +111,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	}
 	member := &pb.Member{
 		Id: req.GetNodeId(), Name: req.GetName(), Address: req.GetAddress(), Store: req.GetStore(),
-		JoinedNs: s.now().UnixNano(), AddressEpoch: 1,
+		JoinedNs: s.now().UnixNano(), AddressEpoch: 1, Format: req.GetFormat(), Witness: len(req.GetTrees()) == 0,
 	}
 	out, err := s.log.Do(ctx, command(&pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
 		Id: req.GetTokenId(), SecretDigest: transport.SecretDigest(req.GetSecret()), Member: member,
@@ -98,7 +123,8 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 		return nil, status.Error(codes.PermissionDenied, tokenAdvice(err))
 	}
 	res := &pb.JoinResponse{
-		ClusterId: clusterID, CertPem: certPEM, CaPem: s.caPEM(), ClockNs: s.now().UnixNano(),
+		Incarnation: uint64(s.log.Incarnation()),
+		ClusterId:   clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
 		Members: toMessages(s.book()),
 	}
 	for _, t := range s.log.Trees() {
@@ -111,15 +137,16 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 func (s *joinServer) plausible(req *pb.JoinRequest) error {
 	bad := func(format string, args ...any) error { return status.Errorf(codes.InvalidArgument, format, args...) }
 	switch {
-	case req.GetFormat() < raftstore.Format:
-		return bad("the joining gatesync %s is too old for this cluster: upgrade it", req.GetVersion())
+	case req.GetFormat() < s.log.Format():
+		return bad("the joining gatesync %s is too old for this cluster, whose log is of format %d: it knows formats up to %d: install the version that the members run; the token is still good",
+			req.GetVersion(), s.log.Format(), req.GetFormat())
 	case !idPattern.MatchString(req.GetNodeId()):
 		return bad("%q is no node id", req.GetNodeId())
 	case !namePattern.MatchString(req.GetName()):
 		return bad("%q is no node name", req.GetName())
 	case len(req.GetStore()) == 0 || len(req.GetStore()) > 64:
 		return bad("%q is no id of a blob store", req.GetStore())
-	case len(req.GetAddress()) > 300:
+	case len(req.GetAddress()) > maxAddress:
 		return bad("an address of %d bytes", len(req.GetAddress()))
 	}
 	here, there := s.now(), time.Unix(0, req.GetClockNs())
@@ -131,13 +158,16 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 	return nil
 }
 
-// fits checks the joiner's trees against the cluster's.
+// fits checks the joiner's trees against the cluster's. A witness has none.
 func (s *joinServer) fits(req *pb.JoinRequest, clusterID string) error {
 	for _, c := range req.GetRootClusters() {
 		if c != clusterID {
 			return status.Errorf(codes.FailedPrecondition,
 				"a tree's directory on the joining node belongs to cluster %s, this is cluster %s: choose another directory, or remove the .gatesync directory in it if that cluster does not use it any more", c, clusterID)
 		}
+	}
+	if len(req.GetTrees()) == 0 {
+		return nil
 	}
 	var known []string
 	for _, t := range s.log.Trees() {

@@ -62,14 +62,3 @@ func (l *lagTracker) lag(applied manifest.Revision, now time.Time) time.Duration
 	}
 	return 0
 }
-
-// forget drops what everybody has applied.
-func (l *lagTracker) forget(applied manifest.Revision) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	i := 0
-	for i < len(l.seen)-1 && l.seen[i].upTo <= applied {
-		i++
-	}
-	l.seen = append(l.seen[:0], l.seen[i:]...)
-}

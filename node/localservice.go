@@ -25,23 +25,33 @@ type localLog interface {
 	proposer
 	revisions
 	watcher
+	authority
 	Barrier(ctx context.Context) error
+	View(tree string) (manifest.View, bool)
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
+	Freeze() *raftstore.Frozen
 }
 
 // localService answers the command line on this machine. Who may open the
-// socket may do everything. Safe for concurrent use. Its other half, what
-// concerns trees, stands in localtrees.go.
+// socket may do everything. Safe for concurrent use. What concerns trees stands
+// in localtrees.go, localpropose.go and localread.go.
 type localService struct {
 	pb.UnimplementedLocalServer
-	self     cluster.NodeID
-	log      localLog
-	dial     dialer
-	peers    *peers
-	trees    *treeSet
-	blobs    *recentBlobs
-	identity *transport.Identity
-	status   func(ctx context.Context) (Status, error)
+	self    cluster.NodeID
+	log     localLog
+	dial    dialer
+	peers   *peers
+	trees   *treeSet
+	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
+	blobs   *recentBlobs
+	carrier *carrier
+	// proposals goes to the log, and counts.
+	proposals changesetLog
+	identity  *transport.Identity
+	status    func(ctx context.Context) (Status, error)
+	certs     func() []caMember
+	// name and version are of the node, for what it signs.
+	name, version string
 }
 
 // Status tells how this node sees the cluster and itself.
@@ -91,49 +101,6 @@ func (s *localService) explain(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) && !s.log.Quorum() {
 		return cluster.ErrNoQuorum
 	}
-	return err
-}
-
-// RemoveNode removes a member by name or id.
-func (s *localService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest) (*pb.RemoveNodeResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, doWithin)
-	defer cancel()
-	var id cluster.NodeID
-	for _, m := range s.log.Members() {
-		if m.Name == req.GetNode() || string(m.ID) == req.GetNode() {
-			id = m.ID
-		}
-	}
-	if id == "" {
-		return nil, status.Errorf(codes.NotFound, "no member is called %q: see `gatesync members`", req.GetNode())
-	}
-	for {
-		err := s.askLeader(ctx, &pb.RemoveMemberRequest{Id: string(id)})
-		var notLeader *cluster.NotLeaderError
-		switch {
-		case err == nil:
-			return &pb.RemoveNodeResponse{Id: string(id)}, nil
-		case !errors.As(err, &notLeader) && !errors.Is(err, cluster.ErrNoQuorum):
-			return nil, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, s.explain(ctx.Err())
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
-
-func (s *localService) askLeader(ctx context.Context, req *pb.RemoveMemberRequest) error {
-	leader, ok := s.log.Leader()
-	if !ok {
-		return cluster.ErrNoQuorum
-	}
-	conn, err := s.dial.Dial(ctx, leader)
-	if err != nil {
-		return err
-	}
-	_, err = pb.NewClusterClient(conn).RemoveMember(ctx, req)
 	return err
 }
 
@@ -234,7 +201,7 @@ func named(m cluster.Member, names []string) bool {
 
 func (s *localService) waitOne(ctx context.Context, id cluster.NodeID, rev manifest.Revision) error {
 	if id == s.self {
-		_, err := s.trees.waitApplied(ctx, rev)
+		_, err := s.applied(ctx, rev)
 		return err
 	}
 	conn, err := s.dial.Dial(ctx, id)

@@ -23,9 +23,11 @@ type proposer interface {
 	Do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, error)
 }
 
-// authority is the cluster's own CA; the key is empty with an own PKI.
+// authority is the cluster's own CA, the one that signs; the key is empty with
+// an own PKI.
 type authority interface {
 	Cluster() (id string, caCert, caKey []byte)
+	Authorities() raftstore.Authorities
 }
 
 // forest is the trees that the cluster knows.

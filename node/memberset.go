@@ -61,9 +61,11 @@ func (n *Node) takeMembers(all []cluster.Member) {
 		set.ids[m.ID], set.byName[m.Name] = true, m.ID
 	}
 	n.members.Store(set)
+	n.server.Prune() // whoever was removed is cut off in the middle of a word
 	n.book.learn(all...)
 	if set.whole {
 		n.book.keep(func(id cluster.NodeID) bool { return set.ids[id] || id == n.file.Node })
+		n.instances.Forget(func(id cluster.NodeID) bool { return set.ids[id] })
 	}
 }
 

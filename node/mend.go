@@ -25,12 +25,15 @@ const (
 // other members, or from this node's own trees. The store has given receipts
 // for it, so this does not wait until somebody needs it. It cannot tell what
 // a damaged store held: everything is missed that the cluster still stands for.
+// It works after damage only: what this node lacks otherwise is the keeper's,
+// and what one of both fetches the other leaves alone.
 // One goroutine; lost may be asked from any.
 type mender struct {
 	janitor *janitor
 	blobs   *recentBlobs
 	trees   *treeSet
 	fetch   func(context.Context, []manifest.BlobRef, func(manifest.Digest, error)) error
+	coming  func(manifest.Digest) bool // the keeper or a tree fetches it right now
 	again   time.Duration
 	slog    *slog.Logger
 
@@ -93,8 +96,10 @@ func (m *mender) mend(ctx context.Context) (left bool, err error) {
 	}
 	if len(wanted) > 0 {
 		refs := make([]manifest.BlobRef, 0, len(wanted))
-		for _, w := range wanted {
-			refs = append(refs, w.blob)
+		for d, w := range wanted {
+			if !m.coming(d) {
+				refs = append(refs, w.blob)
+			}
 		}
 		m.slog.Warn("content is missing in the damaged blob store; it is fetched anew", "blobs", len(refs))
 		if err := m.fetch(ctx, refs, nil); err != nil {
@@ -106,18 +111,24 @@ func (m *mender) mend(ctx context.Context) (left bool, err error) {
 		}
 	}
 	var lost []LostBlob
+	brought := 0
 	for d, w := range wanted {
-		if !m.blobs.Has(d) {
+		switch {
+		case m.blobs.Has(d):
+			brought++
+		case m.coming(d):
+			left = true // for the next time
+		default:
 			lost = append(lost, w.lost())
 		}
 	}
 	slices.SortFunc(lost, func(a, b LostBlob) int { return strings.Compare(a.Digest, b.Digest) })
 	m.tell(lost)
 	if len(wanted) > 0 {
-		m.mended.Add(uint64(len(wanted) - len(lost)))
-		m.slog.Info("mended the blob store", "brought_back", len(wanted)-len(lost), "lost", len(lost))
+		m.mended.Add(uint64(brought))
+		m.slog.Info("mended the blob store", "brought_back", brought, "lost", len(lost))
 	}
-	return len(lost) > 0, nil
+	return left || len(lost) > 0, nil
 }
 
 // lacking finds what something stands for and the store does not hold.

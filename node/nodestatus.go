@@ -3,10 +3,12 @@ package node
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/raftstore"
 )
 
 // statusWithin bounds the questions to the trees: a status that hangs helps
@@ -20,15 +22,19 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	n.ask(ctx)
 	leader, _ := n.log.Leader()
 	blobs, push := n.blobs.Stats(), n.push.Stats()
-	_, ends := n.identity.Validity()
+	begins, ends := n.identity.Validity()
+	members := n.knownMembers()
+	left := time.Until(ends)
 	s := Status{
 		Node: NodeStatus{
-			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(), Raft: n.raftState(), Address: n.file.Address,
-			Version: n.opts.Version, Started: n.started, CertificateExpires: ends,
+			ID: string(n.file.Node), Name: n.file.Name, Role: n.role(members), Raft: n.raftState(), Address: n.file.Address,
+			Version: n.opts.Version, Started: n.started, CertificateBegins: begins, CertificateExpires: ends,
+			CertificateDays: int(left.Hours() / 24), CertificateSoon: left < soon(ends.Sub(begins)),
 		},
-		Cluster: n.file.Cluster, Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
-		Members: []MemberStatus{}, Trees: []TreeStatus{},
+		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
+		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
 		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: n.mender.lost()},
+		Data:  n.dataStatus(),
 		Carriers: []CarrierStatus{{
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},
@@ -48,10 +54,19 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 				Root: "the cluster does not know this tree yet; it is added as soon as there is a quorum"})
 		}
 	}
-	for _, m := range n.log.Members() {
+	for _, m := range members {
 		s.Members = append(s.Members, n.memberStatus(ctx, m))
 	}
 	slices.SortFunc(s.Members, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
+	for _, m := range s.Members {
+		if m.Votes {
+			s.Voters++
+			if m.Alive {
+				s.VotersAlive++
+			}
+		}
+	}
+	s.Tolerance = s.VotersAlive - (s.Voters/2 + 1)
 	return s, nil
 }
 
@@ -63,25 +78,51 @@ func (n *Node) ask(ctx context.Context) {
 	n.peers.refresh(ctx)
 }
 
-func (n *Node) role() string {
+// knownMembers lists the members as the log has them. A node that has just
+// started and finds no leader has not read its log: then it is those of the
+// address book, with the roles of Raft's configuration.
+func (n *Node) knownMembers() []cluster.Member {
+	members := n.log.Members()
+	if contains(members, n.file.Node) || n.removed() {
+		return members
+	}
+	members = n.book.members()
+	servers, err := n.log.Servers()
+	if err != nil {
+		return members
+	}
+	for i := range members {
+		for _, s := range servers {
+			if s.ID == members[i].ID {
+				members[i].Role = s.Role
+			}
+		}
+	}
+	return members
+}
+
+func (n *Node) role(members []cluster.Member) string {
 	if n.removed() {
 		return "removed"
 	}
-	for _, m := range n.log.Members() {
+	for _, m := range members {
 		if m.ID == n.file.Node {
-			return roleWord(m.Role)
+			return roleWord(m)
 		}
 	}
 	return string(cluster.NonVoter)
 }
 
 // roleWord is a role as status shows it: whom Raft does not know yet is about
-// to become a non-voter.
-func roleWord(r cluster.Role) string {
-	if r == "" {
+// to become a non-voter, and a voter without a tree is a witness.
+func roleWord(m cluster.Member) string {
+	switch {
+	case m.Role == cluster.Voter && m.Witness:
+		return "witness"
+	case m.Role == "":
 		return string(cluster.NonVoter)
 	}
-	return string(r)
+	return string(m.Role)
 }
 
 func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus {
@@ -91,17 +132,24 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 		addr = m.Address
 	}
 	st := MemberStatus{
-		ID: string(m.ID), Name: m.Name, Role: roleWord(m.Role), Address: addr, Alive: alive,
+		ID: string(m.ID), Name: m.Name, Role: roleWord(m), Address: addr, Alive: alive,
 		Applied: h.state.GetApplied(), Version: h.state.GetVersion(),
+		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(),
+		Format: max(m.Format, raftstore.Format),
 	}
 	if !h.at.IsZero() {
 		st.LastSeen = &h.at
+	}
+	if !alive {
+		since := n.peers.deadSince(m.ID)
+		st.DeadSince = &since
 	}
 	if h.err != nil && !alive {
 		st.Error = h.err.Error()
 	}
 	if m.ID == n.file.Node {
-		st.Applied, st.Version = uint64(n.trees.applied(ctx)), n.opts.Version
+		st.Applied, st.Version = uint64(n.applied(ctx)), n.opts.Version
+		st.Content, st.Missing = uint64(n.keeper.content()), n.keeper.missing.Load()
 	}
 	return st
 }
@@ -116,7 +164,16 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	}
 	ts.Applied = uint64(st.Loop.Applied)
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
-	ts.Root, ts.Notices = st.Loop.RootLost, st.Warnings
+	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, st.Warnings, st.Watched, st.Overflows
+	ts.Unsent, ts.UnsentWhy = st.Loop.Unsent, st.Loop.UnsentWhy
+	ts.Failing = len(st.Loop.Failing)
+	troubles := slices.Concat(st.Loop.Failing, st.Loop.Busy)
+	for _, b := range troubles[:min(len(troubles), troublesShown)] {
+		ts.Troubles = append(ts.Troubles, TroubleStatus{Path: string(b.Path), Why: b.Why})
+	}
+	if st.Loop.Aside {
+		ts.Notices = append(ts.Notices, "this node has come back into the recovered cluster and compares its tree with it: until that is done whatever the cluster does not hold goes aside, fresh edits too")
+	}
 	if conflicts, err := t.syncr.Conflicts(); err == nil {
 		ts.Conflicts = len(conflicts)
 	}
@@ -125,6 +182,19 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	}
 	ts.LagSeconds = n.trees.lag.lag(st.Loop.Applied, time.Now()).Seconds()
 	return ts
+}
+
+// troublesShown bounds how many paths that do not go on are named.
+const troublesShown = 10
+
+// dataStatus tells of the data directory's disk. Nothing is asked of the disk
+// itself: it might hang.
+func (n *Node) dataStatus() DataStatus {
+	d := DataStatus{Path: n.cfg.DataDir, Free: n.log.Free(), Reserve: int64(n.cfg.FreeReserve), Trouble: n.log.Trouble(), Silent: n.log.Silent()}
+	if d.Trouble == "" && d.Free < d.Reserve {
+		d.Trouble = fmt.Sprintf("no room for content: %d bytes are free and %d are kept in reserve; free some space, it goes on by itself", d.Free, d.Reserve)
+	}
+	return d
 }
 
 func preset(name string) string {
@@ -145,4 +215,30 @@ func (n *Node) raftState() string {
 		return "shutdown"
 	}
 	return "follower"
+}
+
+func (n *Node) formatStatus() FormatStatus {
+	s := FormatStatus{Active: n.log.Format(), Newest: raftstore.Newest}
+	_, waits := raftstore.NextFormat(s.Active, s.Newest, n.log.Members())
+	for _, m := range waits {
+		s.Waits = append(s.Waits, m.Name)
+	}
+	slices.Sort(s.Waits)
+	return s
+}
+
+func (n *Node) caStatus() CAStatus {
+	s := CAStatus{Own: n.cfg.TLS.Own()}
+	s.Fingerprint, s.Expires = n.identity.Issuer()
+	a := n.log.Authorities()
+	if a.Also == nil || s.Own {
+		return s
+	}
+	c := CAChange{From: a.Also.Fingerprint, To: a.Signing.Fingerprint, Step: "renew"}
+	if a.Incoming {
+		c.From, c.To, c.Step = c.To, c.From, "trust"
+	}
+	_, c.Waits, c.Dead = nextCA(a, n.certificates())
+	s.Replacing = &c
+	return s
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -14,7 +15,6 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/fallback"
@@ -34,6 +34,8 @@ type Options struct {
 	// Visit: the node is here for a one-shot command and soon gone again: no
 	// local socket, no HTTP, never promoted to voter.
 	Visit bool
+	// Reload: a token in it makes the node read certificates of an own PKI anew.
+	Reload <-chan struct{}
 	// DryRun: trees are opened and looked at, and nothing is done to them.
 	DryRun bool
 }
@@ -48,38 +50,51 @@ type Node struct {
 	started time.Time
 	ignores map[string]*manifest.Ignore
 	bootID  string
+	// refusals are what members say of this very node, see heed.
+	refusals chan error
 
 	// file is who this node is. After Open only its trees change, under fileMu.
 	file   nodeFile
 	fileMu sync.Mutex
 
-	lock     *os.File
-	identity *transport.Identity
-	blobs    *recentBlobs
-	book     *book
-	server   *transport.Server
-	log      *raftstore.Store
-	push     *fallback.Push
-	peers    *peers
-	trees    *treeSet
-	counted  *countedLog
-	carrier  *carrier
-	local    net.Listener // nil on a visit
-	localSrv *grpc.Server
-	web      *web.Server // nil where switched off
-	mender   *mender
-	scrubber *scrubber
-	members  atomic.Pointer[memberSet]
-	read     atomic.Bool // the log was read once, see caughtUp
+	lock      *os.File
+	identity  *transport.Identity
+	blobs     *recentBlobs
+	book      *book
+	seen      *seen
+	instances *transport.Instances
+	server    *transport.Server
+	log       *raftstore.Store
+	push      *fallback.Push
+	peers     *peers
+	trees     *treeSet
+	counted   *countedLog
+	carrier   *carrier
+	keeper    *keeper
+	steering  *steering
+	mender    *mender
+	scrubber  *scrubber
+	local     net.Listener // nil on a visit
+	localSrv  *grpc.Server
+	web       *web.Server                     // nil where switched off
+	began     raftstore.Peeked                // what the log said at the start
+	opened    atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
+	outdated  chan error                      // the cluster has gone beyond what this version understands
+	members   atomic.Pointer[memberSet]
+	read      atomic.Bool // the log was read once, see caughtUp
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs
 // before Run.
 func Open(cfg config.Config, o Options) (*Node, error) {
-	n := &Node{cfg: cfg, opts: o, dir: dataDir(cfg.DataDir), slog: o.Log, started: time.Now(), bootID: bootID()}
+	n := &Node{
+		cfg: cfg, opts: o, dir: dataDir(cfg.DataDir), slog: o.Log, started: time.Now(), bootID: bootID(),
+		outdated: make(chan error, 1), refusals: make(chan error, 1),
+	}
 	if n.slog == nil {
 		n.slog = slog.New(slog.DiscardHandler)
 	}
+	n.slog = steady(n.slog)
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -92,35 +107,57 @@ func (n *Node) open() (err error) {
 	if n.ignores, err = ignores(n.cfg); err != nil {
 		return err
 	}
-	if n.file, err = n.dir.readNode(); err != nil {
+	if n.file, err = n.dir.readNode(); err != nil { // before the lock, which would make a directory
 		return err
 	}
 	if n.lock, err = n.dir.lock(); err != nil {
 		return err
 	}
+	if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // a newer log is refused before anything is written
+		return err
+	}
+	before := n.file.incarnation()
+	var instance transport.Instance
+	if n.file, instance, err = n.dir.begin(n.slog); err != nil {
+		return err
+	}
+	n.dir.keepSpare()
+	if n.file.incarnation() != before { // the log was given up
+		n.began = raftstore.Peeked{}
+	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
+			err = fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls", Name: n.file.Name}, err)
+		}
 		return fmt.Errorf("this node's identity: %w; restore the file from a backup, or remove this node and `gatesync join … --again`", err)
 	}
-	store, err := blob.Open(n.dir.blobs(), blob.Options{Reserve: int64(n.cfg.FreeReserve), Log: n.slog})
+	n.renewExpired()
+	store, err := openBlobs(n.dir, n.cfg, n.slog)
 	if err != nil {
-		return fmt.Errorf("open the blob store: %w", err)
+		return err
 	}
 	n.blobs = newRecentBlobs(store)
 	n.book = openBook(n.dir.peers(), n.slog)
+	n.seen = openSeen(n.dir.seen(), n.slog)
+	n.instances = transport.NewInstances(n.file.Node, instance, n.seen.runs(), n.seen.poke)
 	n.server, err = transport.Listen(transport.Config{
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
-		Resolve: n.book.address, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
+		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
 	})
 	if err != nil {
 		return err
 	}
 	n.log, err = raftstore.Open(raftstore.Config{
 		Dir: n.dir.raft(), ID: n.file.Node, Stream: n.server.Raft(), Log: n.slog,
-		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning,
+		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
+		FirstSequence: n.file.incarnation().Number() << 40,
 	})
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
+	n.opened.Store(n.log)
 	n.push = fallback.NewPush(n.file.Node, fallback.StoreOf(n.blobs), connections{n.server}, n.slog)
 	if err := n.announceAddress(); err != nil {
 		return err
@@ -132,11 +169,21 @@ func (n *Node) open() (err error) {
 	return n.openDoors()
 }
 
+// logReserve is what the log leaves free: an eighth of what content leaves, so
+// that metadata still goes on where content no longer fits.
+func logReserve(cfg config.Config) int64 { return max(1, int64(cfg.FreeReserve)/8) }
+
 // announceAddress compares where this node is with where it last said to be.
 func (n *Node) announceAddress() error {
 	addr, _, err := ownAddress(n.cfg, n.server.Addr().String())
 	if err != nil {
 		return err
+	}
+	if !n.file.HasLog {
+		n.file.HasLog = true // it is open
+		if err := n.dir.writeNode(n.file); err != nil {
+			return err
+		}
 	}
 	if addr != n.file.Address || n.cfg.Name != n.file.Name {
 		n.file.Address, n.file.Name = addr, n.cfg.Name
@@ -152,20 +199,39 @@ func (n *Node) announceAddress() error {
 
 // self is what is true of this node.
 func (n *Node) self() cluster.Member {
-	return cluster.Member{ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch}
+	return cluster.Member{
+		ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch,
+		Format: raftstore.Newest, Witness: n.witness(),
+	}
 }
+
+// witness tells whether this node has no tree: it holds the log and the content.
+func (n *Node) witness() bool { return len(n.cfg.Trees) == 0 }
 
 // wire connects the parts with each other.
 func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
-		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{},
+		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
+		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
-	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, fetch: n.carrier.Fetch, again: mendAgain, slog: n.slog}
+	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
+	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, fetch: n.carrier.Fetch, coming: n.carrier.coming, again: mendAgain, slog: n.slog}
 	n.scrubber = &scrubber{blobs: n.blobs, every: n.cfg.Scrub.Std(), slog: n.slog}
+	n.steering = &steering{
+		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
+		lacks:  n.keeper.missing.Load,
+		policy: raftstore.Policy{Wanted: n.cfg.Voters, Reap: n.cfg.ReapAfter.Std()},
+	}
+	n.push.Observe(fallback.Observer{
+		Caller: func(ctx context.Context) cluster.NodeID { id, _ := transport.Peer(ctx); return id },
+		Refused: func(peer cluster.NodeID, what string, why error) {
+			n.server.Refusals().Note(string(peer), what, why)
+		},
+	})
 	n.push.Register(n.server.GRPC())
 	n.registerCluster()
 }
@@ -181,7 +247,7 @@ func (n *Node) openDoors() (err error) {
 	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(transport.StatusServerOptions()...)
+	n.localSrv = grpc.NewServer(append(transport.StatusServerOptions(), grpc.ConnectionTimeout(10*time.Second))...)
 	n.registerLocal()
 	return nil
 }
@@ -243,11 +309,33 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 	leader, _ := n.log.Leader()
 	applied := manifest.Revision(0)
 	if !n.opts.DryRun { // trees that do not run do not answer
-		applied = n.trees.applied(ctx)
+		applied = n.applied(ctx)
 	}
+	issuer, _ := n.identity.Issuer()
+	term, through, last := n.log.Extent()
 	return &pb.NodeState{
-		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Format,
+		LogTerm: term, LogApplied: through, LogLast: last, Trusts: n.identity.Trusted(), Issuer: issuer,
+		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
+		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
 	}
+}
+
+// applied is the revision that all trees have applied; a witness applies one by
+// holding its content.
+func (n *Node) applied(ctx context.Context) manifest.Revision {
+	if n.witness() {
+		return n.keeper.content()
+	}
+	return n.trees.applied(ctx)
+}
+
+// waitApplied waits until it is at least rev.
+func (n *Node) waitApplied(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) {
+	if n.witness() {
+		err := n.keeper.waitContent(ctx, rev)
+		return n.keeper.content(), err
+	}
+	return n.trees.waitApplied(ctx, rev)
 }

@@ -54,7 +54,7 @@ func (n *Node) openTree(t config.Tree, f treeFile) (*tree, error) {
 	}
 	sy, err := syncer.Open(syncer.Config{
 		Self: string(n.file.Node), Tree: t.Name,
-		ClusterID: n.file.Cluster, TreeID: f.ID, Generation: f.Generation,
+		ClusterID: n.file.Cluster, TreeID: f.ID, Generation: f.Generation, Since: f.KeepFrom, Aside: f.Returned,
 		OpenRoot: func() (vfs.FS, error) { return vfs.OpenRoot(t.Path, vfs.Options{}) },
 		Records:  n.dir.records(t.Name),
 		Blobs:    n.blobs, Carrier: n.carrier, Log: n.counted,
@@ -93,15 +93,28 @@ func (n *Node) agree(ctx context.Context, name string) (treeFile, error) {
 	if f, ok := n.treeFileOf(name); ok {
 		mine = f
 	}
+	said := false
 	for {
 		for _, t := range n.log.Trees() {
 			if t.Name != name {
 				continue
 			}
-			agreed := treeFile{Name: name, ID: t.ID, Generation: t.Generation, Made: t.ID == mine.ID}
+			agreed := treeFile{
+				Name: name, ID: t.ID, Generation: t.Generation,
+				Made: t.ID == mine.ID && !mine.Returned, Returned: mine.Returned,
+			}
 			return agreed, n.remember(agreed)
 		}
-		if err := n.putTree(ctx, mine); err != nil {
+		// A returner makes no tree: what it knows is of a life that is over.
+		err := errUnknownTree
+		if !mine.Returned {
+			err = n.putTree(ctx, mine)
+		}
+		if err != nil {
+			if mine.Returned && n.caughtUp() && !said {
+				said = true
+				n.slog.Warn("the recovered cluster does not know a tree of this node, which leaves it alone: to have it again, add it to gatesync.yaml of another member first", "tree", name)
+			}
 			n.slog.Debug("cannot add the tree to the cluster yet", "tree", name, "err", err)
 			select {
 			case <-ctx.Done():
@@ -111,6 +124,8 @@ func (n *Node) agree(ctx context.Context, name string) (treeFile, error) {
 		}
 	}
 }
+
+var errUnknownTree = errors.New("the recovered cluster does not know this tree")
 
 func (n *Node) putTree(ctx context.Context, f treeFile) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

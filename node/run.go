@@ -26,7 +26,12 @@ func (n *Node) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		n.slog.Info("stopping")
 	case failed = <-s.failed:
-		n.slog.Error("stopping after a failure", "err", failed)
+		var yield *YieldError
+		if errors.As(failed, &yield) {
+			n.slog.Warn("stopping to rejoin", "reason", failed)
+		} else {
+			n.slog.Error("stopping after a failure", "err", failed)
+		}
 	}
 	begun := time.Now()
 	err := errors.Join(failed, s.stop())
@@ -38,18 +43,24 @@ func (n *Node) Run(ctx context.Context) error {
 func (n *Node) start(s *stages) {
 	s.closer("lock", time.Second, n.lock.Close)
 	s.closer("blob store", time.Second, n.blobs.Close)
+	s.run("identity", time.Second, n.heed)
 	s.run("network", time.Second, n.server.Run)
 	s.closer("carrier", time.Second, n.push.Close)
 	s.closer("log", 2*time.Second, n.log.Close)
 	s.run("log", time.Second, n.log.Guard)
+	s.run("log's disk", time.Second, n.log.Failed)
 	s.run("members", time.Second, n.followMembers)
 	s.run("hello", time.Second, n.peers.run)
+	s.run("seen", time.Second, n.seeing().run)
 	if len(n.cfg.Seeds) > 0 {
-		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, identity: n.identity, clusterID: n.file.Cluster, peers: n.peers, log: n.slog}).run)
+		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, dial: n.server, peers: n.peers, log: n.slog}).run)
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
-	s.run("membership", time.Second, (&steering{self: n.file.Node, group: n.log, peers: n.peers, wanted: n.cfg.Voters, log: n.slog}).run)
+	s.run("membership", time.Second, n.steering.run)
+	s.run("formats", time.Second, n.watchFormats)
+	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
+	s.run("CA", time.Second, (&replacing{self: n.file.Node, log: n.log, certs: n.certificates, slog: n.slog}).run)
 	s.run("memory", time.Second, giveBackMemory)
 	s.run("lag", time.Second, func(ctx context.Context) error { return n.trees.track(ctx, n.log) })
 	if err := n.openTrees(s); err != nil {
@@ -59,6 +70,8 @@ func (n *Node) start(s *stages) {
 	if n.opts.Visit {
 		return
 	}
+	s.run("keeper", time.Second, n.keeper.run)
+	s.run("refill", time.Second, n.refill)
 	s.run("janitor", time.Second, n.janitor().run)
 	s.run("mender", time.Second, n.mender.run)
 	if n.cfg.Scrub > 0 {
@@ -95,7 +108,8 @@ func (n *Node) serveLocal(ctx context.Context) error {
 
 func (n *Node) renewer() *renewer {
 	return &renewer{
-		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, log: n.slog,
+		identity: n.identity, files: identityFiles(n.cfg), own: n.cfg.TLS.Own(), dial: n.server, now: time.Now, slog: n.slog,
+		log: n.log, read: n.caughtUp, prune: n.server.Prune, asked: n.opts.Reload, life: n.cfg.TLS.Lifetime.Std(),
 		peers: func() []cluster.NodeID {
 			var ids []cluster.NodeID
 			for _, m := range n.others() {
@@ -104,28 +118,31 @@ func (n *Node) renewer() *renewer {
 			return ids
 		},
 		sign: func(_ context.Context, csr []byte) (*pb.RenewResponse, error) {
-			return n.clusterService().sign(n.file.Node, csr)
+			return n.signSelf(csr)
 		},
 	}
 }
 
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
-		self: n.file.Node, log: n.log, peers: n.peers, applied: n.trees.waitApplied, caPEM: n.identity.CAPEM, now: time.Now,
+		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
+		life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
 	}
 }
 
 func (n *Node) registerCluster() {
 	pb.RegisterClusterServer(n.server.GRPC(), n.clusterService())
 	pb.RegisterJoinServer(n.server.JoinGRPC(), &joinServer{
-		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, book: n.book.members, now: time.Now, logger: n.slog,
+		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, life: n.cfg.TLS.Lifetime.Std(), book: n.book.members, now: time.Now, logger: n.slog,
+		refusals: n.server.Refusals(),
 	})
 }
 
 func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
-		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, blobs: n.blobs,
-		identity: n.identity, status: n.status,
+		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
+		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
+		carrier: n.carrier, proposals: n.counted,
 	})
 }
 

@@ -5,9 +5,10 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
-	"github.com/gatesync/gatesync/transport"
 )
 
 // seedEvery keeps questions to seeds that are down rare.
@@ -17,11 +18,15 @@ const seedEvery = 2 * time.Second
 // answer: the way back when every remembered address has changed. One
 // goroutine.
 type seeds struct {
-	addrs     []string
-	identity  *transport.Identity
-	clusterID string
-	peers     *peers
-	log       *slog.Logger
+	addrs []string
+	dial  addressDialer
+	peers *peers
+	log   *slog.Logger
+}
+
+// addressDialer connects to whichever member is at an address.
+type addressDialer interface {
+	DialAddr(ctx context.Context, addr string) (*grpc.ClientConn, cluster.NodeID, error)
 }
 
 func (s *seeds) run(ctx context.Context) error {
@@ -46,7 +51,7 @@ func (s *seeds) run(ctx context.Context) error {
 func (s *seeds) ask(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	conn, at, err := transport.DialAs(ctx, addr, s.identity, s.clusterID)
+	conn, at, err := s.dial.DialAddr(ctx, addr)
 	if err != nil {
 		return err
 	}
@@ -62,6 +67,5 @@ func (s *seeds) ask(ctx context.Context, addr string) error {
 		// It answers here; its own announcement comes with a greater epoch.
 		s.peers.book.learn(cluster.Member{ID: at, Address: addr})
 	}
-	s.peers.hear(res.GetState(), res.GetMembers())
-	return nil
+	return s.peers.hear(at, res.GetState(), res.GetMembers())
 }

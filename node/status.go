@@ -5,29 +5,68 @@ import "time"
 // Status is what `status --json` prints: an interface to other programs.
 // Fields are only ever added.
 type Status struct {
-	Node     NodeStatus      `json:"node"`
-	Cluster  string          `json:"cluster"`
-	Leader   string          `json:"leader"` // id; "" when none is known
-	Quorum   bool            `json:"quorum"`
-	Revision uint64          `json:"revision"` // committed, as known here
-	CaughtUp bool            `json:"caught_up"`
-	Members  []MemberStatus  `json:"members"`
-	Trees    []TreeStatus    `json:"trees"`
-	Blobs    BlobStatus      `json:"blobs"`
-	Carriers []CarrierStatus `json:"carriers"`
-	HTTP     string          `json:"http,omitempty"`
+	Node    NodeStatus `json:"node"`
+	Cluster string     `json:"cluster"`
+	// Incarnation counts the cluster's lives: recover and restore-cluster begin
+	// the next one.
+	Incarnation uint64          `json:"incarnation"`
+	Leader      string          `json:"leader"` // id; "" when none is known
+	Quorum      bool            `json:"quorum"`
+	Revision    uint64          `json:"revision"` // committed, as known here
+	CaughtUp    bool            `json:"caught_up"`
+	Members     []MemberStatus  `json:"members"`
+	Trees       []TreeStatus    `json:"trees"`
+	Blobs       BlobStatus      `json:"blobs"`
+	Data        DataStatus      `json:"data"`
+	Carriers    []CarrierStatus `json:"carriers"`
+	HTTP        string          `json:"http,omitempty"`
+	// Voters counts them; Tolerance is how many more of them may fail before
+	// nothing can be committed, negative where that is so already.
+	Voters      int          `json:"voters"`
+	VotersAlive int          `json:"voters_alive"`
+	Tolerance   int          `json:"tolerance"`
+	Format      FormatStatus `json:"format"`
+	CA          CAStatus     `json:"ca"`
 }
 
 // NodeStatus is the node that answers.
 type NodeStatus struct {
 	ID                 string    `json:"id"`
 	Name               string    `json:"name"`
-	Role               string    `json:"role"` // voter, nonvoter, removed
+	Role               string    `json:"role"` // voter, witness, nonvoter, removed
 	Raft               string    `json:"raft"` // leader, follower, candidate, shutdown
 	Address            string    `json:"address"`
 	Version            string    `json:"version"`
 	Started            time.Time `json:"started"`
+	CertificateBegins  time.Time `json:"certificate_begins"`
 	CertificateExpires time.Time `json:"certificate_expires"`
+	CertificateDays    int       `json:"certificate_days_left"`
+	CertificateSoon    bool      `json:"certificate_ends_soon"` // it should have been renewed by now
+}
+
+// FormatStatus is about the format of the log.
+type FormatStatus struct {
+	Active uint32 `json:"active"` // what the cluster uses
+	Newest uint32 `json:"newest"` // what this node understands
+	// Waits names the members whose versions do not understand Newest yet.
+	Waits []string `json:"waits,omitempty"`
+}
+
+// CAStatus is about the CA that signs the nodes' certificates.
+type CAStatus struct {
+	Fingerprint string    `json:"fingerprint"` // SHA-256; with an own PKI of the CA that this node's certificate leads to
+	Expires     time.Time `json:"expires"`
+	Own         bool      `json:"own_pki"`
+	Replacing   *CAChange `json:"replacing,omitempty"`
+}
+
+// CAChange is how far the replacement of the CA has come.
+type CAChange struct {
+	From  string   `json:"from"` // fingerprints
+	To    string   `json:"to"`
+	Step  string   `json:"step"`            // trust: members take over the new CA; renew: they get certificates of it
+	Waits []string `json:"waits,omitempty"` // members that are alive and not ready
+	Dead  []string `json:"dead,omitempty"`  // members that are down and not ready
 }
 
 // MemberStatus is one member as this node sees it.
@@ -39,31 +78,65 @@ type MemberStatus struct {
 	Alive    bool       `json:"alive"`
 	Applied  uint64     `json:"applied"` // by all its trees, as it last said
 	Version  string     `json:"version,omitempty"`
+	Format   uint32     `json:"format,omitempty"` // newest format of the log that it understands
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Error    string     `json:"error,omitempty"` // why it cannot be reached
+	Votes    bool       `json:"votes"`           // a voter or a witness
+	// Chosen is the role that an operator gave it (promote, demote): voter or
+	// nonvoter. Without one the cluster decides.
+	Chosen string `json:"chosen,omitempty"`
+	// Content is the revision up to which it holds all content, of every tree
+	// and of the retained history; Missing is how many blobs it lacks.
+	Content   uint64     `json:"content"`
+	Missing   uint64     `json:"missing,omitempty"`
+	DeadSince *time.Time `json:"dead_since,omitempty"` // as far as the answering node knows
 }
 
 // TreeStatus is one tree on this node.
 type TreeStatus struct {
-	Name       string  `json:"name"`
-	Path       string  `json:"path"`
-	Preset     string  `json:"preset"`
-	Storage    string  `json:"storage"` // local
-	Applied    uint64  `json:"applied"`
-	RootDigest string  `json:"root_digest"` // of what the disk is known to agree with
-	Entries    int     `json:"entries"`     // files, directories and symlinks
-	Files      int     `json:"files"`
-	Bytes      int64   `json:"bytes"`
-	Held       int     `json:"held"`
-	Conflicts  int     `json:"conflicts"`
-	Rejected   int     `json:"rejected"`
-	Busy       int     `json:"busy"`
-	Pending    int     `json:"pending"` // paths that are being worked on
+	Name       string `json:"name"`
+	Path       string `json:"path"`
+	Preset     string `json:"preset"`
+	Storage    string `json:"storage"` // local
+	Applied    uint64 `json:"applied"`
+	RootDigest string `json:"root_digest"` // of what the disk is known to agree with
+	Entries    int    `json:"entries"`     // files, directories and symlinks
+	Files      int    `json:"files"`
+	Bytes      int64  `json:"bytes"`
+	Held       int    `json:"held"`
+	Conflicts  int    `json:"conflicts"`
+	Rejected   int    `json:"rejected"`
+	Busy       int    `json:"busy"`
+	Failing    int    `json:"failing"` // committed changes that cannot be brought to this disk (100: at least)
+	Pending    int    `json:"pending"` // paths that are being worked on
+	Unsent     int    `json:"unsent"`  // local edits that could not be committed so far
+	UnsentWhy  string `json:"unsent_why,omitempty"`
+	// Troubles are paths that do not go on, the first few of them, and why.
+	Troubles []TroubleStatus `json:"troubles,omitempty"`
+	Watched  int             `json:"watched"` // directories whose events are told
+	// Overflows counts how often file events were lost since the start; each
+	// time a scan found what they would have told.
+	Overflows  uint64  `json:"overflows"`
 	LagSeconds float64 `json:"lag_seconds"`
 	Root       string  `json:"root,omitempty"` // why the root cannot be used
 	// Notices are facts about how the tree is watched that cost speed, never
 	// correctness: inotify limits, no leases.
 	Notices []string `json:"notices,omitempty"`
+}
+
+// TroubleStatus is a path that does not go on.
+type TroubleStatus struct {
+	Path string `json:"path"`
+	Why  string `json:"why"`
+}
+
+// DataStatus is the disk of the data directory.
+type DataStatus struct {
+	Path    string `json:"path"`
+	Free    int64  `json:"free_bytes"`
+	Reserve int64  `json:"reserve_bytes"` // kept free: below it no content is taken
+	Trouble string `json:"trouble,omitempty"`
+	Silent  bool   `json:"silent"` // this node takes no part until the disk answers
 }
 
 // BlobStatus is the blob store.

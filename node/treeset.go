@@ -83,6 +83,22 @@ func (s *treeSet) some(names []string) ([]*tree, error) {
 	return out, nil
 }
 
+// await returns a tree, once it is open.
+func (s *treeSet) await(ctx context.Context, name string) (*tree, error) {
+	if t, ok := find(s.all(), name); ok {
+		return t, nil
+	}
+	select {
+	case <-s.whole:
+	case <-ctx.Done():
+	}
+	trees, err := s.some([]string{name})
+	if err != nil {
+		return nil, err
+	}
+	return trees[0], nil
+}
+
 func find(all []*tree, name string) (*tree, bool) {
 	for _, t := range all {
 		if t.cfg.Name == name {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/web"
 )
 
@@ -13,16 +14,20 @@ func (n *Node) State() web.State {
 	defer cancel()
 	blobs, push := n.blobs.Stats(), n.push.Stats()
 	_, ends := n.identity.Validity()
+	_, caEnds := n.identity.Issuer()
 	s := web.State{
 		Version: n.opts.Version, Node: string(n.file.Node), Name: n.file.Name,
 		Revision: uint64(n.log.Revision()), Quorum: n.log.Quorum(), CaughtUp: n.caughtUp() && n.trees.complete(),
-		Raft: n.raftState(), CertificateExpires: ends, Proposals: n.counted.totals(),
+		Raft: n.raftState(), CertificateExpires: ends, CAExpires: caEnds,
+		Format: n.log.Format(), NewestFormat: raftstore.Newest, Proposals: n.counted.totals(),
 		Blobs: web.Blobs{Count: blobs.Blobs, Bytes: blobs.Bytes, Disk: blobs.Disk,
 			Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: len(n.mender.lost()), Scrubbed: n.scrubber.bytes.Load(), Scrubs: n.scrubber.passes.Load()},
 		Carriers: []web.Carrier{{
 			Name: "push", Sent: uint64(push.Sent.Bytes + push.Served.Bytes), Received: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},
 	}
+	data := n.dataStatus()
+	s.Data = web.Data{Free: data.Free, Reserve: data.Reserve, Trouble: data.Trouble != ""}
 	for _, m := range n.log.Members() {
 		s.Members++
 		if n.peers.alive(m.ID) {
@@ -43,7 +48,9 @@ func (n *Node) webTree(ctx context.Context, t *tree) web.Tree {
 		return wt
 	}
 	wt.Applied, wt.Lost = uint64(st.Loop.Applied), st.Loop.RootLost
+	wt.Failing = len(st.Loop.Failing)
 	wt.Held, wt.Busy = heldCount(st.Loop), len(st.Loop.Busy)
+	wt.Unsent, wt.Watched, wt.Overflows = st.Loop.Unsent, st.Watched, st.Overflows
 	wt.Lag = n.trees.lag.lag(st.Loop.Applied, time.Now())
 	if anc, err := t.syncr.Ancestor(ctx); err == nil {
 		wt.Entries = anc.Len()

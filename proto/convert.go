@@ -1,6 +1,7 @@
 package proto
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -39,10 +40,25 @@ func ToEntry(m *pb.Entry) (manifest.Entry, error) {
 		}
 		e.Digest = d
 	}
-	if m.GetKind() > 0xff {
+	if m.GetKind() == 0 || m.GetKind() > 0xff {
 		return manifest.Entry{}, fmt.Errorf("unknown kind %d", m.GetKind())
 	}
-	return e, e.Validate()
+	if err := e.Validate(); err != nil {
+		return manifest.Entry{}, err
+	}
+	return e, nil
+}
+
+// toEntryAt is ToEntry for an entry that is to stand at p.
+func toEntryAt(p manifest.Path, m *pb.Entry) (manifest.Entry, error) {
+	e, err := ToEntry(m)
+	if err == nil {
+		err = e.ValidateAt(p)
+	}
+	if err != nil {
+		return manifest.Entry{}, fmt.Errorf("path %q: %w", string(p), err)
+	}
+	return e, nil
 }
 
 // FromNode turns a node into its message; nil where nothing stands.
@@ -57,6 +73,9 @@ func FromNode(n manifest.Node) *pb.Node {
 func ToNode(m *pb.Node) (manifest.Node, error) {
 	if m == nil {
 		return manifest.Node{}, nil
+	}
+	if m.GetEntry() == nil {
+		return manifest.Node{}, errors.New("a node without an entry")
 	}
 	e, err := ToEntry(m.GetEntry())
 	return manifest.Node{Entry: e, Revision: manifest.Revision(m.GetRevision()), Author: m.GetAuthor()}, err
@@ -95,14 +114,17 @@ func ToChangeset(m *pb.Changeset) (manifest.Changeset, error) {
 		Time: m.GetTimeNs(), Message: m.GetMessage(),
 		Changes: make([]manifest.Change, len(m.GetChanges())), Receipts: make([]manifest.Receipt, len(m.GetReceipts())),
 	}
+	if m.GetMode() > uint32(manifest.Atomic) || m.GetOrigin().GetKind() > 0xff {
+		return c, fmt.Errorf("changeset of unknown mode %d or origin %d", m.GetMode(), m.GetOrigin().GetKind())
+	}
 	for i, ch := range m.GetChanges() {
 		p, err := manifest.ParsePath(string(ch.GetPath()))
 		if err != nil {
 			return c, err
 		}
-		e, err := ToEntry(ch.GetNew())
+		e, err := toEntryAt(p, ch.GetNew())
 		if err != nil {
-			return c, fmt.Errorf("path %q: %w", p, err)
+			return c, err
 		}
 		c.Changes[i] = manifest.Change{Path: p, Expect: manifest.Revision(ch.GetExpect()), New: e}
 	}
@@ -151,6 +173,9 @@ func ToCommit(m *pb.Commit) (manifest.Commit, error) {
 		Origin: toOrigin(m.GetOrigin()), Time: m.GetTimeNs(), Message: m.GetMessage(),
 		Changes: make([]manifest.Committed, len(m.GetChanges())),
 	}
+	if m.GetOrigin().GetKind() > 0xff {
+		return c, fmt.Errorf("commit of unknown origin %d", m.GetOrigin().GetKind())
+	}
 	for i, ch := range m.GetChanges() {
 		p, err := manifest.ParsePath(string(ch.GetPath()))
 		if err != nil {
@@ -160,9 +185,9 @@ func ToCommit(m *pb.Commit) (manifest.Commit, error) {
 		if err != nil {
 			return c, fmt.Errorf("path %q: %w", p, err)
 		}
-		e, err := ToEntry(ch.GetNew())
+		e, err := toEntryAt(p, ch.GetNew())
 		if err != nil {
-			return c, fmt.Errorf("path %q: %w", p, err)
+			return c, err
 		}
 		c.Changes[i] = manifest.Committed{Path: p, Old: old, New: e}
 	}

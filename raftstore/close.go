@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/gatesync/gatesync/cluster"
 )
 
 const (
@@ -61,11 +63,7 @@ func (s *Store) isClosing() bool {
 // handOver gives leadership to another voter, so that the cluster does not
 // have to notice the loss first.
 func (s *Store) handOver() {
-	others := false
-	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
-		others = others || srv.Suffrage == raft.Voter && string(srv.ID) != string(s.cfg.ID)
-	}
-	if !others || s.raft.State() != raft.Leader || s.stalled.Load() {
+	if !s.leadsOthers() || s.stalled.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)
@@ -75,12 +73,57 @@ func (s *Store) handOver() {
 	}
 }
 
-// transfer asks Raft to make another voter the leader. Raft answers "busy" to
-// whoever asks in the wrong moment: ask a few times.
-func (s *Store) transfer() error {
+// leadsOthers tells whether this node leads, and somebody else could.
+func (s *Store) leadsOthers() bool {
+	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
+		if srv.Suffrage == raft.Voter && string(srv.ID) != string(s.cfg.ID) {
+			return s.raft.State() == raft.Leader
+		}
+	}
+	return false
+}
+
+// transfer asks Raft to make another voter the leader: the one that is asked
+// for, else whoever is furthest. Raft itself does not look who answers, so the
+// silent ones are left out as far as they are known.
+func (s *Store) transfer(to cluster.NodeID) error {
+	if to != "" {
+		return s.transferTo(to)
+	}
+	var answering []cluster.NodeID
+	silent := false
+	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
+		switch id := cluster.NodeID(srv.ID); {
+		case id == s.cfg.ID || srv.Suffrage != raft.Voter:
+		case s.silent.is(id):
+			silent = true
+		default:
+			answering = append(answering, id)
+		}
+	}
+	if !silent {
+		return s.transferTo("")
+	}
+	err := errors.New("no other voter answers")
+	for _, id := range answering {
+		if err = s.transferTo(id); err == nil || errors.Is(err, ErrClosed) {
+			break
+		}
+	}
+	return err
+}
+
+// transferTo is transfer with the choice made; "" leaves it to Raft. Raft
+// answers "busy" to whoever asks in the wrong moment: ask a few times.
+func (s *Store) transferTo(id cluster.NodeID) error {
 	const tries, pause = 20, 5 * time.Millisecond
 	for i := 0; ; i++ {
-		err := s.raft.LeadershipTransfer().Error()
+		var err error
+		if id == "" {
+			err = s.raft.LeadershipTransfer().Error()
+		} else {
+			err = s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id)).Error()
+		}
 		if !errors.Is(err, raft.ErrEnqueueTimeout) || i == tries {
 			return err
 		}

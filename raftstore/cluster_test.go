@@ -124,6 +124,7 @@ type testCluster struct {
 	net  *network
 	tune Tuning
 	wrap func(cluster.NodeID) func(logs) logs
+	free func(cluster.NodeID) (int64, error) // of the disks; nil: nobody looks
 }
 
 func newTestCluster(t testing.TB) *testCluster {
@@ -131,7 +132,11 @@ func newTestCluster(t testing.TB) *testCluster {
 }
 
 func (c *testCluster) config(id cluster.NodeID) Config {
-	return Config{Dir: filepath.Join(c.dir, string(id)), ID: id, Tuning: c.tune, Reserve: -1}
+	cfg := Config{Dir: filepath.Join(c.dir, string(id)), ID: id, Tuning: c.tune, Reserve: -1}
+	if c.free != nil {
+		cfg.Reserve, cfg.free = 1000, func(string) (int64, error) { return c.free(id) }
+	}
+	return cfg
 }
 
 func member(id cluster.NodeID) cluster.Member {

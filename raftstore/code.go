@@ -46,6 +46,8 @@ const (
 	CodeMemberExists Code = 15
 	// CodeInitialized: the log already belongs to another cluster.
 	CodeInitialized Code = 16
+	// CodeAuthority: the CA is not in the state that the command is about.
+	CodeAuthority Code = 40
 )
 
 func (c Code) String() string {
@@ -84,6 +86,8 @@ func (c Code) String() string {
 		return "member exists"
 	case CodeInitialized:
 		return "already initialized"
+	case CodeAuthority:
+		return "not this CA's turn"
 	}
 	return fmt.Sprintf("code(%d)", uint32(c))
 }

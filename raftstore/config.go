@@ -21,7 +21,12 @@ type Config struct {
 	Log     *slog.Logger     // nil: silent
 	Forward Forwarder        // nil: commands are accepted on the leader only
 	Tuning  Tuning           // zero values: defaults
-	Reserve int64            // bytes to keep free on Dir's disk; 0: 32 MB, negative: do not look
+	// FirstSequence: this node's proposals have no number below it. A node whose
+	// log was set aside has used the ones before.
+	FirstSequence uint64
+	Reserve       int64 // bytes to keep free on Dir's disk; 0: 32 MB, negative: do not look
+
+	free func(dir string) (int64, error) // nil: asks the file system
 }
 
 // Forwarder carries a command to the leader. Package node implements it over
@@ -41,7 +46,7 @@ type Tuning struct {
 	SnapshotInterval  time.Duration // how often a snapshot is considered (2 min)
 	SnapshotThreshold uint64        // new entries that make a snapshot worth while (8192)
 	TrailingLogs      uint64        // entries kept behind a snapshot for followers that lag (4096)
-	Stall             time.Duration // a write to the log that takes this long makes a leader give up (10 s)
+	Stall             time.Duration // a write to the log that takes this long makes a node fall silent, and so a leader give up (5 s)
 }
 
 func (t Tuning) withDefaults() Tuning {
@@ -60,10 +65,10 @@ func (t Tuning) withDefaults() Tuning {
 	orTime(&t.Lease, 500*time.Millisecond)
 	orTime(&t.Commit, 500*time.Millisecond)
 	orTime(&t.RPC, 10*time.Second)
-	orTime(&t.SnapshotInterval, 2*time.Minute)
-	orTime(&t.Stall, 10*time.Second)
-	orCount(&t.SnapshotThreshold, 8192)
-	orCount(&t.TrailingLogs, 4096)
+	orTime(&t.SnapshotInterval, snapshotInterval)
+	orTime(&t.Stall, 5*time.Second)
+	orCount(&t.SnapshotThreshold, snapshotThreshold)
+	orCount(&t.TrailingLogs, trailingLogs)
 	return t
 }
 

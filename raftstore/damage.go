@@ -130,20 +130,20 @@ func (g *guardedLogs) DeleteRange(from, to uint64) error {
 
 // guardedStable is the same for term and vote.
 type guardedStable struct {
-	*disk
+	raft.StableStore
 	store *Store
 }
 
 // Set implements raft.StableStore.
 func (g guardedStable) Set(key, value []byte) error {
-	err := g.disk.Set(key, value)
+	err := g.StableStore.Set(key, value)
 	g.store.halt(err)
 	return err
 }
 
 // SetUint64 implements raft.StableStore.
 func (g guardedStable) SetUint64(key []byte, v uint64) error {
-	err := g.disk.SetUint64(key, v)
+	err := g.StableStore.SetUint64(key, v)
 	g.store.halt(err)
 	return err
 }

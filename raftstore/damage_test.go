@@ -45,7 +45,7 @@ func past(t *testing.T) (c *testCluster, dir string) {
 // replay does what a start does, without Raft: snapshot, then log.
 func replay(t testing.TB, dir string) (state []byte, err error) {
 	t.Helper()
-	d, err := openDisk(filepath.Join(dir, logFile))
+	d, err := openDisk(dir)
 	if err != nil {
 		return nil, promised(err)
 	}
@@ -229,7 +229,7 @@ func TestALogThatBreaksWhileItRunsEndsTheNode(t *testing.T) {
 	c.agree(others...)
 	next := t.TempDir() // the file stays open, and locked, until the process ends
 	copyDir(t, leader.cfg.Dir, next)
-	_, err = openDisk(filepath.Join(next, logFile))
+	_, err = openDisk(next)
 	if !errors.Is(promised(err), ErrDamaged) {
 		t.Fatalf("opened what is damaged: %v", err)
 	}

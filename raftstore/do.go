@@ -20,24 +20,36 @@ const MaxEntry = 64 << 10
 // Do commits a command, from any node, and returns its outcome. It carries the
 // command to the leader and tries again through changes of leader until ctx
 // ends; then the error says why, and is cluster.ErrNoQuorum where no majority
-// answered. The command may still be committed after an error. All commands
-// may be repeated: the machine sees to that.
+// answered. It is cluster.ErrNotCommitted where the command has not come into
+// any log; after another error it may have been committed, or may yet be. All
+// commands may be repeated: the machine sees to that. cmd is written in the
+// active format, whatever it says.
 func (s *Store) Do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, error) {
 	out, _, err := s.do(ctx, cmd)
 	return out, err
 }
 
+// do is Do, with the index of the log entry.
 func (s *Store) do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, error) {
 	const shortest, longest = 10 * time.Millisecond, 200 * time.Millisecond
+	cmd.Format = s.machine.Format()
+	nowhere := true // no attempt can have left the command in a log
+	end := func(err error) error {
+		if nowhere {
+			return cluster.NotCommitted(err)
+		}
+		return cluster.OutcomeUnknown(err)
+	}
 	for pause := shortest; ; pause = min(2*pause, longest) {
 		changed := s.leaders.wait()
 		out, index, err := s.attempt(ctx, changed, cmd)
 		if err == nil {
 			return out, index, nil
 		}
+		nowhere = nowhere && leftNothing(err)
 		var large *TooLargeError
 		if errors.Is(err, ErrClosed) || errors.As(err, &large) {
-			return nil, 0, err
+			return nil, 0, end(err)
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -50,11 +62,18 @@ func (s *Store) do(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, e
 		timer.Stop()
 		switch {
 		case errors.Is(err, ErrClosed):
-			return nil, 0, err
+			return nil, 0, end(err)
 		case ctx.Err() != nil:
-			return nil, 0, s.givenUp(ctx.Err(), err)
+			return nil, 0, end(s.givenUp(ctx.Err(), err))
 		}
 	}
+}
+
+// leftNothing tells whether a failed attempt surely left nothing in any log.
+// A node that does not lead refuses before it writes.
+func leftNothing(err error) bool {
+	var notLeader *cluster.NotLeaderError
+	return errors.Is(err, cluster.ErrNotCommitted) || errors.As(err, &notLeader)
 }
 
 // givenUp says why a command was not committed when its time was up.
@@ -75,7 +94,7 @@ func (s *Store) attempt(ctx context.Context, changed <-chan struct{}, cmd *pb.Co
 		return nil, 0, s.notLeader()
 	}
 	if size := proto.Size(cmd); size > MaxEntry {
-		return nil, 0, &TooLargeError{Size: size, Limit: MaxEntry}
+		return nil, 0, cluster.NotCommitted(&TooLargeError{Size: size, Limit: MaxEntry})
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	watching := make(chan struct{})
@@ -109,24 +128,25 @@ func (s *Store) cancelWhenLost(ctx context.Context, cancel context.CancelFunc, c
 // ApplyLocal commits a command on this node if it leads, else it returns a
 // *cluster.NotLeaderError. It is what a leader serves to the others; it returns
 // the outcome and the index of the log entry once the machine has applied it.
-// After another error the command may or may not be committed.
+// After an error that is neither this nor cluster.ErrNotCommitted the command
+// may be committed.
 func (s *Store) ApplyLocal(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, error) {
 	entry, err := proto.Marshal(cmd)
 	if err != nil {
-		return nil, 0, fmt.Errorf("write a command: %w", err)
+		return nil, 0, cluster.NotCommitted(fmt.Errorf("write a command: %w", err))
 	}
 	if len(entry) > MaxEntry {
-		return nil, 0, &TooLargeError{Size: len(entry), Limit: MaxEntry}
+		return nil, 0, cluster.NotCommitted(&TooLargeError{Size: len(entry), Limit: MaxEntry})
 	}
 	if s.raft.State() != raft.Leader || s.stalled.Load() {
 		return nil, 0, s.notLeader()
 	}
 	if err := s.room(); err != nil {
-		return nil, 0, err
+		return nil, 0, cluster.NotCommitted(err)
 	}
 	answer, err := s.enter(ctx, entry)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, cluster.NotCommitted(err)
 	}
 	select {
 	case a := <-answer:
@@ -193,9 +213,11 @@ func (s *Store) spread() {
 	if len(s.raft.GetConfiguration().Configuration().Servers) < 2 {
 		return
 	}
-	noop, err := proto.Marshal(noop())
+	empty := noop()
+	empty.Format = s.machine.Format()
+	entry, err := proto.Marshal(empty)
 	if err == nil {
-		s.raft.Apply(noop, s.cfg.Tuning.Commit)
+		s.raft.Apply(entry, s.cfg.Tuning.Commit)
 	}
 }
 
@@ -243,7 +265,7 @@ func (s *Store) fromRaft(err error) error {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return s.notLeader()
 	case errors.Is(err, raft.ErrLeadershipLost):
-		return fmt.Errorf("the outcome is unknown: %w", err)
+		return fmt.Errorf("the leader was lost before it answered: %w", err)
 	}
 	return err
 }

@@ -23,7 +23,15 @@
 //   - a changeset with content is accepted only with receipts from a majority
 //     of the voters at its place in the log;
 //   - a retry under the same id is a no-op with the same outcome;
-//   - an atomic changeset is applied whole or not at all.
+//   - an atomic changeset is applied whole or not at all;
+//   - what the machine does is decided by the active format in its state, never
+//     by the version of the program (format.go); a machine that does not know
+//     the active format stops;
+//   - the step that NextStep proposes leaves the living voters a majority, and of
+//     the cluster's own accord never lowers how many more may fail.
+//
+// A log that no daemon uses is read by Replay, and begun anew for the cluster's
+// next incarnation by Rebegin: recover and restore-cluster are made of these.
 //
 // What is read from the disk is what was written, or the node ends with a
 // DamagedError that says what to do: logdisk.go keeps the log in a sealed file,

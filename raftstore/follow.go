@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"context"
+	"sync"
 
 	"github.com/hashicorp/raft"
 
@@ -15,9 +16,13 @@ func (s *Store) follow() {
 	defer s.running.Done()
 	news := make(chan raft.Observation, 8) // a full one is no loss: what it says is looked up anyway
 	observer := raft.NewObserver(news, false, func(o *raft.Observation) bool {
-		switch o.Data.(type) {
+		switch data := o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState:
 			return true
+		case raft.FailedHeartbeatObservation:
+			s.silent.set(cluster.NodeID(data.PeerID), true)
+		case raft.ResumedHeartbeatObservation:
+			s.silent.set(cluster.NodeID(data.PeerID), false)
 		}
 		return false
 	})
@@ -31,6 +36,7 @@ func (s *Store) follow() {
 		if id, _ := s.Leader(); id != leader || first {
 			stop()
 			s.caughtUp.Store(false)
+			s.silent.forget()
 			s.tellLeader(id, first)
 			leader, stop = id, s.beginCatchUp(id != "")
 		}
@@ -75,4 +81,33 @@ func (s *Store) catchUp(ctx context.Context) {
 		s.caughtUp.Store(true)
 		s.watchers.notify()
 	}
+}
+
+// silence is who did not answer this leader's latest heartbeat. Safe for
+// concurrent use.
+type silence struct {
+	mu  sync.Mutex
+	who map[cluster.NodeID]bool
+}
+
+func (s *silence) set(id cluster.NodeID, silent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.who == nil {
+		s.who = map[cluster.NodeID]bool{}
+	}
+	s.who[id] = silent
+}
+
+func (s *silence) is(id cluster.NodeID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.who[id]
+}
+
+// forget: another leader hears for itself.
+func (s *silence) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.who = nil
 }

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -15,11 +16,16 @@ type fsm struct {
 	machine *Machine
 	applied atomic.Uint64 // index of the newest entry that the machine has seen
 	moved   func()        // told after each entry
+	ahead   func(uint32)  // told when the log is of a format that is not known here
 }
 
 // Apply implements raft.FSM; its answer is a *pb.Outcome.
 func (f *fsm) Apply(l *raft.Log) any {
 	out := f.machine.ApplyEntry(l.Data)
+	if n := f.machine.Ahead(); n > 0 {
+		f.ahead(n) // what came before stays as it was applied: nothing is reached
+		return out
+	}
 	f.reached(l.Index)
 	return out
 }
@@ -44,6 +50,9 @@ func (f *fsm) reached(index uint64) {
 
 // Snapshot implements raft.FSM. It is quick: Apply waits for it.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if n := f.machine.Ahead(); n > 0 {
+		return nil, &NewerError{What: "the cluster's log", Format: n}
+	}
 	return &fsmSnapshot{index: f.applied.Load(), frozen: f.machine.Freeze()}, nil
 }
 
@@ -55,6 +64,10 @@ func (f *fsm) Restore(in io.ReadCloser) error {
 		return fmt.Errorf("%w: %w", ErrSnapshot, err)
 	}
 	if err := f.machine.Restore(in); err != nil {
+		var newer *NewerError
+		if errors.As(err, &newer) {
+			f.ahead(newer.Format)
+		}
 		return err
 	}
 	f.reached(binary.BigEndian.Uint64(index[:]))

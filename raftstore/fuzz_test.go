@@ -8,6 +8,7 @@ import (
 	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -15,7 +16,8 @@ import (
 // state that no snapshot can carry.
 func FuzzApply(f *testing.F) {
 	for _, cmd := range []*pb.Command{
-		put("n-1"), addTree("server"), noop(),
+		put("n-1"), addTree("server"), noop(), raise(Newest), raise(Newest + 1), knowing("n-2", Newest+1), putCA("new"), useCA("new"), dropCA("new"),
+		{Format: Format, Do: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{ClusterId: "c-1", CaCertPem: ca("old"), CaKeyPem: []byte("key")}}},
 		propose(changeset(1, manifest.Atomic, write("d", 0, dir), write("d/f", 0, file("1")))),
 	} {
 		entry, err := gproto.Marshal(cmd)
@@ -38,6 +40,74 @@ func FuzzApply(f *testing.F) {
 	})
 }
 
+// FuzzLog: no sequence of entries, of any length, makes the machine panic or
+// lets through what no tree can hold; and a replay of it ends in the same state.
+func FuzzLog(f *testing.F) {
+	var log []byte
+	link := func(target string) *pb.Entry {
+		return &pb.Entry{Kind: 3, Mode: 0o777, Size: int64(len(target)), Target: []byte(target), Digest: digestOf(target)}
+	}
+	evil := propose(changeset(9, manifest.PerPath))
+	for _, p := range []string{"../a", "/a", "a/../../b", "nul\x00", "", ".gatesync/marker.json", "l/below"} {
+		evil.GetPropose().Changes = append(evil.GetPropose().Changes, &pb.Change{Path: []byte(p), New: proto.FromEntry(dir)})
+	}
+	for i, target := range []string{"../..", "/etc/passwd", "x/../../y", "inside"} {
+		evil.GetPropose().Changes = append(evil.GetPropose().Changes, &pb.Change{Path: []byte{'l', byte('0' + i)}, New: link(target)})
+	}
+	evil.GetPropose().Changes = append(evil.GetPropose().Changes,
+		&pb.Change{Path: []byte("huge"), New: &pb.Entry{Kind: 1, Size: 1<<63 - 1, Digest: digestOf("x")}},
+		&pb.Change{Path: []byte("negative"), New: &pb.Entry{Kind: 1, Size: -1 << 63, Digest: digestOf("x")}})
+	for _, cmd := range []*pb.Command{
+		put("n-1"), addTree("server"), propose(changeset(1, manifest.Atomic, write("d", 0, dir), write("d/f", 0, file("1")))),
+		evil, propose(changeset(2, manifest.PerPath, remove("d/f", 1))), noop(),
+	} {
+		entry, err := gproto.Marshal(cmd)
+		if err != nil {
+			f.Fatal(err)
+		}
+		log = append(binary.AppendUvarint(log, uint64(len(entry))), entry...)
+	}
+	f.Add(log)
+	f.Fuzz(func(t *testing.T, log []byte) {
+		a, b := founded(), founded()
+		for _, r := range records(log) {
+			_, n := binary.Uvarint(r)
+			before := a.Revision()
+			out := a.ApplyEntry(r[n:])
+			if out == nil || a.Revision() < before || a.Revision() > before+1 {
+				t.Fatalf("outcome %v, revision %d after %d", out, a.Revision(), before)
+			}
+			if !gproto.Equal(out, b.ApplyEntry(r[n:])) {
+				t.Fatal("two machines disagree")
+			}
+		}
+		wantSound(t, a)
+		once := snapshotOf(t, a)
+		if !bytes.Equal(once, snapshotOf(t, b)) || !bytes.Equal(once, snapshotOf(t, restored(t, once))) {
+			t.Fatal("a replay, or a snapshot, is not the machine")
+		}
+	})
+}
+
+func digestOf(s string) []byte { d := manifest.DigestOf([]byte(s)); return d[:] }
+
+// wantSound checks that a disk can hold all that the machine says.
+func wantSound(t *testing.T, m *Machine) {
+	t.Helper()
+	for _, info := range m.Trees() {
+		v, _ := m.View(info.Name)
+		v.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
+			if err := n.Entry.ValidateAt(p); err != nil {
+				t.Errorf("committed: %v", err)
+			}
+			if parent := p.Dir(); parent != "" && !v.Manifest.Entry(parent).IsDir() {
+				t.Errorf("%q stands in no directory", p)
+			}
+			return true
+		})
+	}
+}
+
 // FuzzRestore: no bytes make Restore panic; what it accepts, it can write. The
 // bytes come raw, and as the records of a snapshot whose digest is right.
 func FuzzRestore(f *testing.F) {
@@ -52,6 +122,7 @@ func FuzzRestore(f *testing.F) {
 			if m.Restore(bytes.NewReader(in)) != nil {
 				continue
 			}
+			wantSound(t, m)
 			once := snapshotOf(t, m)
 			if !bytes.Equal(once, snapshotOf(t, restored(t, once))) {
 				t.Fatal("restore(freeze(m)) is not m")

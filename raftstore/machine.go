@@ -5,14 +5,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
-
-// Format is the newest format of commands that this version writes and
-// understands. A new format may be written only once every member understands
-// it (peers say so in their Hello), else machines would disagree.
-const Format = 1
 
 // Machine is the state that all nodes share, as of some place in the log. It
 // is safe for concurrent use: Apply calls come one after another, reads see
@@ -20,12 +16,15 @@ const Format = 1
 type Machine struct {
 	mu sync.Mutex
 	state
+	ahead uint32 // not 0: the log was raised to a format that is not known here, and this is where the machine has stopped
 }
 
 // state is everything that a snapshot holds.
 type state struct {
+	format   uint32 // the active one: what the machine does, see format.go
 	revision manifest.Revision
-	cluster  *pb.InitCluster // nil before the first command
+	identity *pb.InitCluster // nil before the first command; holds the CA that signs
+	also     *pb.Authority   // a CA that is trusted too, see authority.go; mostly nil
 	voters   []string        // sorted
 	members  map[string]*pb.Member
 	removed  map[string]bool // ids of members that were removed
@@ -35,16 +34,21 @@ type state struct {
 	parts    []*partial
 	history  []manifest.Commit // of consecutive revisions, up to revision
 	below    manifest.Revision // history holds the revisions from below on
+	// incarnation is the cluster's life that this log belongs to.
+	incarnation cluster.Incarnation
 }
 
 func newState() state {
 	return state{
+		format:   Format,
 		members:  make(map[string]*pb.Member),
 		removed:  make(map[string]bool),
 		trees:    make(map[string]*tree),
 		tokens:   make(map[string]*token),
 		sessions: make(map[string]*session),
 		below:    1,
+
+		incarnation: cluster.FirstIncarnation,
 	}
 }
 
@@ -67,8 +71,11 @@ func (m *Machine) ApplyEntry(entry []byte) *pb.Outcome {
 func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if cmd.GetFormat() != Format {
-		return refuse(CodeFormat, "command format %d is not known here (this version knows %d); upgrade this node", cmd.GetFormat(), Format)
+	if m.ahead > 0 {
+		return refuse(CodeFormat, "the log is of format %d, this version knows %d; upgrade this node", m.ahead, Newest)
+	}
+	if f := cmd.GetFormat(); f == 0 || f > m.format {
+		return refuse(CodeFormat, "a command of format %d, the cluster's log is of format %d", f, m.format)
 	}
 	switch do := cmd.GetDo().(type) {
 	case *pb.Command_Propose:
@@ -87,6 +94,18 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.initCluster(do.InitCluster)
 	case *pb.Command_TrimHistory:
 		return m.trimHistory(do.TrimHistory)
+	case *pb.Command_SetRole:
+		return m.setRole(do.SetRole)
+	case *pb.Command_SetFormat:
+		return m.setFormat(do.SetFormat)
+	case *pb.Command_PutAuthority:
+		return m.putAuthority(do.PutAuthority)
+	case *pb.Command_UseAuthority:
+		return m.useAuthority(do.UseAuthority)
+	case *pb.Command_DropAuthority:
+		return m.dropAuthority(do.DropAuthority)
+	case *pb.Command_BeginIncarnation:
+		return m.beginIncarnation(do.BeginIncarnation, cmd.GetTimeNs())
 	case *pb.Command_Noop:
 		return done()
 	}
@@ -101,20 +120,21 @@ func (m *Machine) Revision() manifest.Revision {
 }
 
 // Cluster returns the cluster's identity; id is empty before InitCluster.
-// caKey is empty where the operator brought an own PKI.
+// the CA is the one that signs, caKey is empty where the operator brought an
+// own PKI.
 func (m *Machine) Cluster() (id string, caCert, caKey []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.cluster.GetClusterId(), m.cluster.GetCaCertPem(), m.cluster.GetCaKeyPem()
+	return m.identity.GetClusterId(), m.identity.GetCaCertPem(), m.identity.GetCaKeyPem()
 }
 
 func (s *state) initCluster(c *pb.InitCluster) *pb.Outcome {
 	if !validName(c.GetClusterId()) {
 		return refuse(CodeMalformed, "a cluster needs an id")
 	}
-	if s.cluster != nil && !proto.Equal(s.cluster, c) {
-		return refuse(CodeInitialized, "this log already belongs to cluster %s", s.cluster.GetClusterId())
+	if s.identity != nil && !proto.Equal(s.identity, c) {
+		return refuse(CodeInitialized, "this log already belongs to cluster %s", s.identity.GetClusterId())
 	}
-	s.cluster = c
+	s.identity = c
 	return done()
 }

@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -13,11 +16,18 @@ import (
 // maxName bounds ids, names and addresses, in bytes.
 const maxName = 255
 
+// maxMembers bounds the members: far more than Raft and its followers serve.
+const maxMembers = 4096
+
 // validName tells whether s may be stored as an id, a name or an address. The
 // log carries valid UTF-8 only, and so must a snapshot.
-func validName(s string) bool { return s != "" && validText(s) && !strings.ContainsRune(s, 0) }
+func validName(s string) bool { return s != "" && validText(s) }
 
-func validText(s string) bool { return len(s) <= maxName && utf8.ValidString(s) }
+// validText tells whether s is short and plain: what one member calls itself is
+// printed on the terminals of all.
+func validText(s string) bool {
+	return len(s) <= maxName && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
 
 // Members lists the members by id. Their Role is empty: roles are Raft's to
 // tell (Store.Members fills them in).
@@ -28,7 +38,7 @@ func (m *Machine) Members() []cluster.Member {
 	for _, p := range m.members {
 		members = append(members, cluster.Member{
 			ID: cluster.NodeID(p.GetId()), Name: p.GetName(), Address: p.GetAddress(), Store: p.GetStore(),
-			Joined: p.GetJoinedNs(), Epoch: p.GetAddressEpoch(),
+			Joined: p.GetJoinedNs(), Epoch: p.GetAddressEpoch(), Format: p.GetFormat(), Wish: cluster.Role(p.GetWish()), Witness: p.GetWitness(),
 		})
 	}
 	slices.SortFunc(members, func(a, b cluster.Member) int { return cmp.Compare(a.ID, b.ID) })
@@ -52,11 +62,12 @@ func (m *Machine) SetVoters(ids []string) {
 	m.voters = slices.Compact(sorted)
 }
 
-// FromMember turns a member into its message; the role is no part of it.
+// FromMember turns a member into its message. The role is no part of it, and
+// the operator's wish only SetRole can change.
 func FromMember(m cluster.Member) *pb.Member {
 	return &pb.Member{
 		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
-		JoinedNs: m.Joined, AddressEpoch: m.Epoch,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness,
 	}
 }
 
@@ -73,8 +84,14 @@ func (s *state) admissible(m *pb.Member) *pb.Outcome {
 	if !validName(m.GetId()) || !validName(m.GetName()) || !validText(m.GetAddress()) || !validText(m.GetStore()) {
 		return refuse(CodeMalformed, "a member needs an id and a name of at most %d bytes", maxName)
 	}
+	if knownTo(m) < s.format {
+		return refuse(CodeFormat, "the cluster's log is of format %d, %s understands formats up to %d; upgrade that node", s.format, m.GetName(), knownTo(m))
+	}
 	if s.removed[m.GetId()] {
 		return refuse(CodeRemoved, "node %s was removed from the cluster; empty its data directory and join it as a new node", m.GetId())
+	}
+	if _, ok := s.members[m.GetId()]; !ok && len(s.members) >= maxMembers {
+		return refuse(CodeTooLarge, "the cluster has %d members already; remove some first", len(s.members))
 	}
 	for _, other := range s.members {
 		if other.GetName() == m.GetName() && other.GetId() != m.GetId() {
@@ -87,19 +104,43 @@ func (s *state) admissible(m *pb.Member) *pb.Outcome {
 // setMember adds or changes an admissible member. An older announcement of
 // the address is ignored, whatever else it says.
 func (s *state) setMember(m *pb.Member, now int64) {
-	joined := m.GetJoinedNs()
+	joined, wish := m.GetJoinedNs(), ""
 	if old, ok := s.members[m.GetId()]; ok {
 		if m.GetAddressEpoch() < old.GetAddressEpoch() {
 			return
 		}
-		joined = old.GetJoinedNs()
+		joined, wish = old.GetJoinedNs(), old.GetWish()
 	} else if joined == 0 {
 		joined = now
 	}
 	s.members[m.GetId()] = &pb.Member{
 		Id: m.GetId(), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-		JoinedNs: joined, AddressEpoch: m.GetAddressEpoch(),
+		JoinedNs: joined, AddressEpoch: m.GetAddressEpoch(), Format: m.GetFormat(), Wish: wish, Witness: m.GetWitness(),
 	}
+}
+
+// setRole records which role an operator wants a member to have. Raft's own
+// configuration follows, by the leader's hand.
+func (s *state) setRole(r *pb.SetRole) *pb.Outcome {
+	m, ok := s.members[r.GetId()]
+	if !ok {
+		return refuse(CodeNotMember, "%q is no member of this cluster", r.GetId())
+	}
+	if !validWish(r.GetRole()) {
+		return refuse(CodeMalformed, "%q is no role", r.GetRole())
+	}
+	changed := proto.Clone(m).(*pb.Member) // a frozen snapshot may hold m
+	changed.Wish = r.GetRole()
+	s.members[r.GetId()] = changed
+	return done()
+}
+
+func validWish(role string) bool {
+	switch cluster.Role(role) {
+	case "", cluster.Voter, cluster.NonVoter:
+		return true
+	}
+	return false
 }
 
 // removeMember forgets a member and everything that was kept for it. Its id

@@ -33,6 +33,33 @@ func TestMembers(t *testing.T) {
 	wantCode(t, m.Apply(&pb.Command{Format: Format, Do: &pb.Command_RemoveMember{RemoveMember: &pb.RemoveMember{Id: "n-9"}}}), CodeNotMember)
 }
 
+// The role that an operator chose survives everything but the next word on it.
+func TestSetRoleSticks(t *testing.T) {
+	m := founded()
+	role := func(id, role string) *pb.Outcome {
+		return m.Apply(&pb.Command{Format: Format, Do: &pb.Command_SetRole{SetRole: &pb.SetRole{Id: id, Role: role}}})
+	}
+	wantCode(t, role("n-9", "voter"), CodeNotMember)
+	wantCode(t, role("n-1", "king"), CodeMalformed)
+	frozen := m.Freeze()
+	wantCode(t, role("n-1", "nonvoter"), Done)
+	if got := frozen.members["n-1"].GetWish(); got != "" {
+		t.Fatalf("a frozen state changed: %q", got)
+	}
+	// An announcement of the node itself neither clears nor sets it.
+	mine := FromMember(cluster.Member{ID: "n-1", Name: "one", Store: "s-n-1", Epoch: 9, Witness: true})
+	mine.Wish = "voter"
+	wantCode(t, m.Apply(&pb.Command{Format: Format, Do: &pb.Command_PutMember{PutMember: &pb.PutMember{Member: mine}}}), Done)
+	m = restored(t, snapshotOf(t, m))
+	if got := m.Members()[0]; got.Wish != cluster.NonVoter || !got.Witness || got.Name != "one" {
+		t.Fatalf("member %+v", got)
+	}
+	wantCode(t, role("n-1", ""), Done)
+	if got := m.Members()[0]; got.Wish != "" {
+		t.Fatalf("member %+v", got)
+	}
+}
+
 func TestTokens(t *testing.T) {
 	m := founded()
 	secret, wrong := manifest.DigestOf([]byte("secret")), manifest.DigestOf([]byte("wrong"))

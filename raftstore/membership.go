@@ -21,7 +21,7 @@ func (s *Store) AddNonVoter(ctx context.Context, id cluster.NodeID) error {
 }
 
 // Promote makes a non-voter a voter. It counts at once, so it should have
-// caught up before (NextPromotion asks for that).
+// caught up before (NextStep asks for that).
 func (s *Store) Promote(ctx context.Context, id cluster.NodeID) error {
 	if s.raft.State() != raft.Leader {
 		return s.notLeader()
@@ -59,12 +59,18 @@ func (s *Store) Remove(ctx context.Context, id cluster.NodeID) error {
 	})
 }
 
-// Transfer makes another voter the leader.
-func (s *Store) Transfer(ctx context.Context) error {
+// Transfer makes another voter the leader, one that answers.
+func (s *Store) Transfer(ctx context.Context) error { return s.TransferTo(ctx, "") }
+
+// TransferTo makes this voter the leader; "" leaves the choice to Raft.
+func (s *Store) TransferTo(ctx context.Context, id cluster.NodeID) error {
 	if s.raft.State() != raft.Leader {
 		return s.notLeader()
 	}
-	if err := s.wait(ctx, s.transfer); err != nil {
+	if id == s.cfg.ID {
+		return nil
+	}
+	if err := s.wait(ctx, func() error { return s.transfer(id) }); err != nil {
 		return fmt.Errorf("hand leadership over: %w", err)
 	}
 	return nil

@@ -27,6 +27,8 @@ type Store struct {
 	fsm       *fsm
 	disk      *disk
 	logs      *watchedLogs
+	stable    *steadfast
+	failed    chan error // the disk's last failure, see Failed
 	stream    *stream
 	transport *raft.NetworkTransport
 	raft      *raft.Raft
@@ -35,10 +37,13 @@ type Store struct {
 	watchers watchers
 	leaders  beacon // signalled when the leader may have changed
 	applied  beacon // signalled when the machine has moved on
+	silent   silence
+	outdated chan uint32
 
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
 	stalled  atomic.Bool
+	silenced atomic.Bool
 	free     atomic.Int64 // bytes on the disk
 
 	started atomic.Bool           // Raft runs
@@ -95,7 +100,7 @@ func Bootstrap(cfg Config, init *pb.InitCluster, first cluster.Member) error {
 // writeFirst writes the entries that every log begins with. They are committed
 // when the single voter first elects itself.
 func writeFirst(cfg Config, init *pb.InitCluster, first cluster.Member) (err error) {
-	disk, err := openDisk(filepath.Join(cfg.Dir, logFile))
+	disk, err := openDisk(cfg.Dir)
 	if err != nil {
 		return err
 	}
@@ -145,6 +150,9 @@ func (c Config) withDefaults() Config {
 	if c.Reserve == 0 {
 		c.Reserve = defaultReserve
 	}
+	if c.free == nil {
+		c.free = freeSpace
+	}
 	c.Tuning = c.Tuning.withDefaults()
 	return c
 }
@@ -158,16 +166,20 @@ func Open(cfg Config) (*Store, error) {
 // open lets a test put a faulty disk under the log.
 func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	cfg = cfg.withDefaults()
-	disk, err := openDisk(filepath.Join(cfg.Dir, logFile))
+	disk, err := openDisk(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", promised(err))
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, machine: NewMachine(), disk: disk, stream: newStream(cfg.Stream, cfg.ID),
 		slots: make(chan struct{}, maxInside), closing: make(chan struct{}), damaged: make(chan struct{}),
+		outdated: make(chan uint32, 1), failed: make(chan error, 1),
 	}
-	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }}
+	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }, ahead: s.fellBehind}
 	s.logs = &watchedLogs{logs: wrap(disk)}
+	s.stable = &steadfast{
+		StableStore: disk, log: s.log, closing: s.closing, failed: s.failed, fence: func() { s.stream.fence(true) },
+	}
 	s.lookAtDisk()
 	if err := s.start(); err != nil {
 		_ = disk.Close()
@@ -177,7 +189,7 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 }
 
 func (s *Store) start() (err error) {
-	if s.sequence, err = newSequence(s.disk); err != nil {
+	if s.sequence, err = newSequence(s.disk, s.cfg.FirstSequence); err != nil {
 		return err
 	}
 	config := s.cfg.raftConfig()
@@ -202,7 +214,7 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	})
-	if s.raft, err = raft.NewRaft(config, s.fsm, cache, guardedStable{s.disk, s}, kept, s.transport); err != nil {
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, guardedStable{s.stable, s}, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
 		s.stream.wait()

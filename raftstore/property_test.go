@@ -71,6 +71,8 @@ var (
 			cmd.Do = &pb.Command_InitCluster{InitCluster: &pb.InitCluster{ClusterId: token}}
 		case 6:
 			cmd.Do = &pb.Command_TrimHistory{TrimHistory: &pb.TrimHistory{Below: rapid.Uint64Range(0, 9).Draw(t, "below")}}
+		case 8:
+			cmd.Do = &pb.Command_SetRole{SetRole: &pb.SetRole{Id: node, Role: rapid.SampledFrom([]string{"", "voter", "nonvoter", "x"}).Draw(t, "role")}}
 		case 7:
 			cmd.Format = rapid.Uint32Range(0, 3).Draw(t, "format")
 		default:

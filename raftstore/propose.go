@@ -61,10 +61,10 @@ func (s *state) decide(id manifest.ChangesetID, c *pb.Changeset) *pb.Outcome {
 	if len(w.committed) > 0 {
 		result.Revision = w.revision
 		t.nodes, t.shared = w.nodes, nil
-		s.commit(manifest.Commit{
+		s.commit(s.worded(manifest.Commit{
 			Revision: w.revision, ID: id, Tree: c.GetTree(), Origin: originOf(c), Time: c.GetTimeNs(),
 			Message: c.GetMessage(), Changes: w.committed,
-		})
+		}))
 	}
 	return &pb.Outcome{Result: proto.FromResult(result)}
 }
@@ -104,7 +104,10 @@ func parse(in []*pb.Change) (changes []manifest.Change, refused []manifest.Refus
 		}
 		seen[path] = true
 		entry, err := proto.ToEntry(c.GetNew())
-		if err != nil || (c.GetNew() != nil && entry.Absent()) {
+		if err == nil {
+			err = entry.ValidateAt(path)
+		}
+		if err != nil {
 			refused = append(refused, manifest.Refusal{Path: path, Reason: manifest.Malformed})
 			continue
 		}

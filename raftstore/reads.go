@@ -39,6 +39,12 @@ func (s *Store) Trees() []TreeInfo { return s.machine.Trees() }
 // Cluster returns the cluster's identity; id is empty before it is known here.
 func (s *Store) Cluster() (id string, caCert, caKey []byte) { return s.machine.Cluster() }
 
+// Format returns the active format of the log, as known here.
+func (s *Store) Format() uint32 { return s.machine.Format() }
+
+// Authorities returns the CAs of the cluster, as known here.
+func (s *Store) Authorities() Authorities { return s.machine.Authorities() }
+
 // Freeze returns the whole state, for a backup.
 func (s *Store) Freeze() *Frozen { return s.machine.Freeze() }
 

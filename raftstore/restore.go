@@ -12,6 +12,7 @@ import (
 
 	gproto "google.golang.org/protobuf/proto"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -33,7 +34,7 @@ func (m *Machine) Restore(in io.Reader) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.state = fresh.state
+	m.state, m.ahead = fresh.state, 0
 	return nil
 }
 
@@ -45,7 +46,7 @@ type restoring struct {
 }
 
 func (r *restoring) read(in io.Reader) error {
-	records := recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
+	records := newRecordReader(in)
 	first, err := records.next()
 	if err != nil {
 		return err
@@ -72,14 +73,25 @@ func (r *restoring) read(in io.Reader) error {
 }
 
 func (r *restoring) header(h *pb.SnapshotHeader) error {
-	if h.GetFormat() != SnapshotFormat {
-		return fmt.Errorf("format %d is not known here (this version knows %d)", h.GetFormat(), SnapshotFormat)
+	switch f := h.GetFormat(); {
+	case f == 0:
+		return errors.New("of no format")
+	case f > Newest:
+		return &NewerError{What: "a snapshot of the log", Format: f}
 	}
+	if also := h.GetAlsoTrusted(); also != nil {
+		if fingerprint(also.GetCertPem()) == "" || h.GetCluster() == nil {
+			return errors.New("a malformed CA")
+		}
+		r.also = also
+	}
+	r.format = h.GetFormat()
 	if h.GetHistoryBelow() == 0 || h.GetHistoryBelow()-1 > h.GetRevision() {
 		return fmt.Errorf("history from %d up to revision %d", h.GetHistoryBelow(), h.GetRevision())
 	}
 	r.revision, r.below = manifest.Revision(h.GetRevision()), manifest.Revision(h.GetHistoryBelow())
-	r.cluster = h.GetCluster()
+	r.identity = h.GetCluster()
+	r.incarnation = max(cluster.Incarnation(h.GetIncarnation()), cluster.FirstIncarnation)
 	r.voters = slices.Compact(slices.Sorted(slices.Values(h.GetVoters())))
 	for _, id := range h.GetRemoved() {
 		r.removed[id] = true
@@ -128,7 +140,7 @@ func (r *restoring) addNode(n *pb.SnapshotNode) error {
 	switch {
 	case r.tree == nil || r.tree.info.GetName() != n.GetTree():
 		return fmt.Errorf("path %q is of tree %q, which was not announced", p, n.GetTree())
-	case node.Entry.Absent() || node.Revision == 0 || node.Revision > r.revision || !utf8.ValidString(node.Author):
+	case node.Entry.Absent() || node.Entry.ValidateAt(p) != nil || node.Revision == 0 || node.Revision > r.revision || !utf8.ValidString(node.Author):
 		return fmt.Errorf("path %q: malformed node", p)
 	case p.Dir() != "" && !r.tree.nodes.Entry(p.Dir()).IsDir():
 		return fmt.Errorf("path %q has no parent directory", p)
@@ -152,6 +164,9 @@ func (r *restoring) addCommit(c *pb.Commit) error {
 func (r *restoring) addMember(m *pb.Member) error {
 	if o := r.admissible(m); o != nil {
 		return errors.New(o.GetMessage())
+	}
+	if !validWish(m.GetWish()) {
+		return fmt.Errorf("member %q with the unknown role %q", m.GetId(), m.GetWish())
 	}
 	r.members[m.GetId()] = m
 	return nil
@@ -203,6 +218,10 @@ type recordReader struct {
 	hash  manifest.Hasher // of the records before the one in buf
 	buf   bytes.Buffer    // the latest record
 	count uint64
+}
+
+func newRecordReader(in io.Reader) *recordReader {
+	return &recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
 }
 
 // before is the digest of all records before the latest.

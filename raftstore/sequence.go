@@ -30,12 +30,14 @@ type sequence struct {
 	freed    beacon
 }
 
-func newSequence(stable *disk) (*sequence, error) {
+// newSequence goes on where the last run of this node may have been, and not
+// below floor.
+func newSequence(stable *disk, floor uint64) (*sequence, error) {
 	next, err := stable.GetUint64(seqKey)
 	if err != nil && !errors.Is(err, errKeyNotFound) {
 		return nil, fmt.Errorf("read the next sequence: %w", err)
 	}
-	next = max(next, 1)
+	next = max(next, floor, 1)
 	return &sequence{stable: stable, next: next, reserved: next, open: make(map[uint64]struct{})}, nil
 }
 

@@ -1,12 +1,19 @@
 package raftstore
 
 import (
+	gproto "google.golang.org/protobuf/proto"
+
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
 // Window is how many sequences of a node the machine remembers outcomes for.
 // A proposer keeps the sequences of its open proposals closer together.
 const Window = 128
+
+// maxRemembered bounds one remembered outcome, in bytes: an answer to an entry
+// of the log fits, one to many parts may not. It bounds what a node can have
+// everybody remember for it.
+const maxRemembered = 2 * MaxEntry
 
 // session remembers the outcomes of one node's latest proposals.
 type session struct {
@@ -38,6 +45,11 @@ func (s *state) remember(node string, seq uint64, o *pb.Outcome) {
 	if !ok {
 		ses = &session{outcomes: make(map[uint64]*pb.Outcome)}
 		s.sessions[node] = ses
+	}
+	if gproto.Size(o) > maxRemembered {
+		// Only a refusal of very many paths is that long: nothing was applied,
+		// or its proposer is none of ours.
+		o = refuse(CodeStale, "the answer to %s/%d was too long to be remembered; propose anew", node, seq)
 	}
 	ses.outcomes[seq] = o
 	if seq <= ses.newest {

@@ -14,9 +14,6 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
-// SnapshotFormat is the format that WriteTo writes and Restore reads.
-const SnapshotFormat = 1
-
 // Frozen is a machine's state at one moment. It does not change, and may be
 // written while the machine goes on.
 type Frozen struct{ state }
@@ -48,11 +45,15 @@ func (m *Machine) Freeze() *Frozen {
 	return f
 }
 
+// Machine returns the frozen state as a machine, for its reads alone.
+func (f *Frozen) Machine() *Machine { return &Machine{state: f.state} }
+
 // Revision returns the newest revision in the snapshot.
 func (f *Frozen) Revision() manifest.Revision { return f.revision }
 
 // WriteTo writes the snapshot: a header, records in a fixed order, a trailer
-// with their number and digest. Equal states write equal bytes.
+// with their number and digest. It is written in the active format, so that
+// every member can read it. Equal states write equal bytes.
 func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
 	w := newRecordWriter(out)
 	w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Header{Header: f.header()}})
@@ -78,8 +79,8 @@ func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
 
 func (f *Frozen) header() *pb.SnapshotHeader {
 	return &pb.SnapshotHeader{
-		Format: SnapshotFormat, Revision: uint64(f.revision), Cluster: f.cluster, Voters: f.voters,
-		HistoryBelow: uint64(f.below), Removed: slices.Sorted(maps.Keys(f.removed)),
+		Format: f.format, AlsoTrusted: f.also, Revision: uint64(f.revision), Cluster: f.identity, Voters: f.voters,
+		HistoryBelow: uint64(f.below), Incarnation: uint64(f.incarnation), Removed: slices.Sorted(maps.Keys(f.removed)),
 	}
 }
 

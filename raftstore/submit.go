@@ -6,6 +6,7 @@ import (
 
 	gproto "google.golang.org/protobuf/proto"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -13,9 +14,13 @@ import (
 
 // Propose commits a changeset from any node. Without an ID it is given one. It
 // tries again under that id through changes of leader until ctx ends, so that
-// it is applied at most once; see Do for the errors. What the machine refuses
-// path by path is in the Result; what it refuses as a whole (too few receipts, no
-// such tree) is an *OutcomeError.
+// it is applied at most once. What the machine refuses path by path is in the
+// Result; what it refuses as a whole (too few receipts, no such tree) is an
+// *OutcomeError.
+//
+// An error that is cluster.ErrNotCommitted says that nothing was committed, nor
+// will be by this call. After any other error the outcome is unknown: the
+// changeset was committed, or may yet be, or never will.
 //
 // A PerPath changeset must fit into one entry (else *TooLargeError: split it,
 // its paths are independent). An Atomic one may be as large as MaxBuffered.
@@ -27,20 +32,33 @@ func (s *Store) Propose(ctx context.Context, c manifest.Changeset) (manifest.Res
 		}
 		if err != nil {
 			s.report(err)
-			return manifest.Result{}, promised(err)
+			return manifest.Result{}, cluster.NotCommitted(promised(err))
 		}
 		defer s.sequence.release(seq)
 		c.ID = manifest.ChangesetID{Node: string(s.cfg.ID), Seq: seq}
 	}
 	parts, err := split(proto.FromChangeset(c), time.Now().UnixNano())
 	if err != nil {
-		return manifest.Result{}, err
+		return manifest.Result{}, cluster.NotCommitted(err)
 	}
 	out, err := s.sendParts(ctx, parts)
 	if err != nil {
 		return manifest.Result{}, err
 	}
-	return proto.ToResult(out.GetResult()), OutcomeErr(out)
+	return proto.ToResult(out.GetResult()), refusedWhole(out)
+}
+
+// refusedWhole is OutcomeErr for a changeset. Nearly every refusal says that
+// nothing was committed; but what the machine no longer remembers may have
+// been, by an attempt whose answer was lost, and what one that is too old does
+// not understand any more the others may have taken.
+func refusedWhole(out *pb.Outcome) error {
+	err := OutcomeErr(out)
+	switch Code(out.GetCode()) {
+	case CodeStale, CodeNotMember, CodeFormat:
+		return cluster.OutcomeUnknown(err)
+	}
+	return cluster.NotCommitted(err)
 }
 
 // sendParts commits one part after the other; the outcome of the last counts.
@@ -48,9 +66,13 @@ func (s *Store) Propose(ctx context.Context, c manifest.Changeset) (manifest.Res
 // begins again.
 func (s *Store) sendParts(ctx context.Context, parts []*pb.Command) (out *pb.Outcome, err error) {
 	const rounds = 3
-	for range rounds {
+	for round := range rounds {
 		for _, cmd := range parts {
-			if out, err = s.Do(ctx, cmd); err != nil {
+			out, err = s.Do(ctx, cmd)
+			if err != nil && round > 0 {
+				err = cluster.OutcomeUnknown(err) // a last part of before may still be on its way
+			}
+			if err != nil {
 				return nil, err
 			}
 			// A result before the last part: an earlier attempt got through.

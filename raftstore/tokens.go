@@ -60,7 +60,11 @@ func (s *state) useToken(u *pb.UseToken, now int64) *pb.Outcome {
 	_, member := s.members[id]
 	again := member && slices.Contains(t.usedBy, id)
 	switch {
-	case again: // neither its expiry nor its uses stand against a retry
+	case again:
+		// Neither its expiry nor its uses stand against a retry. It changes
+		// nothing: every member has read the secret's digest in the log, and
+		// nobody may move another node with it.
+		return done()
 	case member:
 		return refuse(CodeMemberExists, "node %s is a member already; a token is for a new node", id)
 	case t.put.GetExpiresNs() <= now:
@@ -73,9 +77,7 @@ func (s *state) useToken(u *pb.UseToken, now int64) *pb.Outcome {
 		return o
 	}
 	s.setMember(u.GetMember(), now)
-	if !again {
-		t.usedBy = append(t.usedBy, id)
-	}
+	t.usedBy = append(t.usedBy, id)
 	return done()
 }
 

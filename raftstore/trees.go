@@ -8,6 +8,9 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
+// maxTrees bounds the trees of a cluster.
+const maxTrees = 1024
+
 // TreeInfo names a tree.
 type TreeInfo struct {
 	Name       string
@@ -63,8 +66,11 @@ func (s *state) putTree(p *pb.PutTree) *pb.Outcome {
 		return refuse(CodeMalformed, "a tree needs a name and an id of at most %d bytes", maxName)
 	}
 	t, ok := s.trees[p.GetName()]
+	if !ok && len(s.trees) >= maxTrees {
+		return refuse(CodeTooLarge, "the cluster has %d trees already", len(s.trees))
+	}
 	if !ok {
-		s.trees[p.GetName()] = &tree{info: putTreeOf(p, p.GetId()), nodes: manifest.New()}
+		s.trees[p.GetName()] = &tree{info: s.generation(p, p.GetId()), nodes: manifest.New()}
 		return done()
 	}
 	if p.GetGeneration() > t.info.GetGeneration() {

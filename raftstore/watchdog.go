@@ -1,6 +1,7 @@
 package raftstore
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -16,7 +17,7 @@ type logs = raft.LogStore
 // and stays leader for ever.
 type watchedLogs struct {
 	logs
-	since atomic.Int64 // Unix nanoseconds at which the write began; 0: none is going on
+	since atomic.Pointer[time.Time] // when the write began (never the wall clock alone: it may be stepped); nil: none is going on
 }
 
 // StoreLog implements raft.LogStore.
@@ -24,8 +25,9 @@ func (w *watchedLogs) StoreLog(l *raft.Log) error { return w.StoreLogs([]*raft.L
 
 // StoreLogs implements raft.LogStore. Raft writes from one goroutine at a time.
 func (w *watchedLogs) StoreLogs(l []*raft.Log) error {
-	w.since.Store(time.Now().UnixNano())
-	defer w.since.Store(0)
+	begun := time.Now()
+	w.since.Store(&begun)
+	defer w.since.Store(nil)
 	return w.logs.StoreLogs(l)
 }
 
@@ -35,13 +37,15 @@ func (w *watchedLogs) DeleteRange(first, last uint64) error { return w.logs.Dele
 // stalled tells whether a write has been going on for longer than limit.
 func (w *watchedLogs) stalled(limit time.Duration) bool {
 	since := w.since.Load()
-	return since != 0 && time.Since(time.Unix(0, since)) > limit
+	return since != nil && time.Since(*since) > limit
 }
 
 // watchdog looks after the disk until the store closes: while a write hangs,
-// this node falls silent so that the others elect a leader that can write.
+// this node falls silent so that the others elect a leader that can write, and
+// a leader whose disk is full hands over.
 func (s *Store) watchdog() {
 	defer s.running.Done()
+	var yielded time.Time
 	tick := time.NewTicker(min(s.cfg.Tuning.Stall/4, time.Second))
 	defer tick.Stop()
 	for {
@@ -51,8 +55,16 @@ func (s *Store) watchdog() {
 		case <-tick.C:
 		}
 		s.lookAtDisk()
+		if err := s.room(); err != nil && time.Since(yielded) > yieldEvery && s.leadsOthers() {
+			yielded = time.Now()
+			s.log.Warn("this node leads and has no room for the log; handing over", "err", err)
+			s.handOver()
+		}
 	}
 }
+
+// yieldEvery keeps leaders from taking turns where no disk has room.
+const yieldEvery = 10 * time.Second
 
 func (s *Store) lookAtDisk() {
 	select {
@@ -60,11 +72,11 @@ func (s *Store) lookAtDisk() {
 		return // silent for good
 	default:
 	}
-	stalled := s.logs.stalled(s.cfg.Tuning.Stall)
+	stalled := s.logs.stalled(s.cfg.Tuning.Stall) || s.stable.stalled(s.cfg.Tuning.Stall)
 	if s.stalled.Swap(stalled) != stalled {
-		s.stream.fence(stalled)
+		s.stream.fence(stalled || s.silenced.Load())
 		if stalled {
-			s.log.Error("the disk of the log hangs; this node stays silent until it answers, so that another can lead", "dir", s.cfg.Dir)
+			s.log.Error("the disk of the log hangs or fails; this node stays silent until it answers, so that another can lead", "dir", s.cfg.Dir)
 		} else {
 			s.log.Info("the disk of the log answers again", "dir", s.cfg.Dir)
 		}
@@ -74,11 +86,50 @@ func (s *Store) lookAtDisk() {
 	if stalled || s.cfg.Reserve < 0 {
 		return // statfs might hang as well
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs(s.cfg.Dir, &fs); err != nil {
-		return
+	if free, err := s.cfg.free(s.cfg.Dir); err == nil {
+		s.free.Store(free)
 	}
-	s.free.Store(int64(fs.Bavail) * fs.Bsize)
+}
+
+func freeSpace(dir string) (int64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, err
+	}
+	return int64(fs.Bavail) * fs.Bsize, nil
+}
+
+// Free is how much room the disk of the log has, as last seen.
+func (s *Store) Free() int64 { return s.free.Load() }
+
+// Silent tells whether this node keeps out of the cluster because its disk
+// hangs or fails.
+func (s *Store) Silent() bool { return s.stalled.Load() }
+
+// Trouble tells why the log cannot be written here, "" if it can.
+func (s *Store) Trouble() string {
+	if why := s.stable.trouble.Load(); why != nil {
+		return "Raft's term or vote cannot be saved in " + s.cfg.Dir + ": " + *why + "; this node stays silent until it can"
+	}
+	if s.stalled.Load() {
+		return "the disk of " + s.cfg.Dir + " hangs: a write has not come back for " + s.cfg.Tuning.Stall.String() +
+			"; this node stays silent until it answers, so that another can lead"
+	}
+	if err := s.room(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// Failed waits until the disk of the log has failed for good, and says how; nil
+// where ctx ends first. The node has to end then: it can neither vote nor lead.
+func (s *Store) Failed(ctx context.Context) error {
+	select {
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 // room returns a *RoomError while the disk is too full for the log to grow.

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -111,7 +112,73 @@ func TestAFullDiskRefusesEarly(t *testing.T) {
 	if !errors.Is(err, ErrNoRoom) || !errors.As(err, &room) || room.Free <= 0 {
 		t.Fatalf("error %v, want no room", err)
 	}
+	if s.Trouble() == "" {
+		t.Error("the store says nothing of it")
+	}
 	s.cfg.Reserve = 1
 	s.lookAtDisk()
 	c.mkdir(s, "d")
+	if why := s.Trouble(); why != "" {
+		t.Errorf("trouble without a reason: %s", why)
+	}
+}
+
+// A leader whose disk is full refuses the writes of all: one that has room
+// takes over, and the full node's own proposals go there.
+func TestALeaderWithAFullDiskHandsOver(t *testing.T) {
+	c := newTestCluster(t)
+	c.tune.Stall = 400 * time.Millisecond // the disk is looked at four times as often
+	var mu sync.Mutex
+	full := cluster.NodeID("")
+	c.free = func(id cluster.NodeID) (int64, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if id == full {
+			return 10, nil
+		}
+		return 1 << 30, nil
+	}
+	stores := c.found(3)
+	old, others := c.leader(stores)
+	mu.Lock()
+	full = old.cfg.ID
+	mu.Unlock()
+	c.await(others[0], "another leader", func() bool {
+		id, ok := others[0].Leader()
+		return ok && id != old.cfg.ID
+	})
+	c.mkdir(others[1], "of-a-node-with-room")
+	c.mkdir(old, "of-the-full-node")
+	if old.Trouble() == "" {
+		t.Error("the full node says nothing of it")
+	}
+	c.agree(stores...)
+}
+
+// peekingLogs looks around in the middle of a write.
+type peekingLogs struct {
+	logs
+	peek func()
+}
+
+func (p peekingLogs) StoreLogs(l []*raft.Log) error {
+	p.peek()
+	return p.logs.StoreLogs(l)
+}
+
+// The limit of a hanging write goes by elapsed time: the wall clock may be
+// stepped while it runs.
+func TestAStallIsNotTakenFromTheWallClock(t *testing.T) {
+	w := &watchedLogs{}
+	var begun string
+	w.logs = peekingLogs{raft.NewInmemStore(), func() { begun = w.since.Load().String() }}
+	if err := w.StoreLog(&raft.Log{Index: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(begun, " m=") {
+		t.Errorf("the begin of a write has no monotonic reading: %s", begun)
+	}
+	if w.stalled(0) {
+		t.Error("a write that has ended stalls")
+	}
 }

@@ -12,6 +12,26 @@ import (
 
 // check reads a whole file and tells what is wrong with it.
 func check(file string, buckets []string) error {
+	return inspect(file, func(r io.ReaderAt, size int64) error { return checkContent(r, size, buckets) })
+}
+
+// Inspect reads a bbolt file that somebody else writes (its free list is not
+// synced) and calls found for each stored value, in the order of the keys of
+// each bucket. A *DamagedError where the file's structure is not sound, or found
+// does not like a value; ErrInUse where another process writes it. What found
+// gets is valid until it returns.
+func Inspect(file string, found func(bucket, key, stored []byte) error) error {
+	return inspect(file, func(r io.ReaderAt, size int64) error {
+		m, err := readMetas(r, size)
+		if err != nil {
+			return err
+		}
+		w := walker{r: r, meta: m, seen: map[uint64]bool{}, found: found}
+		return w.walk()
+	})
+}
+
+func inspect(file string, content func(r io.ReaderAt, size int64) error) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return err
@@ -28,7 +48,7 @@ func check(file string, buckets []string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkContent(f, fi.Size(), buckets); err != nil {
+	if err := content(f, fi.Size()); err != nil {
 		return &DamagedError{File: file, Err: err}
 	}
 	return nil

@@ -41,6 +41,21 @@ func unwrap(bucket, key, stored []byte) (value []byte, sum uint64, ok bool) {
 	return value, sum, sum == checksum(bucket, key, value)
 }
 
+// Wrap appends to a copy of a value the checksum of where it stands and of it.
+func Wrap(bucket, key, value []byte) []byte {
+	stored, _ := wrap(bucket, key, value)
+	return stored
+}
+
+// Unwrap is the other way; ok is false where the value is not what was stored.
+func Unwrap(bucket, key, stored []byte) (value []byte, ok bool) {
+	value, _, ok = unwrap(bucket, key, stored)
+	return value, ok
+}
+
+// Checksum is the one that Wrap appends.
+func Checksum(bucket, key, value []byte) uint64 { return checksum(bucket, key, value) }
+
 // seal is what a file holds as a whole: how many values, and the sum of their
 // checksums, which is the same in whatever order they came and went.
 type seal struct{ count, sum uint64 }

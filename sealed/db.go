@@ -203,6 +203,10 @@ func (d *DB) CopyTo(file string) error {
 	return d.View(func(tx *Tx) error { return tx.bolt.CopyFile(file, 0o600) })
 }
 
+// Guard runs fn, which uses a bbolt file that was opened elsewhere, and turns
+// its panics into a *DamagedError.
+func Guard(file string, fn func() error) error { return guarded(file, fn) }
+
 // guarded turns the panics of bbolt on a damaged file into errors, those of
 // reading behind the end of its memory map included.
 func guarded(file string, fn func() error) (err error) {

@@ -189,6 +189,7 @@ type item struct {
 	flags      uint32
 	key, value []byte
 	child      uint64
+	start      int // where in the page the key begins
 }
 
 // elements reads the elements of a page without believing it.
@@ -201,11 +202,18 @@ func elements(b []byte, count int, branch bool) ([]item, error) {
 		read = branchElement
 	}
 	items := make([]item, count)
+	// bbolt writes keys and values without a gap behind the elements: so none
+	// can get lost by a count that is too small.
+	next := pageHeader + count*element
 	for i := range items {
 		it, ok := read(b, i, count)
 		if !ok {
 			return nil, errors.New("an element lies outside of it")
 		}
+		if it.start != next {
+			return nil, errors.New("an element is missing in it")
+		}
+		next += len(it.key) + len(it.value)
 		items[i] = it
 	}
 	return items, nil
@@ -220,6 +228,7 @@ func leafElement(b []byte, i, count int) (it item, ok bool) {
 	}
 	e := b[at:]
 	it.flags = order.Uint32(e)
+	it.start = at + int(order.Uint32(e[4:]))
 	it.key, it.value, ok = cutOut(b, at, count, order.Uint32(e[4:]), order.Uint32(e[8:]), order.Uint32(e[12:]))
 	return it, ok
 }
@@ -228,6 +237,7 @@ func branchElement(b []byte, i, count int) (it item, ok bool) {
 	at := pageHeader + i*element
 	e := b[at:]
 	it.child = order.Uint64(e[8:])
+	it.start = at + int(order.Uint32(e))
 	it.key, _, ok = cutOut(b, at, count, order.Uint32(e), order.Uint32(e[4:]), 0)
 	return it, ok
 }

@@ -84,6 +84,16 @@ func (d *decoder) uint() uint64 {
 	return v
 }
 
+// upTo is uint for a field that holds no more than most.
+func (d *decoder) upTo(most uint64) uint64 {
+	v := d.uint()
+	if v > most {
+		d.fail()
+		return 0
+	}
+	return v
+}
+
 func (d *decoder) int() int64 {
 	v, n := binary.Varint(d.b)
 	if n <= 0 {
@@ -112,11 +122,11 @@ func (d *decoder) flag() bool {
 }
 
 func (d *decoder) entry() (m manifest.Entry) {
-	m.Kind = manifest.Kind(d.uint())
+	m.Kind = manifest.Kind(d.upTo(0xff))
 	if m.Absent() {
 		return m
 	}
-	m.Mode = uint32(d.uint())
+	m.Mode = uint32(d.upTo(0xffff_ffff))
 	m.Size = d.int()
 	m.MTime = d.int()
 	if d.flag() {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
 
@@ -28,7 +29,7 @@ func crashAt(b *box, n int64, copyTo string, inner errorfs.Injector) (i errorfs.
 		}
 		if k == n {
 			crashed.Store(true)
-			err := b.s.rec.db.CopyTo(copyTo)
+			err := b.s.rec.db.(*sealed.DB).CopyTo(copyTo)
 			if err != nil {
 				b.t.Error(err)
 			}

@@ -43,13 +43,18 @@ func (s *Syncer) Differences(ctx context.Context, fn func(Difference) error) err
 }
 
 // snapshot returns the loop's state, whether it runs or not.
-func (s *Syncer) snapshot(ctx context.Context) (st LoopStatus, anc *AncestorMap, err error) {
-	get := func(l *Loop) { st, anc = l.Status(), l.Ancestor() }
-	if !s.running.Load() {
-		get(s.loop)
-		return st, anc, nil
+func (s *Syncer) snapshot(ctx context.Context) (LoopStatus, *AncestorMap, error) {
+	type both struct {
+		status LoopStatus
+		anc    *AncestorMap
 	}
-	return st, anc, s.ask(ctx, get)
+	get := func(l *Loop) both { return both{l.Status(), l.Ancestor()} }
+	if !s.running.Load() {
+		b := get(s.loop)
+		return b.status, b.anc, nil
+	}
+	b, err := ask(ctx, s, get)
+	return b.status, b.anc, err
 }
 
 // surveyed is one path in its three states.

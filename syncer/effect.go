@@ -83,6 +83,7 @@ type Proposed struct {
 type Fetched struct {
 	Have   []manifest.Digest
 	Failed []manifest.Digest
+	Why    string // of the first failure
 }
 
 // Applied answers an Apply, step by step.
@@ -95,7 +96,10 @@ type RootLost struct{ Why string }
 
 // RootBack: the root is in order. After Fresh the ancestor is of no use (a
 // marker was made anew): everything on disk is unknown, as on a joiner.
-type RootBack struct{ Fresh bool }
+type RootBack struct {
+	Fresh bool
+	Aside bool // what the log does not hold goes aside: it is of a life of the cluster that is over
+}
 
 // Scanned: a complete scan of the tree has ended and all its hints are in.
 type Scanned struct{}
@@ -162,8 +166,13 @@ type Fetch struct{ Blobs []manifest.BlobRef }
 
 // Apply asks to materialize the steps in their order. The plan is persisted
 // before the first step and every step is idempotent. Answered by Applied,
-// each step exactly once, with the ancestor already persisted.
-type Apply struct{ Steps []Step }
+// each step exactly once, with the ancestor already persisted. Reached is the
+// revision that the steps come from: persisted before the first step, so that
+// after a crash no older view is taken for news (State.Reached).
+type Apply struct {
+	Steps   []Step
+	Reached manifest.Revision
+}
 
 // Record asks to persist the advance of the ancestor. A file that was seen in
 // the tree (not written by Apply) is flushed first, and so is its directory.
@@ -214,12 +223,14 @@ const (
 type Rescan struct{}
 
 // Joined says that everything that stood on a joiner's disk has been decided
-// upon: to be persisted, so that a restart is no joiner's. Not answered.
+// upon, and that nothing is left to be done about it: to be persisted, so that a
+// restart is no joiner's. Not answered.
 type Joined struct{}
 
-// Follow says that the disk has followed every revision up to this one. To be
-// persisted after the Records before it; late is well, lost is well. Not
-// answered.
+// Follow says that the disk has followed every revision up to this one, and
+// that whatever a loss of power had left on it was looked at: to be persisted,
+// with the boot of the machine, after the Records before it; late is well, lost
+// is well. Not answered.
 type Follow struct{ Revision manifest.Revision }
 
 // Wake asks for a Tick not before At.
@@ -287,7 +298,8 @@ const (
 	StepBusy
 	// StepLeft: a directory still holds ignored files and was left behind.
 	StepLeft
-	// StepNoRoom: not enough space. Try again later.
+	// StepNoRoom: the file system takes nothing now: it is full, or read-only.
+	// Try again later.
 	StepNoRoom
 	// StepFailed: Err says why (permission, I/O). Try again later.
 	StepFailed

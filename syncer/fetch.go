@@ -49,7 +49,7 @@ func (s *Syncer) fetchAll(ctx context.Context, refs []manifest.BlobRef) {
 		}
 		if err != nil {
 			s.log.Debug("cannot fetch content", "digest", d.Short(), "err", err)
-			s.inbox.post(Fetched{Failed: []manifest.Digest{d}})
+			s.inbox.post(Fetched{Failed: []manifest.Digest{d}, Why: err.Error()})
 			return
 		}
 		s.inbox.post(Fetched{Have: []manifest.Digest{d}})
@@ -64,6 +64,9 @@ func (s *Syncer) fetchAll(ctx context.Context, refs []manifest.BlobRef) {
 	}
 	s.log.Warn("content could not be fetched; it is tried again", "blobs", len(open), "err", err)
 	failed := Fetched{}
+	if err != nil {
+		failed.Why = err.Error()
+	}
 	for d := range open {
 		failed.Failed = append(failed.Failed, d)
 	}

@@ -33,6 +33,9 @@ type hub struct {
 	commits []manifest.Commit
 	watch   []chan struct{}
 	refuse  error // of Propose, while set
+	mute    bool  // proposals are committed and not answered
+	replay  int   // how many commits nodes see, as if their log were read only so far; 0: all
+	views   int   // how often a view was asked for
 	stores  []*blob.Store
 }
 
@@ -93,7 +96,37 @@ func (n *node) CaughtUp() bool { return !n.late.Load() }
 func (n *node) View(string) (manifest.View, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return manifest.View{Tree: "t", Revision: n.revision(), Manifest: n.tree.Clone()}, true
+	n.views++
+	if n.replay == 0 {
+		return manifest.View{Tree: "t", Revision: n.revision(), Manifest: n.tree.Clone()}, true
+	}
+	v := manifest.View{Tree: "t", Revision: manifest.Revision(n.replay), Manifest: manifest.New()}
+	for _, c := range n.commits[:n.replay] {
+		for _, ch := range c.Changes {
+			if ch.New.Absent() {
+				v.Manifest.Delete(ch.Path)
+			} else {
+				v.Manifest.Set(ch.Path, manifest.Node{Entry: ch.New, Revision: c.Revision, Author: c.ID.Node})
+			}
+		}
+	}
+	return v, true
+}
+
+// replayed sets how far nodes have read the log.
+func (h *hub) replayed(commits int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.replay, h.views = commits, 0
+	for _, ch := range h.watch {
+		token(ch)
+	}
+}
+
+func (h *hub) wasRead() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.views > 0
 }
 
 func (n *node) Since(_ string, after manifest.Revision) ([]manifest.Commit, bool) {
@@ -110,10 +143,16 @@ func (n *node) Watch() (<-chan struct{}, func()) {
 	return ch, func() {}
 }
 
-func (n *node) Propose(_ context.Context, c manifest.Changeset) (manifest.Result, error) {
+func (n *node) Propose(ctx context.Context, c manifest.Changeset) (manifest.Result, error) {
 	n.mu.Lock()
-	refuse := n.refuse
+	refuse, mute := n.refuse, n.mute
 	n.mu.Unlock()
+	if mute {
+		c.ID.Node = n.id
+		n.commit(c)
+		<-ctx.Done()
+		return manifest.Result{}, ctx.Err()
+	}
 	if refuse != nil {
 		return manifest.Result{}, refuse
 	}
@@ -213,7 +252,14 @@ func (b *box) open() *Syncer {
 
 func (b *box) start() *box {
 	b.t.Helper()
+	return b.startWith(func(*Syncer) {})
+}
+
+// startWith lets a test change the Syncer before it runs.
+func (b *box) startWith(change func(*Syncer)) *box {
+	b.t.Helper()
 	b.s = b.open()
+	change(b.s)
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop, b.done = cancel, make(chan struct{})
 	go func() {

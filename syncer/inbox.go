@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"cmp"
 	"sync"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -64,6 +65,7 @@ func (b *inbox) post(ev Event) {
 			if ev, ok := ev.(Fetched); ok {
 				last.Have = append(last.Have, ev.Have...)
 				last.Failed = append(last.Failed, ev.Failed...)
+				last.Why = cmp.Or(last.Why, ev.Why)
 				b.events[n-1] = last
 				return
 			}

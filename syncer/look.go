@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
-	"strings"
 	"sync"
 	"time"
 
@@ -242,42 +240,10 @@ func lookLink(root vfs.FS, obs Observation) Observation {
 	}
 	obs.Entry.Target, obs.Entry.Size = target, int64(len(target))
 	obs.Entry.Digest = manifest.DigestOf([]byte(target))
-	if why := leavesTree(obs.Path, target); why != "" {
-		obs.Sight, obs.Why = Unfit, why
+	if err := manifest.CheckLink(obs.Path, target); err != nil {
+		obs.Sight, obs.Why = Unfit, err.Error()
 	}
 	return obs
-}
-
-// leavesTree tells why a symlink at p must not be replicated, "" if it may be.
-// ".." counts only at the start of a target: behind a name it would climb from
-// wherever that name leads.
-func leavesTree(p manifest.Path, target string) string {
-	if target == "" {
-		return "is a symlink without a target"
-	}
-	if path.IsAbs(target) {
-		return "is a symlink with an absolute target"
-	}
-	up, names := 0, 0
-	for _, name := range strings.Split(target, "/") {
-		switch name {
-		case "", ".":
-		case "..":
-			if names > 0 {
-				return `is a symlink whose target climbs behind a name ("x/..")`
-			}
-			up++
-		default:
-			names++
-		}
-	}
-	if up > p.Depth()-1 {
-		return "is a symlink that leads out of the tree"
-	}
-	if dest, err := manifest.ParsePath(path.Join(string(p.Dir()), target)); err != nil && dest == "" && names > 0 {
-		return "is a symlink to what no tree can hold"
-	}
-	return ""
 }
 
 // errOvertaken: the file changed while it was read.

@@ -52,12 +52,31 @@ type State struct {
 	// Lost, with Joiner: it did agree, and the records of it are lost. What
 	// differs from the log is held, whichever of both is newer.
 	Lost bool
+	// Aside, of a joiner: what the log does not hold goes aside instead of being
+	// held: it is of a life of the cluster that is over.
+	Aside bool
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
-	// SameBoot: the machine has not lost power since the ancestor was written,
-	// so the disk holds everything that was ever seen on it.
+	// Reached: the disk may hold what was committed up to this revision, as the
+	// last Apply said.
+	Reached manifest.Revision
+	// SameBoot: the machine has not lost power since the last Follow, so the
+	// disk holds everything that was ever seen on it.
 	SameBoot bool
+}
+
+// Floor is the revision that the log must have reached before it says anything
+// about this disk: after a restart Raft replays what is old.
+func (st State) Floor() manifest.Revision {
+	floor := max(st.Followed, st.Reached)
+	if st.Ancestors != nil {
+		st.Ancestors.All(func(_ manifest.Path, a Ancestor) bool {
+			floor = max(floor, a.Revision)
+			return true
+		})
+	}
+	return floor
 }
 
 // Loop decides, for one tree, what is to be done: the three-way comparison of
@@ -75,7 +94,7 @@ type Loop struct {
 	anc   *AncestorMap
 	notes map[manifest.Path]Note
 	view  manifest.View
-	floor manifest.Revision // the newest revision of any ancestor: the view must have reached it
+	floor manifest.Revision // State.Floor: the view must have reached it
 
 	works  *workMap
 	ready  pathSet // to be decided in this call
@@ -83,7 +102,8 @@ type Loop struct {
 	timers timerHeap
 
 	scanned  bool   // the first scan since the root was found is complete
-	refill   bool   // a person wants a lost root filled anew: what is unknown in it goes aside
+	refill   bool   // what is unknown in the root goes aside: it is filled anew, or of an older life
+	joined   bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
 	rootLost string // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
@@ -123,14 +143,12 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 	if l.anc == nil {
 		l.anc = NewAncestorMap()
 	}
+	l.refill = st.Joiner && st.Aside
 	if l.notes == nil {
 		l.notes = map[manifest.Path]Note{}
 	}
 	l.view.Manifest = manifest.New()
-	l.anc.All(func(_ manifest.Path, a Ancestor) bool {
-		l.floor = max(l.floor, a.Revision)
-		return true
-	})
+	l.floor = st.Floor()
 	if n, ok := l.notes[""]; ok && n.Guard == GuardRoot {
 		l.rootLost = n.Why
 	}
@@ -159,7 +177,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	case RootLost:
 		l.loseRoot(ev.Why)
 	case RootBack:
-		l.findRoot(ev.Fresh)
+		l.findRoot(ev.Fresh, ev.Aside)
 	case Scanned:
 		l.scanEnded()
 	case Ruling:
@@ -186,8 +204,16 @@ func (l *Loop) Ancestor() *AncestorMap { return l.anc.Clone() }
 // tellFollowed has it persisted how far the disk has followed, when all is
 // quiet.
 func (l *Loop) tellFollowed() {
-	if l.works.len() == 0 && l.mayAct() && l.view.Revision > l.state.Followed {
-		l.state.Followed = l.view.Revision
+	if l.works.len() > 0 || !l.mayAct() {
+		return
+	}
+	if l.joined {
+		l.joined = false
+		l.emit(Joined{})
+	}
+	if l.view.Revision > l.state.Followed || !l.state.SameBoot {
+		// What a loss of power has left has been looked at, all of it.
+		l.state.Followed, l.state.SameBoot = l.view.Revision, true
 		l.emit(Follow{Revision: l.view.Revision})
 	}
 }
@@ -224,8 +250,11 @@ func (l *Loop) committed(ev Committed) {
 	}
 	live := !ev.Jump && !first
 	for _, c := range ev.Commits {
-		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree && (live || l.state.SameBoot)
+		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree
 		for _, ch := range c.Changes {
+			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
+				continue // recorded after the last Follow: the disk is past it
+			}
 			w := l.works.get(ch.Path)
 			if w == nil && !live {
 				if c.Revision <= l.state.Followed || !l.vanished(ch.Path) {
@@ -239,7 +268,11 @@ func (l *Loop) committed(ev Committed) {
 			if w == nil {
 				w = l.works.ensure(ch.Path)
 			}
-			w.chain = append(w.chain, link{entry: ch.New, revision: c.Revision, old: ch.Old.Revision, own: own})
+			// After a loss of power only what was offered since is this disk's.
+			w.chain = append(w.chain, link{
+				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
+				own: own && (l.state.SameBoot || w.proposed && w.sent.Same(ch.New)),
+			})
 			l.concern(ch.Path, c.Revision)
 		}
 	}
@@ -286,14 +319,38 @@ func (l *Loop) maybeJoined() {
 		return
 	}
 	unseen := false
+	var busy []*work
 	l.works.each(func(w *work) bool {
-		unseen = (w.phase == toLook || w.phase == looking) && !w.stuck()
+		unseen = (w.phase == toLook || w.phase == looking || l.state.Aside && l.rulings[w.path] == Restore) && !w.stuck()
+		if w.stuck() {
+			busy = append(busy, w)
+		}
 		return !unseen
 	})
-	if !unseen {
-		l.state.Joiner, l.state.Lost, l.refill = false, false, false
-		l.emit(Joined{})
+	if unseen {
+		return
 	}
+	for _, w := range busy {
+		l.holdUnseen(w)
+	}
+	if l.state.Aside { // what cannot go aside now must not be taken for an edit later
+		l.works.each(func(w *work) bool {
+			if l.rulings[w.path] == Restore && w.obs.Sight == Seen {
+				l.note(w.path, Note{Guard: GuardJoiner, Why: "could not be put aside: " + w.why, Entry: w.obs.Entry})
+			}
+			return true
+		})
+	}
+	l.state.Joiner, l.state.Aside, l.state.Lost, l.refill = false, false, false, false
+	l.joined = true
+}
+
+// lost says why the disk's content loses: of an older life, or as otherwise.
+func (l *Loop) lost(otherwise string) string {
+	if l.state.Joiner && l.state.Aside {
+		return "it stood here before the cluster was recovered, and the recovered cluster does not hold it"
+	}
+	return otherwise
 }
 
 // loseRoot voids everything that was seen or is under way.
@@ -314,7 +371,7 @@ func (l *Loop) loseRoot(why string) {
 	clear(l.removals)
 }
 
-func (l *Loop) findRoot(fresh bool) {
+func (l *Loop) findRoot(fresh, aside bool) {
 	if l.rootLost == "" && !fresh {
 		return
 	}
@@ -322,10 +379,11 @@ func (l *Loop) findRoot(fresh bool) {
 	l.scanned = false
 	l.forget("")
 	if fresh {
-		l.state.Joiner = true
+		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
+		l.refill = l.refill || aside
 		l.dropAncestors()
 	} else {
-		l.refill = false // it came back by itself
+		l.refill = l.state.Joiner && l.state.Aside // it came back by itself
 	}
 	l.emit(Rescan{})
 }
@@ -342,7 +400,7 @@ func (l *Loop) dropAncestors() {
 		l.emit(Record{Updates: updates})
 	}
 	l.anc = NewAncestorMap()
-	l.floor = 0
+	l.floor, l.state.Followed, l.state.Reached = 0, 0, 0
 	l.works.each(func(w *work) bool { w.chain = nil; return true })
 	l.view.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
 		w := l.works.ensure(p)

@@ -27,14 +27,14 @@ func (l *Loop) flushAsks() {
 
 func (l *Loop) fetched(ev Fetched) {
 	for _, d := range ev.Have {
-		l.arrived(d, true)
+		l.arrived(d, true, "")
 	}
 	for _, d := range ev.Failed {
-		l.arrived(d, false)
+		l.arrived(d, false, ev.Why)
 	}
 }
 
-func (l *Loop) arrived(d manifest.Digest, have bool) {
+func (l *Loop) arrived(d manifest.Digest, have bool, why string) {
 	paths := l.wants[d]
 	delete(l.wants, d)
 	for _, p := range paths {
@@ -45,7 +45,10 @@ func (l *Loop) arrived(d manifest.Digest, have bool) {
 		c, _ := l.view.Manifest.Get(p)
 		switch {
 		case !have:
-			w.why = "its content is not on any member that can be reached"
+			w.failing = "its content cannot be had"
+			if why != "" {
+				w.failing += ": " + why
+			}
 			w.phase = waiting
 			l.decideLater(w, backoff(failDelay, failMax, w.tries))
 			w.tries++
@@ -53,6 +56,7 @@ func (l *Loop) arrived(d manifest.Digest, have bool) {
 			w.phase = w.seenPhase()
 			l.ready.add(p)
 		default:
+			w.failing = ""
 			l.stage(w)
 		}
 	}
@@ -88,7 +92,7 @@ func (l *Loop) applySteps() {
 	for _, p := range l.bigToApply.sorted() {
 		if w := l.works.get(p); l.onDisk(p.Dir()) {
 			l.start(w)
-			l.emit(Apply{Steps: []Step{w.step}})
+			l.emit(Apply{Steps: []Step{w.step}, Reached: l.view.Revision})
 		}
 	}
 	if l.applying > 0 || len(l.toApply) == 0 {
@@ -104,7 +108,7 @@ func (l *Loop) applySteps() {
 		l.start(l.works.get(s.Path))
 	}
 	l.applying = len(small)
-	l.emit(Apply{Steps: small})
+	l.emit(Apply{Steps: small, Reached: l.view.Revision})
 }
 
 func (l *Loop) start(w *work) {
@@ -203,7 +207,8 @@ func (l *Loop) stepped(w *work, r StepResult) {
 			w.pending = 0
 		}
 		l.forget(w.path)
-		w.tries, w.why, w.needed = 0, "", false
+		w.tries, w.setbacks, w.why, w.needed = 0, 0, "", false
+		w.fails, w.failing, w.noRoom = 0, "", false
 		w.phase, w.obs = presumed, Observation{}
 		delete(l.rulings, w.path)
 		if w.again {
@@ -217,21 +222,28 @@ func (l *Loop) stepped(w *work, r StepResult) {
 		l.agree(w, Ancestor{}, false)
 		l.hold(w, GuardLeft, "it still holds ignored files", a.Entry)
 	case StepSurprise:
-		w.tries++
-		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
-	default:
+		w.setbacks++
+		if r.Err != nil {
+			w.why = r.Err.Error()
+		}
+		l.lookLater(w, backoff(busyDelay, failMax, w.setbacks))
+	case StepBusy:
 		w.why = "somebody is writing it"
 		if r.Err != nil {
 			w.why = r.Err.Error()
 		}
+		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
+		w.tries++
+	default:
+		w.failing = "cannot be written"
+		if r.Err != nil {
+			w.failing = r.Err.Error()
+		}
 		first, most := failDelay, failMax
-		switch r.Outcome {
-		case StepBusy:
-			first, most = busyDelay, busyMax
-		case StepNoRoom:
+		if w.noRoom = r.Outcome == StepNoRoom; w.noRoom {
 			first, most = noRoomDelay, noRoomDelay
 		}
-		l.lookLater(w, backoff(first, most, w.tries))
-		w.tries++
+		l.lookLater(w, backoff(first, most, w.fails))
+		w.fails++
 	}
 }

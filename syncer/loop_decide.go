@@ -73,8 +73,9 @@ func (l *Loop) decide(w *work) {
 	case manifest.Nothing:
 		w.pending = 0
 		if w.phase == settled && stamp != a.Stamp && !d.Absent() {
+			// Written again, or touched: the content may be a new one's, unflushed.
 			a.Stamp = stamp
-			l.agree(w, a, false)
+			l.agree(w, a, true)
 		}
 		l.forgetUnless(w.path, d)
 		l.finish(w)
@@ -94,7 +95,7 @@ func (l *Loop) decide(w *work) {
 			l.offer(w, a, d, c)
 			return
 		}
-		l.follow(w, a, d, c, "another node's change was committed first")
+		l.follow(w, a, d, c, l.lost("another node's change was committed first"))
 	case manifest.Offer:
 		l.offer(w, a, d, c)
 	}
@@ -187,7 +188,7 @@ func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
 		l.rulings[w.path] = Restore // for this path, however often it has to be tried
 	}
 	if l.rulings[w.path] == Restore {
-		l.follow(w, a, d, c, "restored to what is committed")
+		l.follow(w, a, d, c, l.lost("restored to what is committed"))
 		return
 	}
 	if l.evicted(w.path) {
@@ -265,6 +266,13 @@ func (l *Loop) wantDir(dir manifest.Path) bool {
 // content lost and has to be kept aside; "": nothing is lost.
 func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) {
 	l.unqueue(w)
+	if err := c.Entry.ValidateAt(w.path); err != nil && !c.Entry.Absent() {
+		// The machine refuses such entries. Whatever let this one through, it
+		// does not come to a disk, and it holds nobody up.
+		l.note(w.path, Note{Guard: GuardUnfit, Why: "what is committed there is no entry for a tree: " + err.Error()})
+		l.finish(w)
+		return
+	}
 	switch {
 	case c.Entry.Absent() && d.IsDir() && w.wanted && !l.evicted(w.path):
 		// Removed elsewhere, while something new stands in it here.
@@ -274,11 +282,19 @@ func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, wh
 		l.agree(w, Ancestor{}, false)
 		l.finish(w)
 		return
+	case c.Entry.Absent() && d.IsDir() && l.heldIn(w.path) && !l.evicted(w.path):
+		// Removed elsewhere, while something stands in it that is held back here.
+		l.agree(w, Ancestor{}, false)
+		l.hold(w, GuardLeft, "what is held back stands in it", d)
+		return
 	case d.IsDir() && !c.Entry.IsDir():
 		w.step = l.step(w, a, d, c, "")
 		l.wait(w)
 		l.leaving.add(w.path)
 		l.wakeEvicted(w.path)
+		if !c.Entry.Absent() {
+			l.wakeHeld(w.path)
+		}
 		return
 	}
 	if parent := w.path.Dir(); parent != "" && !c.Entry.Absent() && !l.dirComes(parent) {
@@ -350,6 +366,20 @@ func (l *Loop) wakeEvicted(dir manifest.Path) {
 		}
 		return true
 	})
+}
+
+// wakeHeld has everything looked at that is held back below dir, because
+// something else takes the directory's place: it goes aside.
+func (l *Loop) wakeHeld(dir manifest.Path) {
+	held := pathSet{}
+	for p, n := range l.notes {
+		if p.Under(dir) && (!n.Entry.Absent() || n.Guard == GuardJoiner) && l.works.get(p) == nil {
+			held.add(p)
+		}
+	}
+	for _, p := range held.sorted() {
+		l.hint(p)
+	}
 }
 
 // step describes how the disk gets from d to c.

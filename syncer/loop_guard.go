@@ -93,9 +93,12 @@ func (l *Loop) judgeDeletes() {
 		return
 	}
 	d.expire(l.now, l.cfg.Window)
+	l.judgeAgain()
 	moved := map[manifest.Digest]int{}
-	for _, s := range d.newcomers {
-		moved[s.digest]++
+	for p, s := range d.newcomers {
+		if l.stands(p, s.digest) {
+			moved[s.digest]++
+		}
 	}
 	candidates := d.candidates.sorted()
 	pending := 0
@@ -119,8 +122,8 @@ func (l *Loop) judgeDeletes() {
 	}
 	count := manifest.Deletions{Pending: pending, Recent: len(d.recent)}
 	if pending > 0 {
-		count.Pending += held
-		count.Present = l.present()
+		count.Pending += held + l.deleting()
+		count.Present = l.present() + l.coming()
 	}
 	mass := manifest.MassDeletion(l.cfg.MaxDelete, count)
 	why := describe(count.Pending+count.Recent, count.Present+count.Recent)
@@ -137,11 +140,76 @@ func (l *Loop) judgeDeletes() {
 	d.first, d.last = time.Time{}, time.Time{}
 }
 
-// stillLooking tells whether any path is to be looked at or under a look, but
-// for those that somebody keeps busy.
+// judgeAgain takes back the deletions that were judged and could not be sent so
+// far: without quorum they would gather one by one, each of them few.
+func (l *Loop) judgeAgain() {
+	for p := range l.removals {
+		if l.rulings[p] != Approve {
+			l.removals.drop(p)
+			l.deletes.candidates.add(p)
+			l.deletes.moved.drop(p)
+		}
+	}
+}
+
+// deleting counts the deletions of files that are on their way to the log.
+func (l *Loop) deleting() (n int) {
+	for _, paths := range l.batches {
+		for _, p := range paths {
+			a, had := l.anc.Get(p)
+			if w := l.works.get(p); w.sent.Absent() && had && !a.Entry.IsDir() && !l.deletes.moved.has(p) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// coming counts the files that are offered, or about to be, where none is
+// committed: what they are put in the place of does not leave the tree empty. A
+// directory in place of a file takes one away.
+func (l *Loop) coming() (n int) {
+	l.works.each(func(w *work) bool {
+		e := w.obs.Entry
+		on := l.queue.has(w.path) || l.bigQueue.has(w.path) || w.phase == offered || w.phase == awaiting
+		c := l.view.Manifest.Entry(w.path)
+		isFile, wasFile := !e.Absent() && !e.IsDir(), !c.Absent() && !c.IsDir()
+		switch {
+		case !on:
+		case isFile && !wasFile && !w.again:
+			n++
+		case e.IsDir() && wasFile:
+			n--
+		}
+		return true
+	})
+	return n
+}
+
+// stands tells whether p still holds some content, as far as anybody has seen:
+// what came and went again is no move of anything.
+func (l *Loop) stands(p manifest.Path, d manifest.Digest) bool {
+	a, _ := l.anc.Get(p)
+	e := a.Entry
+	if w := l.works.get(p); w != nil {
+		if !w.goneAt.IsZero() || w.again {
+			return false
+		}
+		if w.obs.Sight == Seen {
+			e = w.obs.Entry
+		}
+	} else if n, held := l.notes[p]; held && n.Entry.Absent() {
+		return false
+	}
+	return e.Digest == d
+}
+
+// stillLooking tells whether any path is to be looked at or under a look, now or
+// as soon as what is under way for it has ended, but for those that somebody
+// keeps busy.
 func (l *Loop) stillLooking() (looks bool) {
 	l.works.each(func(w *work) bool {
-		looks = w.phase == looking || w.phase == toLook && !w.stuck()
+		looks = w.again || w.phase == looking || w.phase == toLook && !w.stuck()
 		return !looks
 	})
 	return looks
@@ -173,6 +241,9 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 			if c.Entry.IsDir() && n.Guard == GuardMassDelete && !l.held(w.path) {
 				break // it was held only for what stood in it
 			}
+			if n.Guard == GuardLeft && w.wanted {
+				break // something in it is to be offered
+			}
 			if n.Entry.Same(d) && n.Base == c.Revision {
 				return true
 			}
@@ -189,6 +260,20 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 		return true
 	}
 	return false
+}
+
+// holdUnseen keeps for later what a joiner's rule says of a path that cannot be
+// looked at now, because somebody keeps it busy.
+func (l *Loop) holdUnseen(w *work) {
+	if _, had := l.anc.Get(w.path); had || l.cfg.Adopt && !l.refill {
+		return
+	}
+	if l.refill {
+		l.rulings[w.path] = Restore
+		return
+	}
+	c, _ := l.view.Manifest.Get(w.path)
+	l.note(w.path, Note{Guard: GuardJoiner, Why: "stood here before this node joined the cluster", Base: c.Revision})
 }
 
 // hold notes what a guard keeps back and ends the work on it.
@@ -219,11 +304,27 @@ func (l *Loop) forget(p manifest.Path) {
 	}
 	delete(l.notes, p)
 	l.emit(Remember{Path: p})
-	for dir := p.Dir(); dir != "" && n.Guard == GuardMassDelete; dir = dir.Dir() {
-		if l.notes[dir].Guard == GuardMassDelete {
-			l.hint(dir) // it may have been held only for p
+	for dir := p.Dir(); dir != ""; dir = dir.Dir() {
+		switch l.notes[dir].Guard { // it may have been held, or left behind, only for p
+		case GuardMassDelete:
+			if n.Guard == GuardMassDelete {
+				l.hint(dir)
+			}
+		case GuardLeft:
+			l.rulings[dir] = Restore
+			l.hint(dir)
 		}
 	}
+}
+
+// heldIn tells whether anything stands below dir that a guard holds back.
+func (l *Loop) heldIn(dir manifest.Path) bool {
+	for p, n := range l.notes {
+		if p.Under(dir) && (!n.Entry.Absent() || n.Guard == GuardUnfit || n.Guard == GuardJoiner) {
+			return true
+		}
+	}
+	return false
 }
 
 // forgetUnless forgets the note of a path that agrees again, unless it tells

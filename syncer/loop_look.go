@@ -74,6 +74,14 @@ func (l *Loop) decideLater(w *work, d time.Duration) {
 	l.timers.add(w.at, w.path)
 }
 
+// lookAgain has a path looked at anew that cannot be offered yet, unless it is
+// soon: no scan hints at what has meanwhile become as the ancestor says.
+func (l *Loop) lookAgain(w *work) {
+	if w.at.IsZero() {
+		l.decideLater(w, waitingDelay)
+	}
+}
+
 func (l *Loop) fireTimers() {
 	for {
 		p, ok := l.timers.due(l.now)
@@ -88,7 +96,7 @@ func (l *Loop) fireTimers() {
 		switch w.phase {
 		case toLook:
 			l.looks.add(p)
-		case waiting:
+		case waiting, settled:
 			l.lookNow(w) // what it waits with may not be there any more
 		default:
 			l.ready.add(p)
@@ -130,6 +138,9 @@ func (l *Loop) looked(ev Looked) {
 // sight takes what a look found. Nothing was materialized at the path while it
 // was looked at, so the observation is not older than the ancestor.
 func (l *Loop) sight(w *work, obs Observation) {
+	if obs.Sight != Gone {
+		w.goneAt = time.Time{} // also where the look was overtaken: it was there
+	}
 	if w.again {
 		w.tries++
 		if w.tries < noisyLooks {
@@ -149,14 +160,11 @@ func (l *Loop) sight(w *work, obs Observation) {
 		}
 		l.lookLater(w, backoff(first, most, w.tries))
 		w.tries++
-		w.goneAt = time.Time{}
 		return
 	case Gone:
 		if !l.absenceHolds(w, obs) {
 			return
 		}
-	default:
-		w.goneAt = time.Time{}
 	}
 	w.tries, w.why = 0, ""
 	w.obs, w.phase = obs, settled

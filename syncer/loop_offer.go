@@ -20,17 +20,28 @@ func (l *Loop) offerBatches() {
 		return
 	}
 	var b batch
+	var over []manifest.Path
 	for _, p := range l.queue.sorted() {
 		w := l.works.get(p)
 		if b.full(l.cfg) {
 			break
 		}
 		if !l.parentStands(p, &b) {
+			l.lookAgain(w)
+			continue
+		}
+		if l.replacesDir(w) {
+			over = append(over, p)
 			continue
 		}
 		b.add(l.change(w))
 	}
 	l.addRemovals(&b)
+	for _, p := range over {
+		if l.cleared(p, &b) {
+			b.add(l.change(l.works.get(p)))
+		}
+	}
 	if len(b.changes) > 0 {
 		l.lane = l.send(b)
 	}
@@ -67,11 +78,34 @@ func (l *Loop) parentStands(p manifest.Path, b *batch) bool {
 	return dir == "" || l.view.Manifest.Entry(dir).IsDir() || b.in.has(dir)
 }
 
+// replacesDir tells whether w is to take the place of a committed directory.
+func (l *Loop) replacesDir(w *work) bool {
+	a, _ := l.anc.Get(w.path)
+	d, _ := l.disk(w, a)
+	return !d.IsDir() && l.view.Manifest.Entry(w.path).IsDir()
+}
+
+// cleared tells whether the committed directory at p can be replaced with or
+// after b: nothing is committed below it but what b deletes. Where what stood in
+// it is held, so is what stands there now.
+func (l *Loop) cleared(p manifest.Path, b *batch) bool {
+	if l.emptied(p, b) {
+		return true
+	}
+	if l.held(p) {
+		w := l.works.get(p)
+		l.hold(w, GuardMassDelete, "what stood in the directory before is held", w.obs.Entry)
+	} else {
+		l.lookAgain(l.works.get(p))
+	}
+	return false
+}
+
 func (l *Loop) offerBig() {
 	for _, p := range l.bigQueue.sorted() {
 		var b batch
-		if l.parentStands(p, &b) {
-			b.add(l.change(l.works.get(p)))
+		if w := l.works.get(p); l.parentStands(p, &b) && (!l.replacesDir(w) || l.cleared(p, &b)) {
+			b.add(l.change(w))
 			l.send(b)
 		}
 	}
@@ -90,6 +124,8 @@ func (l *Loop) addRemovals(b *batch) {
 		if n := l.view.Manifest.Entry(p); n.IsDir() && !l.emptied(p, b) {
 			if l.held(p) {
 				l.hold(w, GuardMassDelete, "what stood in it is held", manifest.Entry{})
+			} else {
+				l.lookAgain(w)
 			}
 			continue
 		}
@@ -136,7 +172,7 @@ func (l *Loop) send(b batch) uint64 {
 			w.obs = Observation{Path: c.Path, Sight: Seen, Entry: a.Entry, Stamp: a.Stamp}
 		}
 		l.unqueue(w)
-		w.phase, w.again, w.sent = offered, false, c.New
+		w.phase, w.again, w.sent, w.proposed = offered, false, c.New, true
 		l.batches[id] = append(l.batches[id], c.Path)
 	}
 	l.emit(Propose{Batch: id, Changes: b.changes})
@@ -194,11 +230,11 @@ func (l *Loop) conclude(w *work) bool {
 				l.hint(dir)
 			}
 		}
-		l.lookLater(w, backoff(refusedDelay, refusedMax, w.tries))
-		w.tries++
+		l.lookLater(w, backoff(refusedDelay, refusedMax, w.setbacks))
+		w.setbacks++
 		return false
 	}
-	w.tries, w.why = 0, ""
+	w.tries, w.setbacks, w.why = 0, 0, ""
 	c, _ := l.view.Manifest.Get(w.path)
 	if w.sent.Absent() {
 		if was, ok := l.anc.Get(w.path); ok && !was.Entry.IsDir() {

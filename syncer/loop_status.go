@@ -15,13 +15,15 @@ type LoopStatus struct {
 	RootLost  string            // why nothing is done, "" if all is well
 	Scanned   bool              // the first scan is complete
 	Joiner    bool
-	Looking   int // paths to be looked at, or under a look
-	Offering  int // local edits on their way to the log
-	Following int // committed changes on their way to the disk
-	Unsent    int // local edits that could not be committed so far
+	Aside     bool // as a joiner: what the log does not hold goes aside
+	Looking   int  // paths to be looked at, or under a look
+	Offering  int  // local edits on their way to the log
+	Following int  // committed changes on their way to the disk
+	Unsent    int  // local edits that could not be committed so far
 	UnsentWhy string
 	Unsettled int // works that a person would wait for: all but busy and held ones
 	Busy      []Trouble
+	Failing   []Trouble // committed changes that cannot be brought to the disk, tried again and again
 	Notes     map[manifest.Path]Note
 }
 
@@ -36,7 +38,7 @@ const troublesMost = 100
 // Status tells where the loop stands. O(works).
 func (l *Loop) Status() LoopStatus {
 	s := LoopStatus{
-		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Joiner: l.state.Joiner,
+		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Joiner: l.state.Joiner, Aside: l.state.Joiner && l.state.Aside,
 		Notes: maps.Clone(l.notes),
 	}
 	applied := l.view.Revision
@@ -60,6 +62,9 @@ func (l *Loop) Status() LoopStatus {
 		if !stuck || w.unsent {
 			s.Unsettled++
 		}
+		if w.failing != "" && len(s.Failing) < troublesMost {
+			s.Failing = append(s.Failing, Trouble{w.path, w.failing})
+		}
 		if w.pending > 0 && !stuck {
 			applied = min(applied, w.pending-1)
 		}
@@ -73,9 +78,11 @@ func (l *Loop) Status() LoopStatus {
 }
 
 // stuck tells whether a path is held up by somebody who writes it, or by a
-// failure that has been met several times: nobody should wait for it.
+// failure of its own that has been met several times: nobody should wait for
+// it. A disk that takes nothing is no failure of a path: what does not get onto
+// it is behind, and `wait` and /readyz are to say so.
 func (w *work) stuck() bool {
-	return w.phase == toLook && w.tries > stuckTries
+	return w.phase == toLook && (max(w.tries, w.setbacks) > stuckTries || w.fails > stuckTries && !w.noRoom)
 }
 
 const stuckTries = 8 // about a second of being busy

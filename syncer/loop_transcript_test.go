@@ -78,6 +78,11 @@ func play(t *testing.T, script string) string {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
+		if line == "status" {
+			st := p.loop.Status()
+			fmt.Fprintf(&out, "> applied %d, busy %v, failing %v\n", st.Applied, st.Busy, st.Failing)
+			continue
+		}
 		for _, e := range p.event(strings.Fields(line)) {
 			for _, s := range p.show(e) {
 				fmt.Fprintln(&out, ">", s)
@@ -195,7 +200,7 @@ func (p *player) parse(f []string) Event {
 		return Fetched{Have: []manifest.Digest{p.entry(f[1]).Digest}}
 	case "lack":
 		return Fetched{Failed: []manifest.Digest{p.entry(f[1]).Digest}}
-	case "done", "surprise", "busy", "left":
+	case "done", "surprise", "busy", "left", "noroom", "failed":
 		return p.stepped(f[0], paths)
 	case "lose-root":
 		return RootLost{Why: strings.Join(f[1:], " ")}
@@ -252,7 +257,10 @@ func (p *player) stepped(how string, paths []manifest.Path) Event {
 			p.t.Fatalf("no step for %q is under way", path)
 		}
 		delete(p.steps, path)
-		r := StepResult{Path: path, Outcome: map[string]StepOutcome{"done": StepDone, "surprise": StepSurprise, "busy": StepBusy, "left": StepLeft}[how]}
+		r := StepResult{Path: path, Outcome: map[string]StepOutcome{"done": StepDone, "surprise": StepSurprise, "busy": StepBusy, "left": StepLeft, "noroom": StepNoRoom, "failed": StepFailed}[how]}
+		if r.Outcome == StepNoRoom || r.Outcome == StepFailed {
+			r.Err = errors.New(how)
+		}
 		if r.Outcome == StepDone && s.Op != Remove {
 			r.Ancestor = &Ancestor{Entry: s.New.Entry, Revision: s.New.Revision, Author: s.New.Author, Stamp: p.stamp(s.New.Entry)}
 		}

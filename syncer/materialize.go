@@ -72,7 +72,7 @@ func (s *Syncer) runLane(ctx context.Context, l *lane) {
 			}
 			for rest := a.Steps; len(rest) > 0 && ctx.Err() == nil; {
 				n := groupLen(rest)
-				s.apply(ctx, rest[:n])
+				s.apply(ctx, rest[:n], a.Reached)
 				rest = rest[n:]
 			}
 		}
@@ -106,6 +106,7 @@ type job struct {
 	unplan   bool   // nothing of it is left in the staging directory
 	kept     bool   // what it displaced is in quarantine, and stays in the plan
 	touched  bool   // the tree was changed: its directory has to be flushed
+	moved    bool   // a move between the tree and the staging directory was tried: the name may hold anything
 }
 
 func (j *job) end(o StepOutcome, err error) {
@@ -123,14 +124,19 @@ type applier struct {
 	ctx  context.Context
 	fs   vfs.FS
 	jobs []*job
+	// reached is the revision that the steps come from.
+	reached manifest.Revision
 }
 
 // apply does steps that belong together: stage all, flush once, persist the
 // plan, swap one by one, flush once, persist the ancestor, answer.
-func (s *Syncer) apply(ctx context.Context, steps []Step) {
-	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps))}
+func (s *Syncer) apply(ctx context.Context, steps []Step, reached manifest.Revision) {
+	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps)), reached: reached}
 	for i, st := range steps {
 		a.jobs[i] = &job{step: st}
+		if err := fit(st); err != nil {
+			a.jobs[i].end(StepFailed, err)
+		}
 	}
 	g, done, err := s.root.borrow()
 	if err == nil {
@@ -153,6 +159,15 @@ func (s *Syncer) apply(ctx context.Context, steps []Step) {
 		a.step(j)
 	}
 	a.finish()
+}
+
+// fit is the last look at what comes from elsewhere before the disk sees it:
+// the machine and the loop refuse what fails here.
+func fit(st Step) error {
+	if err := st.New.Entry.ValidateAt(st.Path); err != nil {
+		return fmt.Errorf("not done, no tree can hold it: %w", err)
+	}
+	return nil
 }
 
 // step does what a job says to the tree.
@@ -178,6 +193,8 @@ func (a *applier) step(j *job) {
 // failed ends a job by an error of the file system or the store.
 func (a *applier) failed(j *job, err error) {
 	switch {
+	case errors.Is(err, unix.EROFS):
+		j.end(StepNoRoom, fmt.Errorf("%s is read-only: remount it writable, and it goes on by itself (%w)", a.fs.Path(), unix.EROFS))
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, blob.ErrNoRoom):
 		j.end(StepNoRoom, err)
 	case errors.Is(err, vfs.ErrWriter), errors.Is(err, errOvertaken), errors.Is(err, errRestless):
@@ -225,20 +242,25 @@ func (a *applier) finish() {
 }
 
 // cleanUp removes what we staged and did not use. What came out of the tree is
-// not ours to remove: the quarantine has it, or recovery will.
+// not ours to remove: the quarantine gets it, and what cannot be removed now.
 func (a *applier) cleanUp(j *job) {
 	if j.name == "" || j.unplan || j.kept {
 		return
 	}
-	st, err := a.fs.StatStaged(j.name)
-	if err == nil && (st.Ino != j.ino || j.ino == 0) {
-		return
+	ours, err := !j.moved, error(nil)
+	if !ours {
+		st, serr := a.fs.StatStaged(j.name)
+		ours, err = serr == nil && st.Ino == j.ino, serr
 	}
-	if err == nil {
+	if ours {
 		err = a.fs.RemoveStaged(j.name)
+		j.unplan = err == nil
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		j.unplan = true
+	if j.unplan = j.unplan || errors.Is(err, fs.ErrNotExist); !j.unplan {
+		j.kept = true
+		a.s.quarantine.add(displaced{
+			name: j.name, plan: j.name, path: j.step.Path, ours: !j.moved, ino: j.ino, expect: j.step.Expect.Entry, winner: j.step.New.Revision,
+		})
 	}
 }
 
@@ -272,6 +294,7 @@ func (a *applier) answer(rec *recordJob) {
 // plan lists, before anything is swapped, which staged name belongs to which
 // path, and the conflicts that the swaps are going to end.
 func (a *applier) plan() (rec recordJob) {
+	rec.reached = a.reached
 	for _, j := range a.jobs {
 		if j.outcome != 0 {
 			continue
@@ -298,10 +321,18 @@ func (s *Syncer) persistPlan(rec recordJob) error {
 			return fmt.Errorf("flush the blob store: %w", err)
 		}
 	}
-	if len(rec.plan)+len(rec.conflicts) == 0 {
+	if len(rec.plan)+len(rec.conflicts) == 0 && uint64(rec.reached) <= s.reached.Load() {
 		return nil
 	}
-	return s.rec.db.Update(rec.write)
+	if err := s.rec.db.Update(rec.write); err != nil {
+		return err
+	}
+	for {
+		old := s.reached.Load()
+		if uint64(rec.reached) <= old || s.reached.CompareAndSwap(old, uint64(rec.reached)) {
+			return nil
+		}
+	}
 }
 
 // freshMTime is a modification time that every deployer takes for newer than

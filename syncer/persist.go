@@ -124,6 +124,12 @@ func (p *persister) commit(ctx context.Context, jobs []recordJob) error {
 				if err := j.write(tx); err != nil {
 					return err
 				}
+				if j.followed == 0 {
+					continue
+				}
+				if err := tx.Bucket(bucketMeta).Put([]byte(metaBoot), []byte(p.rec.boot)); err != nil {
+					return err
+				}
 			}
 			return nil
 		})

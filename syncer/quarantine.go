@@ -24,6 +24,8 @@ type displaced struct {
 	name   string        // where it is staged
 	plan   string        // its key in the plan
 	path   manifest.Path // where it stood
+	ours   bool          // nothing but what we staged was ever under the name
+	ino    uint64        // of what we staged under it; 0: unknown, or nothing
 	expect manifest.Entry
 	winner manifest.Revision
 
@@ -117,6 +119,17 @@ func (s *Syncer) judge(ctx context.Context, d displaced) error {
 // judgeIn ends a displaced file: what the log knows is dropped, everything else
 // is kept aside as a conflict first.
 func (s *Syncer) judgeIn(ctx context.Context, root vfs.FS, d displaced) error {
+	ours := d.ours
+	if st, err := root.StatStaged(d.name); err == nil && d.ino != 0 && st.Ino == d.ino {
+		ours = true // not displaced at all
+	}
+	if ours {
+		if err := root.RemoveStaged(d.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		s.persister.add(recordJob{unplan: []string{d.plan}})
+		return nil
+	}
 	lost, err := s.captureStaged(ctx, root, d)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.persister.add(recordJob{unplan: []string{d.plan}})

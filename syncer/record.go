@@ -20,12 +20,15 @@ const (
 
 // The keys of bucketMeta.
 const (
-	metaFormat   = "format"
-	metaBoot     = "boot"     // id of the boot under which it was written last
-	metaJoiner   = "joiner"   // present: what stands on disk is unknown to the cluster
-	metaRooted   = "rooted"   // present: the root has been given its marker
-	metaLost     = "lost"     // present, beside metaJoiner: it was known, and the records were damaged
-	metaFollowed = "followed" // the disk has followed every revision up to this one
+	metaFormat     = "format"
+	metaBoot       = "boot"       // id of the boot under which metaFollowed was written last
+	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
+	metaRooted     = "rooted"     // present: the root has been given its marker
+	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
+	metaGeneration = "generation" // of the marker that the records belong to
+	metaReached    = "reached"    // steps of revisions up to this one have begun
+	metaLost       = "lost"       // present, beside metaJoiner: it was known, and the records were damaged
+	metaFollowed   = "followed"   // the disk has followed every revision up to this one
 )
 
 const recordFormat = "1"
@@ -35,15 +38,25 @@ const recordFormat = "1"
 // writer at a time).
 type records struct {
 	file string
-	db   *sealed.DB
+	db   database
+	boot string // of the machine, as load was told
 	// fresh: the file was made by this opening.
 	fresh bool
+}
+
+// database is what records asks of a sealed file; a test puts a failing one on top.
+type database interface {
+	View(fn func(*sealed.Tx) error) error
+	Update(fn func(*sealed.Tx) error) error
+	Close() error
 }
 
 // loaded is what a record file holds, for the loop.
 type loaded struct {
 	state  State
 	rooted bool
+	// generation of the cluster's marker that it belongs to, 0: not known.
+	generation uint64
 }
 
 func openRecords(file string) (r *records, err error) {
@@ -62,7 +75,7 @@ func openRecords(file string) (r *records, err error) {
 			return meta.Put([]byte(metaFormat), []byte(recordFormat))
 		}
 		if string(f) != recordFormat {
-			return fmt.Errorf("%s has format %q, this program knows %q: upgrade it", file, f, recordFormat)
+			return &NewerRecordsError{File: file, Format: string(f)}
 		}
 		return nil
 	})
@@ -72,9 +85,17 @@ func openRecords(file string) (r *records, err error) {
 	return r, nil
 }
 
+// NewerRecordsError: a newer version has written the record file.
+type NewerRecordsError struct{ File, Format string }
+
+func (e *NewerRecordsError) Error() string {
+	return fmt.Sprintf("%s has format %s, this gatesync knows %s: a newer version ran here; install it again; nothing was changed", e.File, e.Format, recordFormat)
+}
+
 // load reads everything that the loop starts from.
 func (r *records) load(bootID string) (out loaded, err error) {
 	out.state = State{Ancestors: NewAncestorMap(), Notes: map[manifest.Path]Note{}}
+	r.boot = bootID
 	authors := map[string]string{} // a few nodes wrote 50,000 paths
 	err = r.db.View(func(tx *sealed.Tx) error {
 		err := tx.Bucket(bucketMeta).ForEach(func(k, v []byte) error {
@@ -83,14 +104,18 @@ func (r *records) load(bootID string) (out loaded, err error) {
 				out.rooted = true
 			case metaJoiner:
 				out.state.Joiner = true
+			case metaAside:
+				out.state.Aside = true
 			case metaLost:
 				out.state.Lost = true
 			case metaBoot:
 				out.state.SameBoot = bootID != "" && string(v) == bootID
+			case metaGeneration:
+				out.generation = uint64(revisionOf(v))
 			case metaFollowed:
-				if len(v) == 8 {
-					out.state.Followed = manifest.Revision(binary.BigEndian.Uint64(v))
-				}
+				out.state.Followed = revisionOf(v)
+			case metaReached:
+				out.state.Reached = revisionOf(v)
 			}
 			return nil
 		})
@@ -119,6 +144,14 @@ func (r *records) load(bootID string) (out loaded, err error) {
 		})
 	})
 	return out, err
+}
+
+// revisionOf reads a revision of bucketMeta, 0 where there is none.
+func revisionOf(b []byte) manifest.Revision {
+	if len(b) != 8 {
+		return 0
+	}
+	return manifest.Revision(binary.BigEndian.Uint64(b))
 }
 
 // There are no empty keys; the note of the whole tree stands under "/".
@@ -159,7 +192,7 @@ func putAll(b *sealed.Bucket, values map[string][]byte) error {
 }
 
 // forgetAll makes the disk unknown: no ancestor, and a joiner's state.
-func (r *records) forgetAll() error {
+func (r *records) forgetAll(aside bool) error {
 	return r.db.Update(func(tx *sealed.Tx) error {
 		anc := tx.Bucket(bucketAncestor)
 		if last := anc.Last(); last != nil {
@@ -167,7 +200,7 @@ func (r *records) forgetAll() error {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put([]byte(metaJoiner), []byte{1})
+		return putAll(tx.Bucket(bucketMeta), joinerMeta(aside))
 	})
 }
 
@@ -180,6 +213,7 @@ type recordJob struct {
 	notes    []Remember
 	joined   bool
 	followed manifest.Revision // 0: as before
+	reached  manifest.Revision // 0: as before
 
 	conflicts  []Conflict
 	unconflict []string // ids
@@ -242,8 +276,17 @@ func (j recordJob) write(tx *sealed.Tx) error {
 			return err
 		}
 	}
+	before, err := meta.Get([]byte(metaReached))
+	if err != nil {
+		return err
+	}
+	if j.reached > revisionOf(before) { // there are two lanes
+		if err := meta.Put([]byte(metaReached), binary.BigEndian.AppendUint64(nil, uint64(j.reached))); err != nil {
+			return err
+		}
+	}
 	if j.joined {
-		return putAll(meta, map[string][]byte{metaJoiner: nil, metaLost: nil})
+		return putAll(meta, map[string][]byte{metaJoiner: nil, metaAside: nil, metaLost: nil})
 	}
 	return nil
 }

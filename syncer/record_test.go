@@ -1,7 +1,9 @@
 package syncer
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
@@ -107,5 +110,65 @@ func TestPersisterKeepsTheOrderOfAPath(t *testing.T) {
 	must(t, err)
 	if got, _ := known.state.Ancestors.Get("big"); !reflect.DeepEqual(got, younger) {
 		t.Errorf("recorded %+v", got)
+	}
+}
+
+// A record file of a newer version is no damage: nobody is told to move it away.
+func TestRecordsOfANewerVersionAreRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "t.db")
+	rec, err := openRecords(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(rec.setMeta(map[string][]byte{metaFormat: []byte("2")}), rec.close()); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var newer *NewerRecordsError
+	if _, err := openRecords(file); !errors.As(err, &newer) || errors.Is(err, sealed.ErrDamaged) {
+		t.Fatalf("opened: %v", err)
+	}
+	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the file was changed, %v", err)
+	}
+}
+
+// What says that all of a boot's disk was looked at comes with Follow alone;
+// how far a plan had begun is never taken back.
+func TestRecordsRememberBootAndReach(t *testing.T) {
+	r, err := openRecords(filepath.Join(t.TempDir(), "records"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	p := newPersister(r, nil, slog.New(slog.DiscardHandler))
+	load := func(boot string) State {
+		out, err := r.load(boot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.state
+	}
+	persist := func(j recordJob) {
+		if err := p.commit(context.Background(), []recordJob{j}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load("one")
+	persist(recordJob{followed: 3, reached: 7})
+	if st := load("one"); !st.SameBoot || st.Floor() != 7 {
+		t.Errorf("after Follow: %+v", st)
+	}
+	load("two") // the machine has lost power, and the daemon dies before all is quiet
+	persist(recordJob{reached: 5})
+	if st := load("two"); st.SameBoot || st.Reached != 7 {
+		t.Errorf("nobody has looked since the power cut: %+v", st)
+	}
+	persist(recordJob{followed: 4})
+	if st := load("two"); !st.SameBoot || st.Followed != 4 {
+		t.Errorf("all was looked at: %+v", st)
 	}
 }

@@ -71,6 +71,7 @@ func (a *applier) takeOut(j *job) (gone bool, err error) {
 			return false, err
 		}
 	}
+	j.moved = true
 	if err := a.fs.TakeOut(j.step.Path, j.name); err != nil {
 		if h != nil {
 			h.release()

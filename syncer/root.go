@@ -44,11 +44,14 @@ type rootGen struct {
 // replaced (a remount) can be opened again under the feet of nobody. No lock
 // is held across a call into the file system.
 type rootKeeper struct {
-	open    func() (vfs.FS, error)
-	want    marker
-	log     *slog.Logger
-	onLost  func(why string)
-	onFresh func() error  // persists that nothing is known any more, before a new marker says so
+	open   func() (vfs.FS, error)
+	want   marker
+	log    *slog.Logger
+	onLost func(why string)
+	since  uint64 // markers from this generation on are our own
+	// onFresh persists that nothing is known any more, before a new marker says
+	// so; older tells that the root has one of an older generation.
+	onFresh func(older bool) error
 	kick    chan struct{} // wakes guard
 
 	mu   sync.Mutex
@@ -60,7 +63,7 @@ type rootKeeper struct {
 func newRootKeeper(open func() (vfs.FS, error), want marker, log *slog.Logger) *rootKeeper {
 	return &rootKeeper{
 		open: open, want: want, log: log, lost: "not opened yet",
-		onLost: func(string) {}, onFresh: func() error { return nil }, kick: make(chan struct{}, 1),
+		onLost: func(string) {}, onFresh: func(bool) error { return nil }, since: want.Generation, kick: make(chan struct{}, 1),
 	}
 }
 
@@ -118,6 +121,7 @@ func (k *rootKeeper) verify(g *rootGen) error {
 
 var (
 	errNoMarker = errors.New("the root has no marker (.gatesync/marker.json): it was emptied, or nothing is mounted there: put it back; or 'restore' to fill this directory anew; or 'approve' to take it as it is (what is unknown in it is held)")
+	errOurs     = errors.New("the root's marker is of this node, from before the cluster's new life")
 	errOlder    = errors.New("the root's marker is of an older generation than the cluster's")
 )
 
@@ -133,6 +137,12 @@ func (k *rootKeeper) inspect(root vfs.FS) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the root's marker: %w", err)
 	}
+	return inspectMarker(b, k.want, k.since)
+}
+
+// inspectMarker compares a marker's text with what it should say; since is the
+// oldest generation of this life of the cluster.
+func inspectMarker(b []byte, want marker, since uint64) error {
 	var m marker
 	if err := json.Unmarshal(b, &m); err != nil {
 		return fmt.Errorf("the root's marker is damaged (%w): remove .gatesync/marker.json, then 'restore' or 'approve' the tree", err)
@@ -140,12 +150,14 @@ func (k *rootKeeper) inspect(root vfs.FS) error {
 	switch {
 	case m.Format > markerFormat:
 		return fmt.Errorf("the root's marker has format %d, this program knows %d: upgrade it", m.Format, markerFormat)
-	case m.Cluster != k.want.Cluster:
-		return fmt.Errorf("the root belongs to cluster %s, this node to %s: choose another directory", m.Cluster, k.want.Cluster)
-	case m.Tree != k.want.Tree:
-		return fmt.Errorf("the root belongs to tree %s, not %s: choose another directory", m.Tree, k.want.Tree)
-	case m.Generation < k.want.Generation:
+	case m.Cluster != want.Cluster:
+		return fmt.Errorf("the root belongs to cluster %s, this node to %s: choose another directory", m.Cluster, want.Cluster)
+	case m.Tree != want.Tree:
+		return fmt.Errorf("the root belongs to tree %s, not %s: choose another directory", m.Tree, want.Tree)
+	case m.Generation < since:
 		return errOlder
+	case m.Generation < want.Generation:
+		return errOurs
 	}
 	return nil
 }
@@ -166,6 +178,7 @@ type rootFound struct {
 	gen      *rootGen
 	reopened bool // another directory than before
 	fresh    bool // its marker was made now: the ancestor says nothing about it
+	older    bool // as it had one of an older generation
 }
 
 // find looks for the root and, if it is in order, prepares it (recovers what
@@ -189,9 +202,12 @@ func (k *rootKeeper) find(ctx context.Context, first bool, prepare func(context.
 		found.gen, found.reopened = &rootGen{fs: root}, true
 	}
 	err := k.inspect(found.gen.fs)
+	if errors.Is(err, errOurs) {
+		err = k.writeMarker(found.gen.fs)
+	}
 	if errors.Is(err, errOlder) || first && errors.Is(err, errNoMarker) {
-		found.fresh = true
-		if err = k.onFresh(); err == nil {
+		found.fresh, found.older = true, errors.Is(err, errOlder)
+		if err = k.onFresh(found.older); err == nil {
 			err = k.writeMarker(found.gen.fs)
 		}
 	}
@@ -262,7 +278,12 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			said = ""
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
 			s.watcher.reset(found.gen.fs.Path())
-			s.inbox.post(RootBack{Fresh: found.fresh})
+			if found.fresh {
+				s.floor.Store(0) // nothing counts any more that was agreed on
+				s.reached.Store(0)
+				s.afresh.Store(true)
+			}
+			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside})
 			s.scanner.request("")
 			continue
 		}

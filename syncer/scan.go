@@ -39,6 +39,9 @@ type scanner struct {
 	failed bool   // the last complete one
 	last   ScanStatus
 	done   broadcast
+
+	unread  []manifest.Path // directories that could not be listed; owned by run
+	retries int             // of them, in a row; owned by run
 }
 
 // ScanStatus tells about the last complete scan.
@@ -97,19 +100,31 @@ func (sc *scanner) status() ScanStatus {
 
 // run scans when asked, and from time to time. One goroutine of Run.
 func (sc *scanner) run(ctx context.Context) {
-	timer := time.NewTimer(sc.s.cfg.ScanInterval)
+	timer, again := time.NewTimer(sc.s.cfg.ScanInterval), time.NewTimer(0)
 	defer timer.Stop()
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 			sc.request("")
+		case <-again.C:
+			for _, d := range sc.unread {
+				sc.request(d)
+			}
+			sc.unread = nil
 		case <-sc.wake:
 		}
 		for ctx.Err() == nil && sc.one(ctx) {
 		}
 		timer.Reset(sc.pause())
+		if len(sc.unread) > 0 {
+			again.Reset(min(backoff(scanRetry, sc.s.cfg.ScanInterval, sc.retries), sc.s.cfg.ScanInterval))
+			sc.retries++
+		} else {
+			sc.retries = 0
+		}
 	}
 }
 
@@ -192,12 +207,18 @@ func (sc *scanner) scan(ctx context.Context, dirs []manifest.Path) (entries int,
 		w.hint(d)
 		err = errors.Join(err, w.compare(d, anc))
 	}
+	unread := w.unread
+	w.unread = nil
+	for _, d := range unread { // it may have been a moment's trouble
+		err = errors.Join(err, w.compare(d, anc))
+	}
 	if err != nil {
 		return w.entries, err
 	}
 	if err := sc.s.root.verify(g); err != nil {
 		return w.entries, err // an emptied root looks like many deletions
 	}
+	sc.unread = append(sc.unread, w.unread...)
 	sc.s.inbox.hint(w.hints...)
 	return w.entries, nil
 }
@@ -208,6 +229,7 @@ type walk struct {
 	s       *Syncer
 	fs      vfs.FS
 	hints   []manifest.Path
+	unread  []manifest.Path // directories that could not be listed
 	entries int
 
 	next func() (manifest.Path, Ancestor, bool) // of the ancestor
@@ -264,6 +286,7 @@ func (w *walk) list(dir manifest.Path) error {
 		// Nothing can be said about what is below. The look tells the person.
 		w.s.log.Warn("cannot list a directory", "path", dir, "err", err)
 		w.hint(dir)
+		w.unread = append(w.unread, dir)
 		for w.more && w.path.Under(dir) {
 			w.advance()
 		}

@@ -21,17 +21,20 @@ func (s *Syncer) Rescan(ctx context.Context) error {
 // has been offered to the log, and everything committed has been applied, but
 // for paths that are busy or held.
 func (s *Syncer) Settle(ctx context.Context) error {
+	newest, _ := s.cfg.Log.View(s.cfg.Tree)
 	if err := s.Rescan(ctx); err != nil {
 		return err
 	}
-	return s.until(ctx, func(st LoopStatus) bool { return st.Unsettled == 0 && s.inbox.idle() })
+	// Right after a start the loop may not have heard of the log at all.
+	return s.until(ctx, func(st LoopStatus) bool {
+		return st.Revision >= newest.Revision && st.Unsettled == 0 && s.inbox.idle()
+	})
 }
 
 // Applied is the revision up to which the disk follows the log. ctx bounds the
 // wait for the loop, not for a revision.
-func (s *Syncer) Applied(ctx context.Context) (rev manifest.Revision, err error) {
-	err = s.ask(ctx, func(l *Loop) { rev = l.Status().Applied })
-	return rev, err
+func (s *Syncer) Applied(ctx context.Context) (manifest.Revision, error) {
+	return ask(ctx, s, func(l *Loop) manifest.Revision { return l.Status().Applied })
 }
 
 // WaitApplied waits until the disk follows the log up to a revision.
@@ -44,9 +47,9 @@ func (s *Syncer) WaitApplied(ctx context.Context, rev manifest.Revision) error {
 func (s *Syncer) until(ctx context.Context, ok func(LoopStatus) bool) error {
 	for {
 		next := s.rounds.next() // before asking: no round is missed
-		reached := false
 		start := time.Now()
-		if err := s.ask(ctx, func(l *Loop) { reached = ok(l.Status()) }); err != nil {
+		reached, err := ask(ctx, s, func(l *Loop) bool { return ok(l.Status()) })
+		if err != nil {
 			return err
 		}
 		if reached {

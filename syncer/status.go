@@ -9,13 +9,14 @@ type Status struct {
 	Loop       LoopStatus
 	Scan       ScanStatus
 	Watched    int      // directories
+	Overflows  uint64   // how often file events were lost
 	Quarantine int      // displaced files that are not judged yet
 	Warnings   []string // what is weaker than it should be, and what to do
 }
 
 // Status asks the loop and everybody else.
 func (s *Syncer) Status(ctx context.Context) (Status, error) {
-	st := Status{Tree: s.cfg.Tree, Scan: s.scanner.status(), Quarantine: s.quarantine.len()}
+	st := Status{Tree: s.cfg.Tree, Scan: s.scanner.status(), Quarantine: s.quarantine.len(), Overflows: s.watcher.overflows.Load()}
 	if n := s.watcher.current(); n != nil {
 		st.Watched = n.len()
 	}
@@ -36,6 +37,7 @@ func (s *Syncer) Status(ctx context.Context) (Status, error) {
 		}
 		done()
 	}
-	err := s.ask(ctx, func(l *Loop) { st.Loop = l.Status() })
+	var err error
+	st.Loop, err = ask(ctx, s, (*Loop).Status)
 	return st, err
 }

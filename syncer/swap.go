@@ -46,6 +46,7 @@ func kindName(k manifest.Kind) string {
 
 // placeNew moves a staged name to where nothing stands.
 func (a *applier) placeNew(j *job) error {
+	j.moved = true
 	if err := a.fs.Place(j.name, j.step.Path); err != nil {
 		return err
 	}
@@ -192,6 +193,7 @@ func (a *applier) exchange(j *job, st vfs.Stat) error {
 		return err
 	}
 	out := j.name
+	j.moved = true
 	err := a.fs.Exchange(j.name, j.step.Path)
 	if errors.Is(err, vfs.ErrNoExchange) {
 		out, err = a.replaceBeside(j)
@@ -213,6 +215,7 @@ func (a *applier) replaceBeside(j *job) (out string, err error) {
 	if err := a.fs.LinkOut(j.step.Path, out); err != nil {
 		return "", err
 	}
+	j.moved = true
 	if err := a.fs.Replace(j.name, j.step.Path); err != nil {
 		return "", errors.Join(err, a.fs.RemoveStaged(out))
 	}

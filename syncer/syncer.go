@@ -10,85 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/manifest"
-	"github.com/gatesync/gatesync/vfs"
 )
-
-// Blobs is the node's own store of content, as the syncer uses it.
-// *blob.Store implements it.
-type Blobs interface {
-	PutContent
-	Flush() error
-	Has(manifest.Digest) bool
-	Open(manifest.Digest) (*blob.Reader, error)
-}
-
-// Carrier moves content between the nodes' stores.
-type Carrier interface {
-	// Spread makes content durable on a majority of the voters and returns
-	// their receipts.
-	Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manifest.Receipt, error)
-	// Fetch brings content into the local store and calls done once for each
-	// digest, from any goroutine.
-	Fetch(ctx context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error
-}
-
-// Log is the order of the writes.
-type Log interface {
-	// View is the tree as committed; ok is false while the log does not know it.
-	View(tree string) (v manifest.View, ok bool)
-	// Since lists what was committed after a revision, oldest first; ok is
-	// false where history does not reach back that far.
-	Since(tree string, after manifest.Revision) (commits []manifest.Commit, ok bool)
-	Propose(ctx context.Context, c manifest.Changeset) (manifest.Result, error)
-	// CaughtUp tells whether everything was read that was committed before this
-	// node started; Watch tells when it comes true.
-	CaughtUp() bool
-	// Watch returns a channel that holds a token after a change; stop ends it.
-	Watch() (ch <-chan struct{}, stop func())
-}
-
-// Config is what a Syncer is made of.
-type Config struct {
-	Self string // id of this node
-	Tree string // name of the tree
-
-	// What the root's marker must say.
-	ClusterID  string
-	TreeID     string
-	Generation uint64
-
-	// OpenRoot opens the root. It is called again after the root was replaced
-	// by another directory (a remount). The Syncer closes what it opened.
-	OpenRoot func() (vfs.FS, error)
-	Records  string // path of the record file, made if missing
-
-	Blobs   Blobs
-	Carrier Carrier
-	Log     Log
-
-	Ignore   *manifest.Ignore
-	ModeMask uint32 // permission bits that are replicated; 0: DefaultModeMask
-
-	// Joiner: on the very first Open what stands on disk is unknown to the
-	// cluster and is held back. (Later openings remember by themselves.)
-	Joiner bool
-	// Loop tunes the decisions; Self and Tree are filled in. The zero value
-	// means DefaultLoopConfig.
-	Loop LoopConfig
-
-	ScanInterval time.Duration // of the periodic scan; 0: one minute
-	Reserve      int64         // bytes that stay free on the root's file system
-	BootID       string        // of this boot of the machine, "" where unknown
-
-	Logger *slog.Logger     // nil: silent
-	Now    func() time.Time // nil: time.Now
-}
-
-// DefaultModeMask takes the write permission for others away, and with it all
-// but the permission bits.
-const DefaultModeMask = 0o775
 
 // Syncer is the executor of one tree's Loop.
 //
@@ -122,7 +45,10 @@ type Syncer struct {
 	bg       sync.WaitGroup    // of goroutines that effects start
 	rounds   broadcast         // after each round of the loop
 	logAt    manifest.Revision // of the last Committed; owned by watchLog
+	floor    atomic.Uint64     // newest revision that any path had agreed on when this run began
 	logRead  bool
+	afresh   atomic.Bool   // nothing counts any more that was agreed on
+	reached  atomic.Uint64 // as persisted by the lanes
 	began    State         // that this run began with, until the log was read once
 	names    atomic.Uint64 // of staged names in this run
 	stagedBy string        // prefix of staged names, unique to this run
@@ -155,6 +81,9 @@ func Open(cfg Config) (*Syncer, error) {
 		}
 	}
 	cfg.Loop.Self, cfg.Loop.Tree = cfg.Self, cfg.Tree
+	if cfg.Since == 0 || cfg.Since > cfg.Generation {
+		cfg.Since = cfg.Generation
+	}
 
 	s := &Syncer{
 		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(),
@@ -169,6 +98,7 @@ func Open(cfg Config) (*Syncer, error) {
 	s.root = newRootKeeper(cfg.OpenRoot, marker{
 		Format: markerFormat, Cluster: cfg.ClusterID, Tree: cfg.TreeID, Generation: cfg.Generation,
 	}, s.log)
+	s.root.since = cfg.Since
 	s.root.onLost = func(why string) { s.inbox.post(RootLost{Why: why}) }
 	s.persister = newPersister(rec, s.root, s.log)
 	s.lookers = newLookers(s)
@@ -190,18 +120,21 @@ func (s *Syncer) load() error {
 	if err != nil {
 		return err
 	}
+	if known, err = s.ofThisLife(known); err != nil {
+		return err
+	}
 	if s.rec.fresh && s.cfg.Joiner {
-		known.state.Joiner = true
-		if err := s.rec.setMeta(map[string][]byte{metaJoiner: {1}}); err != nil {
+		known.state.Joiner, known.state.Aside = true, s.cfg.Aside
+		if err := s.rec.setMeta(joinerMeta(s.cfg.Aside)); err != nil {
 			return err
 		}
 	}
 	s.first.Store(!known.rooted)
-	s.root.onFresh = func() error {
+	s.root.onFresh = func(older bool) error {
 		if s.first.Load() {
 			return nil // the first marker of a new tree: nothing was known before
 		}
-		return s.rec.forgetAll()
+		return s.rec.forgetAll(older && s.cfg.Aside)
 	}
 	found, err := s.root.find(context.Background(), s.first.Load(), s.recoverStaging)
 	switch {
@@ -220,34 +153,15 @@ func (s *Syncer) load() error {
 			}
 		}
 	}
-	if err := s.rec.setMeta(map[string][]byte{metaBoot: []byte(s.cfg.BootID)}); err != nil {
-		return err
-	}
 	s.logAt = known.state.Followed
+	s.floor.Store(uint64(known.state.Floor()))
+	s.reached.Store(uint64(known.state.Reached))
 	s.began = known.state
 	if known.state.Ancestors != nil {
 		s.began.Ancestors = known.state.Ancestors.Clone()
 	}
 	s.loop = NewLoop(s.cfg.Loop, known.state)
 	return nil
-}
-
-// rooted notes that the root was found in order. On the very first time it
-// decides what the disk is: with a marker that was made just now it is a new
-// tree, as the configuration says; with one that stood there already the
-// records are lost, and everything on disk is unknown.
-func (s *Syncer) rooted(found *rootFound) error {
-	if !s.first.CompareAndSwap(true, false) {
-		return nil
-	}
-	meta := map[string][]byte{metaRooted: {1}}
-	if found.fresh {
-		found.fresh = false
-	} else {
-		found.fresh = true
-		meta[metaJoiner] = []byte{1}
-	}
-	return s.rec.setMeta(meta)
 }
 
 // Run works until ctx ends, and returns when everything it started has ended.
@@ -261,7 +175,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 
 	if s.foundOK {
 		s.watcher.reset(s.found.gen.fs.Path())
-		s.inbox.post(RootBack{Fresh: s.found.fresh})
+		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside})
 	} else {
 		lost, _ := s.root.state()
 		s.inbox.post(RootLost{Why: lost})
@@ -386,8 +300,11 @@ func (s *Syncer) watchLog(ctx context.Context) {
 func (s *Syncer) readLog() {
 	view, ok := s.cfg.Log.View(s.cfg.Tree)
 	// Raft restarts at its snapshot and replays: until it has reached what this
-	// disk has followed, there is no news.
-	if !ok || view.Revision < s.logAt || s.logRead && view.Revision == s.logAt {
+	// disk may hold, there is no news.
+	if s.afresh.Swap(false) && !s.logRead {
+		s.logAt = 0 // of another life, or a root that was given up
+	}
+	if !ok || view.Revision < s.logAt || !s.logRead && uint64(view.Revision) < s.floor.Load() || s.logRead && view.Revision == s.logAt {
 		return
 	}
 	// With the records it is lost how far the disk had followed: a log that is
@@ -438,22 +355,22 @@ func (s *Syncer) Rule(verb Verb, paths ...manifest.Path) {
 	}
 }
 
-// ask runs fn on the loop's goroutine and waits for it.
-func (s *Syncer) ask(ctx context.Context, fn func(*Loop)) error {
-	done := make(chan struct{})
-	s.inbox.call(func(l *Loop) { fn(l); close(done) })
+// ask runs fn on the loop's goroutine and waits for what it returns. Where ctx
+// ends first fn may still run, and nobody takes its answer.
+func ask[T any](ctx context.Context, s *Syncer, fn func(*Loop) T) (answer T, err error) {
+	answers := make(chan T, 1)
+	s.inbox.call(func(l *Loop) { answers <- fn(l) })
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
-	case <-done:
-		return nil
+		return answer, ctx.Err()
+	case answer = <-answers:
+		return answer, nil
 	}
 }
 
 // ancestor returns a copy of the loop's ancestor.
-func (s *Syncer) ancestor(ctx context.Context) (m *AncestorMap, err error) {
-	err = s.ask(ctx, func(l *Loop) { m = l.Ancestor() })
-	return m, err
+func (s *Syncer) ancestor(ctx context.Context) (*AncestorMap, error) {
+	return ask(ctx, s, (*Loop).Ancestor)
 }
 
 // stagedName makes a name that no run ever used before.

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"context"
 	"maps"
 	"os"
 	"testing"
@@ -117,4 +118,59 @@ func TestLoneChangeIsFast(t *testing.T) {
 	if best > 100*time.Millisecond {
 		t.Errorf("the fastest change took %s", best)
 	}
+}
+
+// A proposal is committed, the node dies before it hears so, and its gateway
+// writes on; meanwhile the disk has followed a later revision of another path.
+// The log is read again piece by piece. The own commit is no conflict, however
+// much of the log is seen first.
+func TestRestartReadsTheLogInPieces(t *testing.T) {
+	h := newHub()
+	a := newBox(t, h, "a").start()
+	a.write("f", "v1")
+	h.committed(t, "f", "v1")
+	a.settle()
+	h.mu.Lock()
+	h.mute = true
+	h.mu.Unlock()
+	a.write("f", "v2")
+	h.committed(t, "f", "v2")
+	h.put(t, "g", "from elsewhere")
+	a.has("g", "from elsewhere")
+	a.until("what was materialized is agreed on", func() bool {
+		anc, err := a.s.Ancestor(t.Context())
+		g, _ := anc.Get("g")
+		return err == nil && g.Revision == 3
+	})
+	a.halt()
+
+	a.write("f", "v3")
+	h.mu.Lock()
+	h.mute = false
+	h.mu.Unlock()
+	h.replayed(2) // more than the disk is known to have followed, less than it agreed on
+	a.start()
+	a.until("the log was read so far", h.wasRead)
+	h.replayed(0)
+	h.committed(t, "f", "v3")
+	a.settle()
+	a.has("f", "v3")
+	if c := conflictsOf(t, a); len(c) != 0 {
+		t.Errorf("conflicts with the node's own commit: %+v", c)
+	}
+}
+
+// Who gives up waiting for the loop's answer must not meet it later: under the
+// race detector this fails where the answer is written into the asker's frame.
+func TestAnAbandonedQuestionIsAnsweredToNobody(t *testing.T) {
+	a := newBox(t, newHub(), "a").start()
+	a.write("x.xml", "one")
+	for range 300 {
+		ctx, cancel := context.WithCancel(t.Context())
+		go cancel()
+		_, _ = a.s.Applied(ctx)
+		_, _ = a.s.Status(ctx)
+		cancel()
+	}
+	a.settle()
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type watcher struct {
 	changed chan struct{}
 	limited string // why not everything is watched, "" if it is
 	refused string // … as far as the scan that is running has found out
+
+	overflows atomic.Uint64 // how often events were lost
 }
 
 func newWatcher(s *Syncer) *watcher {
@@ -148,7 +151,8 @@ func (w *watcher) readAll(ctx context.Context) {
 		switch {
 		case err == nil:
 		case errors.Is(err, errOverflow):
-			w.s.log.Info("file events were lost: scanning")
+			w.overflows.Add(1)
+			w.s.log.Warn("more file events came than the kernel keeps: the tree is scanned instead (fs.inotify.max_queued_events)")
 			w.s.scanner.request("")
 		default: // closed by reset or by the end of Run
 			w.mu.Lock()

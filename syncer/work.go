@@ -35,18 +35,26 @@ type work struct {
 	at    time.Time // toLook, settled: not before
 
 	goneAt time.Time // first of the sightings as absent, zero if it was not
-	tries  int       // in a row without success: busy, refused, failed
+	tries  int       // in a row without success: busy, failed
 	why    string    // of the last failure, for status
+	// fails counts the steps in a row that failed, whatever was seen between
+	// them; failing says why, and noRoom that it is not for the path's sake.
+	fails   int
+	failing string
+	noRoom  bool
 
-	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
-	awaits  manifest.Revision
-	result  changeResult
-	sent    manifest.Entry // what was offered
-	unsent  bool           // its last offer failed for want of quorum or receipts
-	wanted  bool           // as a directory, by a path below it that is to be offered
-	needed  bool           // as a directory, by a path below it that is to be materialized
-	step    Step           // that ends the difference, from staged on
-	chain   []link         // what the log did to the path since its ancestor, oldest first
+	setbacks int // offers that were refused and steps that met a surprise, in a row
+
+	pending  manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
+	awaits   manifest.Revision
+	result   changeResult
+	sent     manifest.Entry // what was offered
+	proposed bool           // sent is of this run
+	unsent   bool           // its last offer failed for want of quorum or receipts
+	wanted   bool           // as a directory, by a path below it that is to be offered
+	needed   bool           // as a directory, by a path below it that is to be materialized
+	step     Step           // that ends the difference, from staged on
+	chain    []link         // what the log did to the path since its ancestor, oldest first
 }
 
 // link is one revision of a path.

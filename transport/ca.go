@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -56,7 +57,7 @@ func newCA(clusterID string, now time.Time) (certPEM, keyPEM []byte, err error) 
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true,
+		MaxPathLen:            1, // the CA that replaces it, see CrossSign
 		URIs:                  []*url.URL{{Scheme: uriScheme, Host: clusterID}},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
@@ -93,15 +94,28 @@ func NewCSR(keyPEM []byte) (csrDER []byte, err error) {
 	return csr, nil
 }
 
-// SignNode makes a node's certificate: for one year (or as long as the CA is
-// valid, if that is less), for both ends of a connection, with the node's
-// identity as its URI.
+// CA signs the certificates of a cluster's nodes.
+type CA struct {
+	ClusterID string
+	Cert, Key []byte        // PEM
+	Cross     []byte        // the CA signed by the one that it replaces (CrossSign); may be empty
+	Life      time.Duration // of the certificates; 0: a year
+}
+
+// SignNode is CA.Sign for a CA that replaces no other and signs for a year.
 func SignNode(caPEM, caKeyPEM, csrDER []byte, clusterID string, id cluster.NodeID, name string, now time.Time) (certPEM []byte, err error) {
-	ca, err := firstCert(caPEM)
+	return CA{ClusterID: clusterID, Cert: caPEM, Key: caKeyPEM}.Sign(csrDER, id, name, now)
+}
+
+// Sign makes a node's certificate, for as long as the CA signs and is itself
+// valid, for both ends of a connection, with the node's identity as its URI.
+// The cross certificate comes behind it.
+func (c CA) Sign(csrDER []byte, id cluster.NodeID, name string, now time.Time) (certPEM []byte, err error) {
+	ca, err := firstCert(c.Cert)
 	if err != nil {
 		return nil, fmt.Errorf("the CA's certificate: %w", err)
 	}
-	key, err := parseKey(caKeyPEM)
+	key, err := parseKey(c.Key)
 	if err != nil {
 		return nil, fmt.Errorf("the CA's key: %w", err)
 	}
@@ -116,8 +130,49 @@ func SignNode(caPEM, caKeyPEM, csrDER []byte, clusterID string, id cluster.NodeI
 	if pub, ok := csr.PublicKey.(*ecdsa.PublicKey); !ok || pub.Curve != elliptic.P256() {
 		return nil, errors.New("the signing request has a key that is not ECDSA P-256")
 	}
-	if clusterID == "" || id == "" {
+	if c.ClusterID == "" || id == "" {
 		return nil, errors.New("a certificate needs a cluster and a node id")
+	}
+	serial, err := newSerial()
+	if err != nil {
+		return nil, err
+	}
+	life := cmp.Or(c.Life, nodeLife)
+	t := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             now.Add(-min(nodeBackdate, life)),
+		NotAfter:              earlier(now.Add(life), ca.NotAfter),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
+		URIs:                  []*url.URL{nodeURI(c.ClusterID, id)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, ca, csr.PublicKey, key)
+	if err != nil {
+		return nil, fmt.Errorf("sign the certificate of %s: %w", id, err)
+	}
+	return append(encodeCert(der), c.Cross...), nil
+}
+
+// CrossSign lets a CA vouch for the one that replaces it: whoever trusts only
+// the old one can verify certificates of the new one with it. It returns
+// nothing where the old one may not sign another CA.
+func (c CA) CrossSign(newPEM []byte, now time.Time) (crossPEM []byte, err error) {
+	old, err := firstCert(c.Cert)
+	if err != nil {
+		return nil, fmt.Errorf("the old CA's certificate: %w", err)
+	}
+	key, err := parseKey(c.Key)
+	if err != nil {
+		return nil, fmt.Errorf("the old CA's key: %w", err)
+	}
+	fresh, err := firstCert(newPEM)
+	if err != nil {
+		return nil, fmt.Errorf("the new CA's certificate: %w", err)
+	}
+	if old.MaxPathLen == 0 {
+		return nil, nil
 	}
 	serial, err := newSerial()
 	if err != nil {
@@ -125,17 +180,18 @@ func SignNode(caPEM, caKeyPEM, csrDER []byte, clusterID string, id cluster.NodeI
 	}
 	t := &x509.Certificate{
 		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: name},
+		Subject:               fresh.Subject,
 		NotBefore:             now.Add(-nodeBackdate),
-		NotAfter:              earlier(now.Add(nodeLife), ca.NotAfter),
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		NotAfter:              earlier(fresh.NotAfter, old.NotAfter),
+		KeyUsage:              x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
-		URIs:                  []*url.URL{nodeURI(clusterID, id)},
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+		SubjectKeyId:          fresh.SubjectKeyId,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, ca, csr.PublicKey, key)
+	der, err := x509.CreateCertificate(rand.Reader, t, old, fresh.PublicKey, key)
 	if err != nil {
-		return nil, fmt.Errorf("sign the certificate of %s: %w", id, err)
+		return nil, fmt.Errorf("cross-sign the new CA: %w", err)
 	}
 	return encodeCert(der), nil
 }

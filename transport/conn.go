@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"sync"
 
@@ -13,20 +14,40 @@ import (
 // peerConn is a connection whose other end is known.
 type peerConn struct {
 	*tls.Conn
-	peer    cluster.NodeID // "" for a joiner
-	release func()         // called once, when the connection is closed; may be nil
-	once    sync.Once
+	peer cluster.NodeID // "" for a joiner
+	// What the other end has shown, to be judged again when the CAs change.
+	presented []*x509.Certificate
+	usage     x509.ExtKeyUsage
+
+	mu      sync.Mutex
+	closed  bool
+	release []func() // called once, when the connection is closed
+}
+
+// whenClosed has fn called when c is closed; at once if it is already.
+func (c *peerConn) whenClosed(fn func()) {
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.release = append(c.release, fn)
+	}
+	c.mu.Unlock()
+	if closed {
+		fn()
+	}
 }
 
 // Close closes the socket without TLS's farewell, which may block on a peer
 // that does not read; both protocols frame their messages themselves.
 func (c *peerConn) Close() error {
 	err := c.Conn.NetConn().Close()
-	c.once.Do(func() {
-		if c.release != nil {
-			c.release()
-		}
-	})
+	c.mu.Lock()
+	release := c.release
+	c.closed, c.release = true, nil
+	c.mu.Unlock()
+	for _, fn := range release {
+		fn()
+	}
 	return err
 }
 
@@ -78,9 +99,10 @@ type conns struct {
 	closed bool
 }
 
-// addEvicting adds c, closing the oldest one where there are too many: among
-// handshakes the old ones are those of callers that do not mean it, for an
-// honest one takes milliseconds. It returns false once the set is closed.
+// addEvicting adds c, closing another one where there are too many: the oldest
+// of the host that has the most. Among handshakes the old ones are those of
+// callers that do not mean it, for an honest one takes milliseconds; and a host
+// that floods us pushes out its own. It returns false once the set is closed.
 func (s *conns) addEvicting(c net.Conn) (remove func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,10 +110,37 @@ func (s *conns) addEvicting(c net.Conn) (remove func(), ok bool) {
 		return nil, false
 	}
 	if s.max > 0 && s.order.Len() >= s.max {
-		oldest := s.order.Remove(s.order.Front()).(net.Conn)
-		_ = oldest.Close()
+		_ = s.order.Remove(s.worst()).(net.Conn).Close()
 	}
 	return s.push(c), true
+}
+
+// worst is the oldest connection of the host that has the most.
+func (s *conns) worst() (oldest *list.Element) {
+	count, most := map[string]int{}, 0
+	for e := s.order.Front(); e != nil; e = e.Next() {
+		host := hostOf(e.Value.(net.Conn))
+		count[host]++
+		most = max(most, count[host])
+	}
+	for e := s.order.Front(); e != nil; e = e.Next() {
+		if count[hostOf(e.Value.(net.Conn))] == most {
+			return e
+		}
+	}
+	return nil
+}
+
+func hostOf(c net.Conn) string {
+	addr := c.RemoteAddr()
+	if addr == nil {
+		return ""
+	}
+	host, _, err := net.SplitHostPort(addr.String())
+	if err != nil {
+		return addr.String()
+	}
+	return host
 }
 
 // add adds c unless there are too many.

@@ -29,6 +29,10 @@ type dialer struct {
 	lookup    func(string) (cluster.NodeID, bool)
 	identity  *Identity
 	timeout   time.Duration
+	formats   Formats
+	self      Instance
+	instances *Instances  // may be nil
+	refused   func(error) // told what a member says of this very node; may be nil
 }
 
 // dial connects to an address and finds out who is there. With want, anybody
@@ -39,6 +43,7 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 	var peer cluster.NodeID
 	var chain []*x509.Certificate
 	conf := clientConfig(proto)
+	conf.NextProtos = append(conf.NextProtos, d.self.alpn())
 	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &m.cert, nil }
 	conf.VerifyConnection = func(cs tls.ConnectionState) (err error) {
 		if cs.NegotiatedProtocol != proto {
@@ -61,7 +66,15 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 	if peer == "" {
 		peer = g.Node // own PKI, and nobody to ask what name this is: as good as its word
 	}
-	return &peerConn{Conn: c, peer: peer}, g, nil
+	err = d.formats.judge(addr, g)
+	if err == nil {
+		err = d.sameLife(addr, peer, g)
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, g, err
+	}
+	return &peerConn{Conn: c, peer: peer, presented: c.ConnectionState().PeerCertificates, usage: x509.ExtKeyUsageServerAuth}, g, nil
 }
 
 // judge combines our view of the other end with its view of us.
@@ -90,7 +103,42 @@ func (d dialer) judge(addr string, m *material, chain []*x509.Certificate, g gre
 	if g.Cluster != d.clusterID {
 		return &WrongClusterError{Addr: addr, Ours: d.clusterID, Theirs: g.Cluster}
 	}
-	return verdictError(addr, g)
+	return nil
+}
+
+// sameLife makes sure that both ends belong to one incarnation of the cluster,
+// and that each is the only run of its node.
+func (d dialer) sameLife(addr string, peer cluster.NodeID, g greeting) error {
+	var err error
+	ours, theirs := d.self.incarnation(), g.Instance.incarnation()
+	switch {
+	case g.Verdict == verdictTwin:
+		err = &TwinError{Addr: addr, Other: g.Other, Alive: true}
+	case g.Verdict == verdictPast:
+		err = &TwinError{Addr: addr, Other: g.Other}
+	case g.Verdict == verdictWentBack:
+		err = &WentBackError{Addr: addr}
+	case ours != theirs:
+		err = &IncarnationError{Addr: addr, Ours: ours, Theirs: theirs}
+	case g.Verdict == verdictWait:
+		return fmt.Errorf("%s finds out whether another daemon with this node's identity is alive: it answers in some seconds", addr)
+	}
+	if err != nil {
+		if d.refused != nil {
+			d.refused(err)
+		}
+		return err
+	}
+	if err := verdictError(addr, g); err != nil {
+		return err
+	}
+	if d.instances == nil {
+		return nil
+	}
+	if v, other := d.instances.met(peer, g.Instance, addr); v != verdictOK {
+		return fmt.Errorf("%s at %s is not the %s that was last at %s (%s): one of the two data directories is a copy, or was put back from an older state", peer, addr, peer, other, v)
+	}
+	return nil
 }
 
 // verdictError is nil for OK.

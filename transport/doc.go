@@ -12,7 +12,10 @@
 //   - Whatever connects without speaking our protocol is closed within
 //     Config.HandshakeTimeout and delays nobody; handshakes are bounded.
 //   - Certificates and CAs are read anew by Identity.Reload; the next handshake
-//     uses them and no connection is cut.
+//     uses them and no connection is cut. Server.Prune cuts those that would
+//     not come about any more.
+//   - Nodes that do not understand each other's log stay apart: the greeting
+//     tells (formats.go).
 //   - What goes wrong is an error type that carries the facts and says what to
 //     do: see errors.go. ToStatus and FromStatus carry the errors of package
 //     cluster over gRPC; servers and connections of this package do so by
@@ -32,9 +35,13 @@
 // PKI need not put such URIs into certificates: then the common name is the
 // node's name, which Config.Lookup turns into an id.
 //
+// Both ends also say which run of which incarnation of the cluster they are
+// (instance.go): nodes of different incarnations are kept apart, and of two
+// runs of one node one is refused (instances.go).
+//
 // # Who calls it
 //
 // Package node listens, registers its services and wires Raft; the commands
-// join (DialJoin) and resync (DialAs) dial without listening. Open and close:
+// join (DialJoin) and recover (DialAs) dial without listening. Open and close:
 // Listen, Run(ctx), Close. Everything exported is safe for concurrent use.
 package transport

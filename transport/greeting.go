@@ -19,6 +19,12 @@ const (
 	verdictClock        verdict = "clock"         // the certificate is not valid by the server's clock
 	verdictNotMember    verdict = "not-member"    // removed, or never a member
 	verdictBusy         verdict = "busy"          // too many joins at once
+	verdictOlder        verdict = "older"         // the caller is of an older incarnation of the cluster: it yields
+	verdictNewer        verdict = "newer"         // the caller is of a newer one: the server yields
+	verdictTwin         verdict = "twin"          // another run of the caller's data directory is alive
+	verdictPast         verdict = "past"          // another run of it was here since
+	verdictWentBack     verdict = "went-back"     // the caller's log ends before what it once told
+	verdictWait         verdict = "wait"          // it is being found out whether another run is alive
 )
 
 // greeting is the first thing in a connection after the handshake, sent by the
@@ -29,6 +35,13 @@ type greeting struct {
 	Clock   int64          `json:"clock"`   // the server's, Unix nanoseconds
 	Cluster string         `json:"cluster"` // the server's
 	Node    cluster.NodeID `json:"node"`    // the server's
+	// Of the log: the newest format that the server understands, and the one
+	// that the cluster uses, as far as the server knows.
+	Knows  uint32 `json:"knows,omitempty"`
+	Active uint32 `json:"active,omitempty"`
+	// Instance is the server's run; Other is where the caller's other run is.
+	Instance Instance `json:"instance,omitzero"`
+	Other    string   `json:"other,omitempty"`
 }
 
 const maxGreeting = 1024

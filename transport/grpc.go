@@ -21,12 +21,20 @@ import (
 )
 
 const (
-	// maxMessage bounds what one message may hold, in both directions.
+	// maxMessage bounds what one answer may hold.
 	maxMessage = 4 << 20
+	// maxRequest bounds what a member may send in one message: twice what the
+	// largest ones (a message of pieces and an offer) hold. Every stream may have
+	// one that is half read.
+	maxRequest = 640 << 10
+	// maxJoinRequest is the same for those whom nobody knows.
+	maxJoinRequest = 64 << 10
+	// maxHeader bounds a call's headers, as they are unpacked.
+	maxHeader = 16 << 10
 	// Fixed windows: a stream that its reader neglects costs no more than this.
 	streamWindow = 1 << 20
 	connWindow   = 4 << 20
-	maxStreams   = 1024 // per connection
+	maxStreams   = 256 // per connection
 
 	keepaliveEvery   = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second
@@ -73,19 +81,20 @@ func (finished) Info() credentials.ProtocolInfo {
 func (finished) Clone() credentials.TransportCredentials { return finished{} }
 func (finished) OverrideServerName(string) error         { return nil }
 
-// serverOptions are those of both gRPC servers.
+// serverOptions are those of both gRPC servers. No compression is among them:
+// gRPC knows only the compressors that a program links, and this one links none.
 func serverOptions() []grpc.ServerOption {
 	return append(StatusServerOptions(),
 		grpc.Creds(finished{}),
 		grpc.WaitForHandlers(true), // Close waits for what it stops
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
+		grpc.MaxSendMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeader),
+		grpc.ConnectionTimeout(defaultHandshake), // of HTTP/2's own
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveEvery / 2, PermitWithoutStream: true}),
 	)
 }
 
 // newMemberServer is the server for members.
-func newMemberServer(member func(cluster.NodeID) bool) *grpc.Server {
+func newMemberServer(member func(cluster.NodeID) bool, refusals *Refusals) *grpc.Server {
 	check := func(ctx context.Context) error {
 		id, ok := Peer(ctx)
 		if !ok || !member(id) {
@@ -94,8 +103,10 @@ func newMemberServer(member func(cluster.NodeID) bool) *grpc.Server {
 		return nil
 	}
 	return grpc.NewServer(append(serverOptions(),
-		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxConcurrentStreams(maxStreams), grpc.MaxRecvMsgSize(maxRequest),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveEvery, Timeout: keepaliveTimeout}),
+		grpc.StatsHandler(watchCalls{refusals}),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 			if err := check(ctx); err != nil {
 				return nil, err
@@ -129,7 +140,8 @@ func (s memberStream) RecvMsg(m any) error {
 func newJoinServer() *grpc.Server {
 	limit := newRateLimit(5, 20)
 	return grpc.NewServer(append(serverOptions(),
-		grpc.MaxConcurrentStreams(8),
+		grpc.MaxConcurrentStreams(8), grpc.MaxRecvMsgSize(maxJoinRequest),
+		grpc.InitialWindowSize(maxJoinRequest), grpc.InitialConnWindowSize(maxJoinRequest),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: 30 * time.Second, MaxConnectionAge: time.Minute, MaxConnectionAgeGrace: 30 * time.Second,
 			Time: keepaliveEvery, Timeout: keepaliveTimeout,

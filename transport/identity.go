@@ -38,12 +38,13 @@ type Identity struct {
 
 // material is what was in the files; immutable.
 type material struct {
-	caPEM []byte
-	roots []*x509.Certificate
-	cert  tls.Certificate
-	leaf  *x509.Certificate
-	chain []*x509.Certificate // leaf … root
-	full  tls.Certificate     // with the root: a joiner knows nothing but its fingerprint
+	caPEM  []byte
+	roots  []*x509.Certificate
+	cert   tls.Certificate
+	leaf   *x509.Certificate
+	chain  []*x509.Certificate // leaf … root
+	issuer string              // fingerprint of that root
+	full   tls.Certificate     // with the root: a joiner knows nothing but its fingerprint
 }
 
 // LoadIdentity reads the files. Dates are not looked at: a node whose
@@ -107,15 +108,21 @@ func readMaterial(f Files) (*material, error) {
 			return nil, fmt.Errorf("%s is not signed by a CA in %s for both ends of a connection (serverAuth, clientAuth): %w", f.Cert, f.CA, err)
 		}
 	}
-	chain, err := chainTo(presented, roots, x509.ExtKeyUsageServerAuth)
-	if err != nil {
-		return nil, err
+	m := &material{caPEM: caPEM, roots: roots, cert: cert, leaf: presented[0], full: cert}
+	m.full.Certificate = slices.Clone(cert.Certificate)
+	for _, root := range roots {
+		chain, err := chainTo(presented, []*x509.Certificate{root}, x509.ExtKeyUsageServerAuth)
+		if err != nil {
+			continue
+		}
+		// While one CA replaces another there are two ways up. Joiners are shown
+		// both; the CA that has signed the certificate is the nearer one.
+		if m.chain == nil || len(chain) < len(m.chain) {
+			m.chain = chain
+		}
+		m.full.Certificate = append(m.full.Certificate, root.Raw)
 	}
-	m := &material{caPEM: caPEM, roots: roots, cert: cert, leaf: presented[0], chain: chain, full: cert}
-	m.full.Certificate = nil
-	for _, c := range chain {
-		m.full.Certificate = append(m.full.Certificate, c.Raw)
-	}
+	m.issuer = fingerprint(m.chain[len(m.chain)-1])
 	return m, nil
 }
 
@@ -132,8 +139,23 @@ func (i *Identity) IssuerPEM() []byte {
 // Trusts tells whether the CA file holds the certificate with a fingerprint:
 // a joiner with an own PKI asks it of its token's.
 func (i *Identity) Trusts(fp string) bool {
-	roots, err := parseCerts(i.CAPEM())
-	return err == nil && slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return fingerprint(c) == fp })
+	return slices.Contains(i.Trusted(), fp)
+}
+
+// Trusted lists the fingerprints of the CAs in the CA file.
+func (i *Identity) Trusted() []string {
+	var prints []string
+	for _, c := range i.now.Load().roots {
+		prints = append(prints, fingerprint(c))
+	}
+	return prints
+}
+
+// Issuer returns the fingerprint of the CA that this node's certificate leads
+// to, and until when that CA is valid.
+func (i *Identity) Issuer() (print string, ends time.Time) {
+	m := i.now.Load()
+	return m.issuer, m.chain[len(m.chain)-1].NotAfter
 }
 
 // Validity says from when to when this node's certificate is valid.
@@ -179,8 +201,8 @@ func WriteIdentity(f Files, caPEM, certPEM, keyPEM []byte) error {
 	return nil
 }
 
-// WriteRenewed replaces the certificate, and the CA file where one is given,
-// durably. Reload uses them.
+// WriteRenewed replaces the CA file and the certificate, each where one is
+// given, durably. Reload uses them.
 func WriteRenewed(f Files, caPEM, certPEM []byte) error {
 	if len(caPEM) > 0 {
 		// First: a new certificate needs its CA, the old one keeps it.
@@ -188,7 +210,32 @@ func WriteRenewed(f Files, caPEM, certPEM []byte) error {
 			return err
 		}
 	}
+	if len(certPEM) == 0 {
+		return nil
+	}
 	return writeFile(f.Cert, certPEM, 0o644)
+}
+
+// Bundle puts certificates into one CA file, each once, in their order.
+func Bundle(pems ...[]byte) ([]byte, error) {
+	var out []byte
+	seen := map[string]bool{}
+	for _, p := range pems {
+		if len(p) == 0 {
+			continue
+		}
+		certs, err := parseCerts(p)
+		if err != nil {
+			return nil, fmt.Errorf("a CA: %w", err)
+		}
+		for _, c := range certs {
+			if print := fingerprint(c); !seen[print] {
+				seen[print] = true
+				out = append(out, encodeCert(c.Raw)...)
+			}
+		}
+	}
+	return out, nil
 }
 
 // writeFile replaces a file so that a crash leaves the old or the new one.

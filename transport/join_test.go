@@ -209,6 +209,16 @@ func TestStatusThere(t *testing.T) {
 			t.Errorf("%v came back as %v", sentinel, err)
 		}
 	}
+	for _, sentinel := range []error{cluster.ErrNoQuorum, context.DeadlineExceeded, status.Error(codes.DataLoss, "gone")} {
+		err := ask(cluster.NotCommitted(sentinel))
+		if !errors.Is(err, cluster.ErrNotCommitted) || errors.Is(sentinel, cluster.ErrNoQuorum) != errors.Is(err, cluster.ErrNoQuorum) {
+			t.Errorf("%v, of which nothing was committed, came back as %v", sentinel, err)
+		}
+		// Passed on by a node that knows less, it must not say so any more.
+		if err := ask(cluster.OutcomeUnknown(err)); errors.Is(err, cluster.ErrNotCommitted) {
+			t.Errorf("an unknown outcome came back as %v", err)
+		}
+	}
 	if err := ask(errors.New("disk on fire")); err == nil || err.Error() != "disk on fire" {
 		t.Errorf("a plain error came back as %v", err)
 	}

@@ -15,8 +15,11 @@ import (
 // DialAs connects to an address as a member, for commands that run once: any
 // member of the cluster may be there, and the answer says which. The
 // connection is open when it returns; the caller closes it.
-func DialAs(ctx context.Context, addr string, id *Identity, clusterID string) (*grpc.ClientConn, cluster.NodeID, error) {
-	d := dialer{clusterID: clusterID, identity: id, timeout: defaultHandshake}
+func DialAs(ctx context.Context, addr string, id *Identity, clusterID string, self Instance) (*grpc.ClientConn, cluster.NodeID, error) {
+	return dialer{clusterID: clusterID, identity: id, timeout: defaultHandshake, self: self}.open(ctx, addr)
+}
+
+func (d dialer) open(ctx context.Context, addr string) (*grpc.ClientConn, cluster.NodeID, error) {
 	dial := func(ctx context.Context) (*peerConn, error) {
 		c, _, err := d.dial(ctx, addr, protoGRPC, "")
 		return c, err

@@ -42,9 +42,42 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 	if !ok {
 		return nil, "", &UnknownAddressError{Node: id}
 	}
-	d := dialer{clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout}
-	c, _, err := d.dial(ctx, addr, proto, id)
+	c, _, err := s.dialer().dial(ctx, addr, proto, id)
+	switch {
+	case err == nil:
+		s.live.add(c)
+		s.cfg.Found(id, addr)
+	case elsewhere(err):
+		s.cfg.Failed(id, addr)
+	}
 	return c, addr, err
+}
+
+func (s *Server) dialer() dialer {
+	return dialer{
+		clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout,
+		formats: s.cfg.Formats, self: s.cfg.Instance, instances: s.cfg.Instances, refused: s.cfg.Refused,
+	}
+}
+
+// DialAddr connects to an address, whichever member of the cluster is there;
+// the answer says which. The connection is open when it returns; the caller
+// closes it.
+func (s *Server) DialAddr(ctx context.Context, addr string) (*grpc.ClientConn, cluster.NodeID, error) {
+	return s.dialer().open(ctx, addr)
+}
+
+// elsewhere tells that an attempt failed because the member may be at another
+// address; not because we gave up, or because it does not want us.
+func elsewhere(err error) bool {
+	var (
+		unreachable *UnreachableError
+		mismatch    *PeerMismatchError
+		foreign     *NotGatesyncError
+		wrong       *WrongClusterError
+	)
+	return !errors.Is(err, context.Canceled) &&
+		(errors.As(err, &unreachable) || errors.As(err, &mismatch) || errors.As(err, &foreign) || errors.As(err, &wrong))
 }
 
 // peers are the connections to members.
@@ -138,6 +171,15 @@ func (p *peers) forget(id cluster.NodeID) {
 	if l != nil {
 		_ = l.cc.Close()
 	}
+}
+
+func (p *peers) known() (ids []cluster.NodeID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id := range p.links {
+		ids = append(ids, id)
+	}
+	return ids
 }
 
 func (p *peers) close() {

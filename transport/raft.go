@@ -48,7 +48,7 @@ func (l *streamLayer) deliver(ctx context.Context, c *peerConn) {
 		_ = c.Close()
 		return
 	}
-	c.release = remove
+	c.whenClosed(remove)
 	l.handoff.deliver(ctx, &raftConn{peerConn: c, member: l.server.cfg.Member})
 }
 

@@ -22,7 +22,7 @@ import (
 func TestOtherClustersCertificate(t *testing.T) {
 	ours, theirs, b := newTestCA(t), newTestCA(t), newBook()
 	s := startNode(t, ours, b, "n-1")
-	_, _, err := DialAs(testContext(t), s.Addr().String(), theirs.identity(t, "n-1"), theirs.id)
+	_, _, err := DialAs(testContext(t), s.Addr().String(), theirs.identity(t, "n-1"), theirs.id, Instance{})
 	e := wantError[*WrongClusterError](t, err)
 	if e.Ours != theirs.id || e.Theirs != ours.id {
 		t.Errorf("ours %s, theirs %s", e.Ours, e.Theirs)
@@ -53,7 +53,7 @@ func TestSameCAOtherCluster(t *testing.T) {
 	ca, b := newTestCA(t), newBook()
 	s := startNode(t, ca, b, "n-1")
 	f := ca.issue(t, "n-2", time.Now())
-	_, _, err := DialAs(testContext(t), s.Addr().String(), mustLoad(t, f), "c-other")
+	_, _, err := DialAs(testContext(t), s.Addr().String(), mustLoad(t, f), "c-other", Instance{})
 	if e := wantError[*WrongClusterError](t, err); e.Theirs != ca.id {
 		t.Errorf("theirs %s, want %s", e.Theirs, ca.id)
 	}
@@ -66,7 +66,7 @@ func TestExpiredCertificates(t *testing.T) {
 	} {
 		t.Run("caller "+name, func(t *testing.T) {
 			s := startNode(t, ca, b, "n-1")
-			_, _, err := DialAs(testContext(t), s.Addr().String(), mustLoad(t, ca.issue(t, "n-2", at)), ca.id)
+			_, _, err := DialAs(testContext(t), s.Addr().String(), mustLoad(t, ca.issue(t, "n-2", at)), ca.id, Instance{})
 			e := wantError[*ClockError](t, err)
 			if e.There.IsZero() || e.Here.IsZero() || !strings.Contains(e.Whose, "n-2") {
 				t.Errorf("whose %q, here %s, there %s", e.Whose, e.Here, e.There)
@@ -74,7 +74,7 @@ func TestExpiredCertificates(t *testing.T) {
 		})
 		t.Run("callee "+name, func(t *testing.T) {
 			s := start(t, Config{Identity: mustLoad(t, ca.issue(t, "n-1", at)), ClusterID: ca.id, Self: "n-1"}, nil)
-			_, _, err := DialAs(testContext(t), s.Addr().String(), ca.identity(t, "n-2"), ca.id)
+			_, _, err := DialAs(testContext(t), s.Addr().String(), ca.identity(t, "n-2"), ca.id, Instance{})
 			e := wantError[*ClockError](t, err)
 			if e.There.IsZero() || !strings.Contains(e.Whose, "n-1") {
 				t.Errorf("whose %q, there %s", e.Whose, e.There)
@@ -127,7 +127,7 @@ func TestRemovedMember(t *testing.T) {
 		t.Errorf("a message in an open stream: %v, %v", r, err)
 	}
 	addr, _ := b.resolve("n-1")
-	_, _, err = DialAs(ctx, addr, s2.cfg.Identity, ca.id)
+	_, _, err = DialAs(ctx, addr, s2.cfg.Identity, ca.id, Instance{})
 	wantError[*RemovedError](t, err)
 	if !errors.Is(err, cluster.ErrNotMember) {
 		t.Errorf("%v is not ErrNotMember", err)
@@ -150,7 +150,7 @@ func TestNotAGatesyncPort(t *testing.T) {
 	defer secure.Close()
 	for name, addr := range map[string]string{"http": web.Listener.Addr().String(), "https": secure.Listener.Addr().String()} {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := DialAs(testContext(t), addr, id, ca.id)
+			_, _, err := DialAs(testContext(t), addr, id, ca.id, Instance{})
 			if e := wantError[*NotGatesyncError](t, err); e.Addr != addr {
 				t.Errorf("names %s", e.Addr)
 			}
@@ -242,9 +242,9 @@ func TestOwnPKI(t *testing.T) {
 		t.Errorf("hello: %q, %v", got, err)
 	}
 	// Signed by the right CA, and nobody we know.
-	_, _, err := DialAs(testContext(t), s2.Addr().String(), mustLoad(t, foreignCert(t, ca, "printer.example.com")), "c-own")
+	_, _, err := DialAs(testContext(t), s2.Addr().String(), mustLoad(t, foreignCert(t, ca, "printer.example.com")), "c-own", Instance{})
 	wantError[*RemovedError](t, err)
-	cc, id, err := DialAs(testContext(t), s2.Addr().String(), s1.cfg.Identity, "c-own")
+	cc, id, err := DialAs(testContext(t), s2.Addr().String(), s1.cfg.Identity, "c-own", Instance{})
 	if err != nil || id != "n-2" {
 		t.Fatalf("dial: %s, %v", id, err)
 	}

@@ -26,6 +26,9 @@ type Config struct {
 	Self      cluster.NodeID
 	// Resolve says where a node is; asked anew for each connection attempt.
 	Resolve func(cluster.NodeID) (addr string, ok bool)
+	// Found and Failed are told how each attempt to connect to a member ended:
+	// whether it was met at the address. What Resolve says next may depend on it.
+	Found, Failed func(id cluster.NodeID, addr string)
 	// Member refuses removed nodes: it is asked at each handshake and for each
 	// call and message, so it has to be cheap. A node whose log lags must answer
 	// true for nodes that it has not heard of, or it could never catch up: a
@@ -34,7 +37,20 @@ type Config struct {
 	// Lookup finds a node by the common name of its certificate, with an own
 	// PKI whose certificates hold no gatesync URI. May be nil otherwise.
 	Lookup func(name string) (cluster.NodeID, bool)
-	Log    *slog.Logger // nil: silent
+	// Formats keeps nodes apart that do not understand each other's log. The
+	// zero value lets everybody through.
+	Formats Formats
+	// Instance is this run of this node; Instances judges those of the others
+	// (nil: nobody does).
+	Instance  Instance
+	Instances *Instances
+	// Refused is told what a member says of this very node: an
+	// *IncarnationError where the cluster has a newer incarnation, a *TwinError
+	// or a *WentBackError. May be nil; must not block.
+	Refused func(error)
+	Log     *slog.Logger // nil: silent
+	// Now is the clock that certificates are judged by; nil: the system's.
+	Now func() time.Time
 
 	HandshakeTimeout time.Duration // 0: 10 s
 	MaxHandshakes    int           // at a time; 0: 128. More push out the oldest.
@@ -52,7 +68,10 @@ type Server struct {
 	raft     *streamLayer
 	pending  *conns // handshakes
 	joiners  *conns
+	admitted admitted
+	refusals *Refusals
 	peers    peers
+	live     liveConns // of members, in both directions
 
 	stop     chan struct{}
 	stopOnce sync.Once
@@ -73,8 +92,17 @@ func Listen(cfg Config) (*Server, error) {
 	if cfg.Resolve == nil {
 		cfg.Resolve = func(cluster.NodeID) (string, bool) { return "", false }
 	}
+	if cfg.Found == nil {
+		cfg.Found = func(cluster.NodeID, string) {}
+	}
+	if cfg.Failed == nil {
+		cfg.Failed = func(cluster.NodeID, string) {}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.HandshakeTimeout <= 0 {
 		cfg.HandshakeTimeout = defaultHandshake
@@ -89,9 +117,10 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w: choose another host:port, or stop what uses this one", cfg.Listen, err)
 	}
+	refusals := NewRefusals(cfg.Log)
 	s := &Server{
-		cfg: cfg, listener: l,
-		members: newMemberServer(cfg.Member), joins: newJoinServer(),
+		cfg: cfg, listener: l, refusals: refusals,
+		members: newMemberServer(cfg.Member, refusals), joins: newJoinServer(),
 		toGRPC: newHandoff(l.Addr()), toJoin: newHandoff(l.Addr()),
 		pending: &conns{max: cfg.MaxHandshakes}, joiners: &conns{max: cfg.MaxJoins},
 		stop: make(chan struct{}),
@@ -110,6 +139,9 @@ func (s *Server) GRPC() *grpc.Server { return s.members }
 // JoinGRPC is the server that joiners call, without a certificate: register
 // Join, and nothing else, before Run.
 func (s *Server) JoinGRPC() *grpc.Server { return s.joins }
+
+// Refusals is where the server logs what it refuses; handlers may, too.
+func (s *Server) Refusals() *Refusals { return s.refusals }
 
 // Raft is the network of Raft: an address is a node's id.
 func (s *Server) Raft() raft.StreamLayer { return s.raft }
@@ -232,17 +264,18 @@ func (s *Server) admit(raw net.Conn) {
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	_ = raw.SetDeadline(deadline)
-	log := s.cfg.Log.With("remote", raw.RemoteAddr().String())
+	from := hostOf(raw)
 	m := s.cfg.Identity.now.Load()
-	c := tls.Server(raw, serverConfig(m))
+	var is Instance
+	c := tls.Server(raw, serverConfig(m, &is))
 	if err := c.HandshakeContext(ctx); err != nil {
-		log.Debug("handshake failed", "error", err)
+		s.refusals.Note(from, "handshake", err)
 		_ = raw.Close()
 		return
 	}
 	cs := c.ConnectionState()
 	to := &peerConn{Conn: c}
-	v := verdictOK
+	v, other := verdictOK, ""
 	var err error
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
@@ -250,23 +283,41 @@ func (s *Server) admit(raw net.Conn) {
 		if !ok {
 			v = verdictBusy
 		}
-		to.release = remove
+		if ok {
+			to.whenClosed(remove)
+		}
 	case protoGRPC, protoRaft:
-		to.peer, v, err = s.judge(raw.RemoteAddr().String(), m, cs.PeerCertificates)
+		v, err = s.judge(to, raw.RemoteAddr().String(), m, cs.PeerCertificates)
+		if v == verdictOK {
+			v, other = s.judgeRun(to, is, raw)
+		}
 	default:
 		_ = raw.Close()
 		return
 	}
-	g := greeting{Verdict: v, Clock: time.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self}
+	g := greeting{Verdict: v, Clock: s.cfg.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self, Instance: s.cfg.Instance, Other: other}
+	s.cfg.Formats.tell(&g)
 	if werr := writeGreeting(c, g); werr != nil || v != verdictOK {
 		if v != verdictOK {
-			log.Warn("refused a connection", "verdict", string(v), "peer", string(to.peer), "error", err)
+			if to.peer != "" {
+				from = string(to.peer)
+			}
+			s.refusals.Note(from, "connection: "+string(v), err)
 		}
 		_ = c.Close() // with a farewell, within the deadline: the verdict has to arrive
 		_ = to.Close()
 		return
 	}
 	_ = raw.SetDeadline(time.Time{})
+	to.presented, to.usage = cs.PeerCertificates, x509.ExtKeyUsageClientAuth
+	if cs.NegotiatedProtocol != protoJoin {
+		s.admitted.add(to, cs.NegotiatedProtocol)
+		s.live.add(to)
+		if !s.cfg.Member(to.peer) { // removed in between; Prune has missed it
+			_ = to.Close()
+			return
+		}
+	}
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
 		s.toJoin.deliver(ctx, to)
@@ -277,26 +328,50 @@ func (s *Server) admit(raw net.Conn) {
 	}
 }
 
-// judge says who a caller is and whether it may come in.
-func (s *Server) judge(addr string, m *material, presented []*x509.Certificate) (cluster.NodeID, verdict, error) {
+// judge says who a caller is, notes it in c, and whether it may come in.
+func (s *Server) judge(c *peerConn, addr string, m *material, presented []*x509.Certificate) (verdict, error) {
 	v := verifier{roots: m.roots, clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup}
 	id, chain, err := v.identify(addr, presented, x509.ExtKeyUsageClientAuth)
 	if err != nil {
-		return "", verdictWrongCluster, err
+		return verdictWrongCluster, err
 	}
-	if err := dates(addr, nameOf(chain[0]), chain, time.Now(), time.Time{}); err != nil {
-		return id, verdictClock, err
+	c.peer = id
+	now := s.cfg.Now()
+	if err := dates(addr, nameOf(chain[0]), chain, now, time.Time{}); err != nil {
+		return verdictClock, err
 	}
 	if id == "" || !s.cfg.Member(id) {
-		return id, verdictNotMember, cluster.ErrNotMember
+		return verdictNotMember, cluster.ErrNotMember
 	}
-	return id, verdictOK, nil
+	c.endWith(chain, now)
+	return verdictOK, nil
 }
 
-// serverConfig asks members for a certificate and joiners for none. The
+// judgeRun says whether a member's very run may come in.
+func (s *Server) judgeRun(to *peerConn, is Instance, raw net.Conn) (v verdict, other string) {
+	ours, theirs := s.cfg.Instance.incarnation(), is.incarnation()
+	switch {
+	case theirs < ours:
+		return verdictOlder, ""
+	case theirs > ours:
+		if s.cfg.Refused != nil {
+			s.cfg.Refused(&IncarnationError{Addr: raw.RemoteAddr().String(), Ours: ours, Theirs: theirs})
+		}
+		return verdictNewer, ""
+	case s.cfg.Instances == nil:
+		return verdictOK, ""
+	}
+	v, other, release := s.cfg.Instances.admit(to.peer, is, raw)
+	if release != nil {
+		to.whenClosed(release)
+	}
+	return v, other
+}
+
+// serverConfig notes the caller's instance in is and asks members for a certificate and joiners for none. The
 // certificate itself is judged after the handshake, which has proved that the
 // caller holds its key, so that the caller can be told why it is refused.
-func serverConfig(m *material) *tls.Config {
+func serverConfig(m *material, is *Instance) *tls.Config {
 	conf := func(cert tls.Certificate, auth tls.ClientAuthType, protos ...string) *tls.Config {
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: auth, NextProtos: protos,
@@ -308,6 +383,7 @@ func serverConfig(m *material) *tls.Config {
 		if len(hello.SupportedProtos) == 0 {
 			return nil, errors.New("the caller does not say which protocol it wants")
 		}
+		*is = parseInstance(hello.SupportedProtos)
 		if slices.Contains(hello.SupportedProtos, protoJoin) {
 			return conf(m.full, tls.NoClientCert, protoJoin), nil
 		}

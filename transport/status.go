@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/gatesync/gatesync/cluster"
 )
@@ -19,11 +21,13 @@ const (
 	reasonNotLeader = "NOT_LEADER"
 	reasonNoQuorum  = "NO_QUORUM"
 	reasonNotMember = "NOT_MEMBER"
-	metaLeader      = "leader"
+	// reasonNotCommitted comes beside another reason, or alone.
+	reasonNotCommitted = "NOT_COMMITTED"
+	metaLeader         = "leader"
 )
 
 // RemoteError is an error that another node answered with. It unwraps to the
-// error of package cluster or context that it stands for, if it stands for one.
+// errors of package cluster or context that it stands for, if it stands for any.
 type RemoteError struct {
 	status *status.Status
 	is     error // may be nil
@@ -43,6 +47,22 @@ func ToStatus(err error) error {
 	if err == nil {
 		return nil
 	}
+	s, _ := status.FromError(toStatus(err)) // always a status
+	// What a status inside the error says of one attempt is not passed on.
+	p := s.Proto()
+	p.Details = slices.DeleteFunc(p.GetDetails(), func(d *anypb.Any) bool {
+		i := new(errdetails.ErrorInfo)
+		return d.MessageIs(i) && d.UnmarshalTo(i) == nil && i.GetDomain() == errorDomain && i.GetReason() == reasonNotCommitted
+	})
+	if errors.Is(err, cluster.ErrNotCommitted) {
+		if d, err := anypb.New(info(reasonNotCommitted, nil)); err == nil {
+			p.Details = append(p.Details, d)
+		}
+	}
+	return status.FromProto(p).Err()
+}
+
+func toStatus(err error) error {
 	var notLeader *cluster.NotLeaderError
 	switch {
 	case errors.As(err, &notLeader):
@@ -65,11 +85,15 @@ func ToStatus(err error) error {
 }
 
 func detailed(code codes.Code, err error, reason string, meta map[string]string) error {
-	s, derr := status.New(code, err.Error()).WithDetails(&errdetails.ErrorInfo{Domain: errorDomain, Reason: reason, Metadata: meta})
+	s, derr := status.New(code, err.Error()).WithDetails(info(reason, meta))
 	if derr != nil {
 		return status.Error(code, err.Error())
 	}
 	return s.Err()
+}
+
+func info(reason string, meta map[string]string) *errdetails.ErrorInfo {
+	return &errdetails.ErrorInfo{Domain: errorDomain, Reason: reason, Metadata: meta}
 }
 
 // FromStatus turns the error of a call into a *RemoteError that errors.Is and
@@ -86,7 +110,9 @@ func FromStatus(err error) error {
 	return &RemoteError{status: s, is: meaning(s)}
 }
 
+// meaning is what the status stands for, nil where that is nothing of ours.
 func meaning(s *status.Status) error {
+	var is []error
 	for _, d := range s.Details() {
 		info, ok := d.(*errdetails.ErrorInfo)
 		if !ok || info.GetDomain() != errorDomain {
@@ -94,20 +120,22 @@ func meaning(s *status.Status) error {
 		}
 		switch info.GetReason() {
 		case reasonNotLeader:
-			return &cluster.NotLeaderError{Leader: cluster.NodeID(info.GetMetadata()[metaLeader])}
+			is = append(is, &cluster.NotLeaderError{Leader: cluster.NodeID(info.GetMetadata()[metaLeader])})
 		case reasonNoQuorum:
-			return cluster.ErrNoQuorum
+			is = append(is, cluster.ErrNoQuorum)
 		case reasonNotMember:
-			return cluster.ErrNotMember
+			is = append(is, cluster.ErrNotMember)
+		case reasonNotCommitted:
+			is = append(is, cluster.ErrNotCommitted)
 		}
 	}
 	switch s.Code() {
 	case codes.DeadlineExceeded:
-		return context.DeadlineExceeded
+		is = append(is, context.DeadlineExceeded)
 	case codes.Canceled:
-		return context.Canceled
+		is = append(is, context.Canceled)
 	}
-	return nil
+	return errors.Join(is...)
 }
 
 // StatusServerOptions make a gRPC server answer with ToStatus. The servers of

@@ -246,7 +246,7 @@ func TestIPv6(t *testing.T) {
 	if _, err := hello(t, s, "n-1"); err != nil {
 		t.Error(err)
 	}
-	cc, _, err := DialAs(testContext(t), s.Addr().String(), ca.identity(t, "n-2"), ca.id)
+	cc, _, err := DialAs(testContext(t), s.Addr().String(), ca.identity(t, "n-2"), ca.id, Instance{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,10 +14,12 @@ type collector struct {
 	source Source
 	now    func() time.Time
 
-	build, revision, quorum, raft, members, alive, certificate       *prometheus.Desc
-	applied, lag, entries, held, conflicts, rejected, busy, rootLost *prometheus.Desc
-	proposals, blobs, blobBytes, blobDisk, carrierBytes              *prometheus.Desc
-	corrupt, mended, lostBlobs, scrubbed, scrubs                     *prometheus.Desc
+	build, revision, quorum, raft, members, alive, certificate              *prometheus.Desc
+	ca, format                                                              *prometheus.Desc
+	applied, lag, entries, held, conflicts, rejected, busy, rootLost        *prometheus.Desc
+	failing, unsent, watched, overflows, dataFree, dataReserve, dataTrouble *prometheus.Desc
+	proposals, blobs, blobBytes, blobDisk, carrierBytes                     *prometheus.Desc
+	corrupt, mended, lostBlobs, scrubbed, scrubs                            *prometheus.Desc
 }
 
 func newCollector(source Source) *collector {
@@ -34,6 +36,8 @@ func newCollector(source Source) *collector {
 		members:      d("members", "Members of the cluster."),
 		alive:        d("members_alive", "Members that this node hears from, itself included."),
 		certificate:  d("certificate_expiry_seconds", "Seconds until this node's certificate ends."),
+		ca:           d("ca_expiry_seconds", "Seconds until the CA of this node's certificate ends."),
+		format:       d("log_format", "Format of the log: the active one, and the newest that this node understands.", "which"),
 		applied:      d("tree_applied_revision", "Revision that the tree on disk agrees with.", "tree"),
 		lag:          d("tree_apply_lag_seconds", "Age of the oldest committed revision that the tree lacks.", "tree"),
 		entries:      d("tree_entries", "Entries of the tree as committed.", "tree"),
@@ -42,6 +46,13 @@ func newCollector(source Source) *collector {
 		rejected:     d("rejected", "Paths that the gateway beside this node rejected.", "tree"),
 		busy:         d("busy", "Paths that somebody is writing.", "tree"),
 		rootLost:     d("tree_root_lost", "1 while the tree's root is missing or not ours.", "tree"),
+		failing:      d("failing", "Committed changes that cannot be brought to this node's disk.", "tree"),
+		unsent:       d("tree_unsent", "Local edits that could not be committed so far.", "tree"),
+		watched:      d("tree_watched_directories", "Directories whose file events are told.", "tree"),
+		overflows:    d("tree_event_overflows_total", "How often file events were lost and the tree was scanned instead.", "tree"),
+		dataFree:     d("data_free_bytes", "Free space on the data directory's disk."),
+		dataReserve:  d("data_reserve_bytes", "Space on the data directory's disk below which no content is taken."),
+		dataTrouble:  d("data_trouble", "1 while the data directory's disk is full or hangs."),
 		proposals:    d("proposals_total", "Changes proposed by this node, by result.", "result"),
 		blobs:        d("blobs", "Blobs in the store."),
 		blobBytes:    d("blob_bytes", "Bytes of content in the blob store."),
@@ -75,8 +86,18 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(c.members, float64(s.Members))
 	gauge(c.alive, float64(s.Alive))
+	gauge(c.dataFree, float64(s.Data.Free))
+	gauge(c.dataReserve, float64(s.Data.Reserve))
+	gauge(c.dataTrouble, truth(s.Data.Trouble))
 	if !s.CertificateExpires.IsZero() {
 		gauge(c.certificate, s.CertificateExpires.Sub(c.now()).Seconds())
+	}
+	if !s.CAExpires.IsZero() {
+		gauge(c.ca, s.CAExpires.Sub(c.now()).Seconds())
+	}
+	if s.NewestFormat > 0 {
+		gauge(c.format, float64(s.Format), "active")
+		gauge(c.format, float64(s.NewestFormat), "newest")
 	}
 	for _, t := range s.Trees {
 		gauge(c.applied, float64(t.Applied), t.Name)
@@ -87,6 +108,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.rejected, float64(t.Rejected), t.Name)
 		gauge(c.busy, float64(t.Busy), t.Name)
 		gauge(c.rootLost, truth(t.Lost != ""), t.Name)
+		gauge(c.failing, float64(t.Failing), t.Name)
+		gauge(c.unsent, float64(t.Unsent), t.Name)
+		gauge(c.watched, float64(t.Watched), t.Name)
+		counter(c.overflows, t.Overflows, t.Name)
 	}
 	for result, n := range s.Proposals {
 		counter(c.proposals, n, result)

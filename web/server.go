@@ -38,13 +38,15 @@ func Listen(cfg Config) (*Server, error) {
 	s := &http.Server{
 		Handler:           Handler(cfg.Source, cfg.MaxLag),
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second, // of a body that nobody asked for
+		WriteTimeout:      30 * time.Second, // to a client that does not read
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}
 	if cfg.Log != nil {
 		s.ErrorLog = slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug)
 	}
-	return &Server{ln: ln, http: s}, nil
+	return &Server{ln: &bounded{Listener: ln, max: maxConns}, http: s}, nil
 }
 
 // Addr is where the server listens.

@@ -20,10 +20,16 @@ type State struct {
 	Carriers []Carrier
 	Members  int
 	Alive    int
+	Data     Data
 	// Proposals counts this node's proposed changes by how they ended.
 	Proposals map[string]uint64
 	// CertificateExpires is when this node's certificate ends.
 	CertificateExpires time.Time
+	// CAExpires is when the CA behind it ends.
+	CAExpires time.Time
+	// Format is the log's active format, NewestFormat the newest that this
+	// node understands.
+	Format, NewestFormat uint32
 }
 
 // Tree is the state of one tree.
@@ -36,7 +42,17 @@ type Tree struct {
 	Conflicts int
 	Rejected  int
 	Busy      int
+	Failing   int // committed changes that cannot be brought to this disk
+	Unsent    int // local edits that could not be committed so far
+	Watched   int // directories
+	Overflows uint64
 	Lost      string // why the root is not usable; "" when it is
+}
+
+// Data is the disk of the data directory.
+type Data struct {
+	Free, Reserve int64
+	Trouble       bool // the log cannot be written, or content not be taken
 }
 
 // Blobs is the state of the blob store.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"time"
 
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/syncer"
@@ -9,27 +10,75 @@ import (
 
 // disk models one tree on one machine. Entries hold content, not digests.
 type disk struct {
-	at    map[manifest.Path]*inode
-	clock int64 // gives every change its own times and inode numbers
+	at   map[manifest.Path]*inode
+	inos uint64
+	undo []func() // of what changed in directories and modes since the last flush, oldest first
 }
 
 type inode struct {
 	kind    manifest.Kind
 	mode    uint32
-	text    string
-	writing bool   // somebody has it open for writing
+	text    string // content, or a symlink's target
+	writers int    // that have it open for writing
 	flushed string // what a power cut leaves of text
+	torn    bool   // by a power cut
 	stamp   syncer.Stamp
 }
 
 func newDisk() *disk { return &disk{at: map[manifest.Path]*inode{}} }
 
-func (d *disk) touch(i *inode, fresh bool) {
-	d.clock++
-	if fresh {
-		i.stamp.Ino = uint64(d.clock)
+// tick is how coarse the kernel's clock for files is.
+const tick = 4 * time.Millisecond
+
+// touch gives an inode the time of a change; content tells that its content
+// changed too.
+func (i *inode) touch(wall int64, content bool) {
+	wall -= wall % int64(tick)
+	i.stamp.CTime = wall
+	if content {
+		i.stamp.MTime, i.stamp.Size = wall, int64(len(i.text))
 	}
-	i.stamp.Size, i.stamp.MTime, i.stamp.CTime = int64(len(i.text)), d.clock, d.clock
+}
+
+func (d *disk) make(kind manifest.Kind, mode uint32, text string, wall int64) *inode {
+	d.inos++
+	i := &inode{kind: kind, mode: mode, text: text}
+	i.stamp.Ino = d.inos
+	i.touch(wall, true)
+	return i
+}
+
+// set puts an inode at p; nil takes away what stands there.
+func (d *disk) set(p manifest.Path, i *inode) {
+	old := d.at[p]
+	d.undo = append(d.undo, func() { d.restore(p, old) })
+	d.restore(p, i)
+}
+
+func (d *disk) restore(p manifest.Path, i *inode) {
+	if i == nil {
+		delete(d.at, p)
+	} else {
+		d.at[p] = i
+	}
+}
+
+func (d *disk) chmod(i *inode, mode uint32, wall int64) {
+	was, stamp := i.mode, i.stamp
+	d.undo = append(d.undo, func() { i.mode, i.stamp.CTime = was, stamp.CTime })
+	i.mode = mode
+	i.touch(wall, false)
+}
+
+// flush makes directories and modes durable: all of them, as a journal does.
+func (d *disk) flush() { d.undo = nil }
+
+// sync makes a file's content durable. Half a write that survives a power cut
+// is nobody's to see.
+func (i *inode) sync() {
+	if i.writers == 0 {
+		i.flushed = i.text
+	}
 }
 
 func (d *disk) isDir(p manifest.Path) bool {
@@ -41,24 +90,21 @@ func (d *disk) isDir(p manifest.Path) bool {
 }
 
 // mkdir makes p and what is missing above it; false where a file is in the way.
-func (d *disk) mkdir(p manifest.Path) bool {
-	if p == "" || d.isDir(p) {
+func (d *disk) mkdir(p manifest.Path, wall int64) bool {
+	if d.isDir(p) {
 		return true
 	}
-	if d.at[p] != nil || !d.mkdir(p.Dir()) {
+	if d.at[p] != nil || !d.mkdir(p.Dir(), wall) {
 		return false
 	}
-	i := &inode{kind: manifest.Dir, mode: 0o755}
-	d.touch(i, true)
-	d.at[p] = i
+	d.set(p, d.make(manifest.Dir, 0o755, "", wall))
 	return true
 }
 
 // put makes or replaces a file by a new inode.
-func (d *disk) put(p manifest.Path, text string, mode uint32) *inode {
-	i := &inode{kind: manifest.File, mode: mode, text: text}
-	d.touch(i, true)
-	d.at[p] = i
+func (d *disk) put(p manifest.Path, text string, wall int64) *inode {
+	i := d.make(manifest.File, 0o644, text, wall)
+	d.set(p, i)
 	return i
 }
 
@@ -74,25 +120,27 @@ func (d *disk) below(dir manifest.Path) []manifest.Path {
 	return out
 }
 
-func (d *disk) removeAll(p manifest.Path) {
-	for _, q := range d.below(p) {
-		delete(d.at, q)
-	}
-	delete(d.at, p)
+// tornIn tells whether a power cut has torn p or anything below it.
+func (d *disk) tornIn(p manifest.Path) bool {
+	return slices.ContainsFunc(append(d.below(p), p), func(q manifest.Path) bool { return d.at[q] != nil && d.at[q].torn })
 }
 
-// rename moves a file or a whole directory; inodes stay what they are.
-func (d *disk) rename(from, to manifest.Path) {
-	moved := map[manifest.Path]*inode{to: d.at[from]}
-	for _, p := range d.below(from) {
-		moved[to+p[len(from):]] = d.at[p]
+// rename moves a file or a whole directory to where nothing stands; inodes
+// stay what they are.
+func (d *disk) rename(from, to manifest.Path, wall int64) {
+	begun := len(d.undo)
+	for _, p := range append([]manifest.Path{from}, d.below(from)...) {
+		i := d.at[p]
+		d.set(p, nil)
+		d.set(to+p[len(from):], i)
 	}
-	d.removeAll(from)
-	for p, i := range moved {
-		d.at[p] = i
-	}
-	d.clock++
-	d.at[to].stamp.CTime = d.clock
+	d.at[to].touch(wall, false)
+	steps := slices.Clone(d.undo[begun:])
+	d.undo = append(d.undo[:begun], func() { // all of it or nothing
+		for _, undo := range slices.Backward(steps) {
+			undo()
+		}
+	})
 }
 
 // entry is what a look sees.
@@ -101,31 +149,19 @@ func (i *inode) entry() manifest.Entry {
 		return manifest.Entry{}
 	}
 	e := manifest.Entry{Kind: i.kind, Mode: i.mode, MTime: i.stamp.MTime}
-	if i.kind == manifest.File {
+	switch i.kind {
+	case manifest.File:
 		e.Size, e.Digest = int64(len(i.text)), manifest.DigestOf([]byte(i.text))
+	case manifest.Symlink:
+		e.Size, e.Digest, e.Target = int64(len(i.text)), manifest.DigestOf([]byte(i.text)), i.text
 	}
 	return e
 }
 
-// powerCut leaves what was flushed. A file that the log already holds may be
-// left empty (the case that the ancestor must not be fooled by); what the log
-// does not hold is as it was before its writer came.
-func (d *disk) powerCut(committed func(manifest.Path) manifest.Digest) {
-	for _, p := range d.below("") {
-		i := d.at[p]
-		i.writing = false
-		if i.kind != manifest.File || i.text == i.flushed {
-			continue
-		}
-		switch {
-		case committed(p) == manifest.DigestOf([]byte(i.text)):
-			i.text = ""
-		case i.flushed == "":
-			delete(d.at, p)
-			continue
-		default:
-			i.text = i.flushed
-		}
-		d.touch(i, false)
+// seen is the stamp that a look or a step tells: of a directory only its inode.
+func (i *inode) seen() syncer.Stamp {
+	if i.kind == manifest.Dir {
+		return syncer.Stamp{Ino: i.stamp.Ino}
 	}
+	return i.stamp
 }

@@ -2,105 +2,137 @@ package sim
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gatesync/gatesync/manifest"
-	"github.com/gatesync/gatesync/syncer"
 )
 
 // gatewayActs does one random thing to the tree, as a gateway or a person
 // would: the daemon is told of it by a hint, sometimes not at all.
 func (n *node) gatewayActs() {
-	w, d := n.w, n.disk
-	p := w.somePath()
-	var touched []manifest.Path
-	switch w.rng.IntN(10) {
-	case 0, 1: // an editor: new inode, renamed into place
-		if d.mkdir(p.Dir()) && !d.isDir(p) {
-			d.put(p, w.text(), 0o644)
-			touched = append(touched, p)
-		}
-	case 2, 3, 4: // in place, open for a while
-		n.writeInPlace(p)
+	if n.root.away || n.gone {
 		return
-	case 5, 6:
-		if d.at[p] != nil {
-			touched = append(d.below(p), p)
-			d.removeAll(p)
-		}
-	case 7:
-		if i := d.at[p]; i != nil {
-			i.mode = []uint32{0o644, 0o755, 0o700}[w.rng.IntN(3)]
-			d.clock++
-			i.stamp.CTime = d.clock
-			touched = append(touched, p)
-		}
-	case 8:
-		q := w.somePath()
-		if d.at[p] != nil && d.at[q] == nil && q != p && !q.Under(p) && d.mkdir(q.Dir()) {
-			d.rename(p, q)
-			touched = append(touched, p, q)
-		}
-	case 9: // a file becomes a directory, or the reverse
-		if i := d.at[p]; i != nil && i.kind == manifest.File {
-			delete(d.at, p)
-			d.mkdir(p)
-		} else if i != nil {
-			d.removeAll(p)
-			d.put(p, w.text(), 0o644)
-		} else {
-			d.mkdir(p)
-		}
-		touched = append(touched, p)
 	}
-	n.saw(touched...)
+	w, d := n.w, n.disk
+	p, q := w.somePath(), w.somePath()
+	i := d.at[p]
+	switch w.rng.IntN(16) {
+	case 0, 1: // an editor: new inode, renamed into place
+		n.replace(p, w.content())
+	case 2: // another kind of editor: unlinks first
+		if i != nil && i.kind == manifest.File {
+			n.take(p)
+			w.after(w.some(700*time.Millisecond), func() { n.replace(p, w.text()) })
+		}
+	case 3, 4, 5, 6: // in place, open for a while
+		n.writeInPlace(p)
+	case 7, 8: // rm -rf
+		n.take(p)
+	case 9: // rm -rf that takes its time
+		n.takeSlowly(append(d.below(p), p))
+	case 10:
+		if i != nil && i.kind != manifest.Symlink {
+			d.chmod(i, []uint32{0o644, 0o755, 0o700}[w.rng.IntN(3)], n.wall())
+			n.did(p)
+		}
+	case 11, 12:
+		// Whoever moves a torn file makes it an edit of his own.
+		if i != nil && d.at[q] == nil && q != p && !q.Under(p) && !d.tornIn(p) && d.mkdir(q.Dir(), n.wall()) {
+			d.rename(p, q, n.wall())
+			n.did(p, q)
+		}
+	case 13: // a file becomes a directory, or the reverse
+		switch {
+		case i != nil && i.kind != manifest.Dir:
+			n.take(p)
+			n.makeDir(p)
+		case i != nil:
+			n.take(p)
+			n.replace(p, w.text())
+		default:
+			n.makeDir(p)
+		}
+	case 14:
+		n.link(p)
+	case 15:
+		if w.chance(0.2) {
+			n.takeSlowly(d.below("")) // all of it
+		} else if i != nil && i.kind == manifest.File {
+			i.touch(n.wall(), true)
+			n.did(p)
+		}
+	}
 }
 
-// writeInPlace truncates, writes a part, and finishes later.
+// writeInPlace opens a file, truncates it, writes it in some pieces, and closes
+// it. Where leases do not work it never rests for a quiet period.
 func (n *node) writeInPlace(p manifest.Path) {
 	w, d := n.w, n.disk
-	if !d.mkdir(p.Dir()) || d.isDir(p) {
+	if !d.mkdir(p.Dir(), n.wall()) || d.at[p] != nil && d.at[p].kind != manifest.File {
 		return
 	}
 	i := d.at[p]
 	if i == nil {
-		i = d.put(p, "", 0o644)
+		i = d.put(p, "", n.wall())
 	}
-	if i.writing {
+	if i.writers > 0 {
 		return
 	}
-	i.writing, i.text = true, "torn"
-	d.touch(i, false)
-	n.saw(p)
-	w.after(w.some(300*time.Millisecond), func() {
-		if !i.writing {
+	i.writers++
+	n.w.ledger.excuse(i, "written over by its gateway")
+	whole := w.content()
+	var write func(piece int)
+	write = func(piece int) {
+		if i.writers == 0 {
 			return // lost with the power
 		}
-		i.text, i.writing = w.text(), false
-		d.touch(i, false)
-		n.saw(p)
-	})
-}
-
-// saw hints at paths, their parents and what lies below, unless the event is lost.
-func (n *node) saw(paths ...manifest.Path) {
-	if len(paths) == 0 || !n.alive || n.w.chance(0.1) {
-		return
-	}
-	var hints []manifest.Path
-	for _, p := range paths {
-		n.w.trace("node %d gateway touches %q", n.index, p)
-		hints = append(append(hints, p), n.disk.below(p)...)
-		for dir := p.Dir(); dir != ""; dir = dir.Dir() {
-			hints = append(hints, dir)
+		if piece == 3 || w.chance(0.4) {
+			i.text = whole
+			i.touch(n.wall(), true)
+			i.writers--
+			n.finishedInode(i)
+			return
 		}
+		i.text = fmt.Sprintf("torn %d of %s", piece, whole)
+		w.ledger.torn[manifest.DigestOf([]byte(i.text))] = true
+		i.touch(n.wall(), true)
+		n.didInode(i)
+		w.after(w.some(600*time.Millisecond), func() { write(piece + 1) })
 	}
-	n.later(5*time.Millisecond, func() { n.post(syncer.Hinted{Paths: hints}) })
+	i.text = ""
+	i.touch(n.wall(), true)
+	n.did(p)
+	if w.chance(0.5) {
+		write(1)
+	} else {
+		w.after(w.some(600*time.Millisecond), func() { write(1) })
+	}
 }
 
+// takeSlowly removes paths one by one.
+func (n *node) takeSlowly(paths []manifest.Path) {
+	for k, p := range paths {
+		n.w.after(time.Duration(k)*20*time.Millisecond, func() {
+			if !n.root.away && len(n.disk.below(p)) == 0 {
+				n.take(p)
+			}
+		})
+	}
+}
+
+// text is content that nobody has written before.
 func (w *world) text() string {
 	w.texts++
-	return fmt.Sprintf("text %d", w.texts)
+	return fmt.Sprintf("text %d%s", w.texts, strings.Repeat(".", w.rng.IntN(3)))
+}
+
+// content is mostly new; now and then a gateway writes old content back.
+func (w *world) content() string {
+	if old := w.ledger.texts; w.chance(0.1) && len(old) > 0 {
+		return old[w.rng.IntN(len(old))]
+	}
+	return w.text()
 }
 
 // somePath draws from a small set of names, some inside others' way.

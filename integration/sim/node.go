@@ -2,110 +2,179 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/syncer"
 )
 
-// node is one daemon with its machine: a real Loop over a model executor.
+// node is one daemon with its machine, its gateway and its operator: a real
+// Loop over a model executor.
 type node struct {
-	w     *world
-	index int
-	id    string
-	store string
+	w      *world
+	index  int
+	id     string
+	leases bool // of its file system
+	adopt  bool // as its joiner was told
 
-	// On the machine's disk.
-	disk    *disk
-	blobs   map[manifest.Digest]string
-	saved   saved
-	asides  []syncer.Aside
-	seq     uint64
-	applied int // of world.log, by the machine (Raft's log is durable)
-	machine *raftstore.Machine
+	// On the machine's disks.
+	disk  *disk
+	store *store
+	saved saved
+	seq   uint64    // of proposals, durable
+	snap  *snapshot // that Raft starts from
+	epoch uint64    // of its announcement
+
+	// Of the machine.
+	skew time.Duration // of its clock
+	boot bool          // no power was lost since the last Follow
+	root root
+	gone bool // removed for good
 
 	// In the daemon's memory.
-	alive bool
-	life  int // incarnation; what was begun in an earlier one comes to nothing
-	loop  *syncer.Loop
-	told  manifest.Revision // to the loop, of the log
-	read  bool              // anything was told in this life
-	wake  time.Time
-	boot  bool // the machine has not lost power since the last start
+	alive   bool
+	life    int // what was begun in an earlier one comes to nothing
+	loop    *syncer.Loop
+	machine *raftstore.Machine
+	applied int // records of the log, by the machine
+	reader  reader
+	wake    time.Time
+	jobs    []job // to be persisted, in order
+	rest    map[manifest.Path]resting
+	rules   rules
 }
 
 // saved is what the executor persists.
 type saved struct {
 	ancestors map[manifest.Path]syncer.Ancestor
 	notes     map[manifest.Path]syncer.Note
+	asides    []aside
+	displaced []displaced
 	joined    bool
 	followed  manifest.Revision
+	reached   manifest.Revision
 }
 
-func newNode(w *world, index int) *node {
-	return &node{
-		w: w, index: index, id: fmt.Sprintf("n-%d", index), store: fmt.Sprintf("s-%d", index),
-		disk: newDisk(), blobs: map[manifest.Digest]string{}, machine: newMachine(w), boot: true,
-		saved: saved{ancestors: map[manifest.Path]syncer.Ancestor{}, notes: map[manifest.Path]syncer.Note{}, joined: true},
+func (w *world) newNode() *node {
+	n := &node{
+		w: w, index: len(w.nodes), leases: !w.chance(w.opt.Leaseless),
+		disk: newDisk(), boot: true,
+		saved: saved{ancestors: map[manifest.Path]syncer.Ancestor{}, notes: map[manifest.Path]syncer.Note{}},
 	}
+	n.id = fmt.Sprintf("n-%d", n.index)
+	n.store = newStore(fmt.Sprintf("s-%d", n.index))
+	n.rules = newRules()
+	w.nodes = append(w.nodes, n)
+	return n
 }
 
-func newMachine(w *world) *raftstore.Machine {
-	m := raftstore.NewMachine()
-	var voters []string
-	for i := range w.opt.Nodes {
-		voters = append(voters, fmt.Sprintf("n-%d", i))
-	}
-	m.SetVoters(voters)
-	return m
+// announcement is what the node says of itself.
+func (n *node) announcement() *pb.Command {
+	return command(&pb.Command{TimeNs: n.wall(), Do: &pb.Command_PutMember{PutMember: &pb.PutMember{
+		Member: &pb.Member{Id: n.id, Name: n.id, Store: n.store.id, AddressEpoch: n.epoch},
+	}}})
 }
 
-// later schedules something that dies with this incarnation of the daemon.
+// wall is what the machine's clock says. The loop's timers do not follow it:
+// they are monotone, and so is the time that the loop is told.
+func (n *node) wall() int64 { return n.w.now.Add(n.skew).UnixNano() }
+
+func (n *node) stepClock() {
+	n.skew += n.w.some(48*time.Hour) - 24*time.Hour
+	n.w.trace("node %d: clock steps to %+v", n.index, n.skew)
+}
+
+// later schedules something that dies with this life of the daemon.
 func (n *node) later(most time.Duration, do func()) {
 	life := n.life
-	n.w.after(n.w.some(most), func() {
+	n.w.after(n.w.mostly(most), func() {
 		if n.alive && n.life == life {
 			do()
 		}
 	})
 }
 
-func (n *node) start(first bool) {
-	if n.alive {
+func (n *node) start() {
+	if n.alive || n.gone {
 		return
 	}
-	n.alive, n.told, n.wake = true, n.saved.followed, time.Time{}
+	w := n.w
+	w.trace("node %d starts", n.index)
+	n.alive, n.wake, n.jobs = true, time.Time{}, nil
+	n.rest = map[manifest.Path]resting{}
 	n.life++
-	n.machine, n.applied, n.read = newMachine(n.w), 0, false // Raft replays its log
-	st := syncer.State{Ancestors: syncer.NewAncestorMap(), Notes: map[manifest.Path]syncer.Note{}, Joiner: !n.saved.joined, SameBoot: n.boot, Followed: n.saved.followed}
+	n.seq = (n.seq/raftRange + 1) * raftRange
+
+	n.machine, n.applied = raftstore.NewMachine(), 0
+	if n.snap != nil {
+		n.restore(n.snap)
+	}
+	st := syncer.State{
+		Ancestors: syncer.NewAncestorMap(), Notes: map[manifest.Path]syncer.Note{},
+		Joiner: !n.saved.joined, SameBoot: n.boot, Followed: n.saved.followed, Reached: n.saved.reached,
+	}
 	for p, a := range n.saved.ancestors {
 		st.Ancestors.Set(p, a)
 	}
 	for p, note := range n.saved.notes {
 		st.Notes[p] = note
 	}
-	n.boot = true
+	n.reader = reader{at: st.Followed, floor: st.Floor(), began: st}
+	n.reader.began.Ancestors = st.Ancestors.Clone()
 	cfg := syncer.DefaultLoopConfig(n.id, treeName)
-	cfg.MaxDelete = manifest.DeleteLimit{Count: 1 << 30, Percent: 100}
+	cfg.MaxDelete, cfg.Adopt = w.opt.Limit, n.adopt
 	n.loop = syncer.NewLoop(cfg, st)
-	if !first {
-		n.w.trace("node %d starts", n.index)
-	}
+	n.rules.started(st.Joiner, n.saved.notes)
 	n.post(syncer.Tick{})
+	n.foundRoot()
 	n.hear()
-	n.rescanNow()
+	n.announce()
+	n.housekeep()
+	n.judgeLater()
 }
 
-// rescanNow is the periodic scan, and asks for the log's news now and then.
-func (n *node) rescanNow() {
-	n.later(20*time.Second, func() {
+// raftRange is how many sequences Raft's store reserves at once; those of an
+// earlier life are never used again.
+const raftRange = 4096
+
+// housekeep scans, listens and takes a snapshot from time to time.
+func (n *node) housekeep() {
+	n.w.after(10*time.Second+n.w.some(10*time.Second), n.mortal(func() {
 		n.do(syncer.Rescan{})
 		n.hear()
-		n.rescanNow()
-	})
+		if n.w.chance(0.3) {
+			n.snap = n.w.freeze(n.machine, n.applied)
+		}
+		n.housekeep()
+	}))
 }
 
+// mortal makes do come to nothing after this life.
+func (n *node) mortal(do func()) func() {
+	life := n.life
+	return func() {
+		if n.alive && n.life == life {
+			do()
+		}
+	}
+}
+
+// announce makes the log know this node's blob store, as often as it takes.
+func (n *node) announce() {
+	if slices.ContainsFunc(n.machine.Members(), func(m memberInfo) bool { return string(m.ID) == n.id && m.Store != n.store.id }) {
+		if l := n.w.leader(n); l != nil && !n.gone {
+			n.w.append(record{cmd: n.announcement()})
+		}
+		n.later(time.Second, n.announce)
+	} else if n.applied < len(n.w.log) {
+		n.later(2*time.Second, n.announce)
+	}
+}
+
+// crash ends the daemon; power tells that the machine goes with it.
 func (n *node) crash(power bool) {
 	if !n.alive {
 		return
@@ -115,180 +184,56 @@ func (n *node) crash(power bool) {
 	n.life++
 	if power {
 		n.boot = false
-		newest := n.w.answerView()
-		n.disk.powerCut(func(p manifest.Path) manifest.Digest { return newest.Entry(p).Digest })
+		n.powerCut()
 	}
 }
 
-// hear applies what the log holds, if this node can hear a majority; after a
-// start sometimes only a part of it at first. What it posts follows the
-// executor: no news before the log has reached what this disk has followed.
-func (n *node) hear() {
-	if !n.alive || !n.w.majority(n) {
-		return
+// mishap is a crash between two steps of one piece of work, where it hurts.
+func (n *node) mishap() bool {
+	if n.w.peace || !n.w.chance(n.w.opt.Mishaps) {
+		return false
 	}
-	end := len(n.w.log)
-	if n.applied < end && n.w.chance(0.2) {
-		end = n.applied + n.w.rng.IntN(end-n.applied)
-		n.later(10*time.Millisecond, n.hear)
-	}
-	for ; n.applied < end; n.applied++ {
-		n.machine.Apply(n.w.log[n.applied])
-	}
+	n.w.trace("node %d has a mishap", n.index)
+	n.crash(n.w.chance(0.3))
+	n.w.after(n.w.some(4*time.Second), n.start)
+	return true
+}
+
+// reader reads the log for the loop, as the executor does.
+type reader struct {
+	at    manifest.Revision // told to the loop
+	floor manifest.Revision // before which the log says nothing
+	read  bool              // anything was told in this life
+	began syncer.State      // that this life began with, until the log was read once
+}
+
+// readLog posts what was committed since the last time.
+func (n *node) readLog() {
+	r := &n.reader
 	view, ok := n.machine.View(treeName)
-	if !ok || view.Revision < n.told || n.read && view.Revision == n.told {
+	if !ok || view.Revision < max(r.at, r.floor) || r.read && view.Revision == r.at {
 		return
 	}
-	commits, reaches := n.machine.Since(treeName, n.told)
-	ev := syncer.Committed{View: view, Commits: commits, Jump: !reaches || n.w.chance(0.02)}
-	n.told, n.read = view.Revision, true
+	commits, whole := n.machine.Since(treeName, r.at)
+	ev := syncer.Committed{View: view, Jump: !whole}
+	for _, c := range commits {
+		if !r.read {
+			c.Changes = r.news(c)
+		}
+		ev.Commits = append(ev.Commits, c)
+	}
+	r.at, r.read, r.began = view.Revision, true, syncer.State{}
 	n.post(ev)
+	n.mishap()
 }
 
-func (n *node) post(ev syncer.Event) {
-	if l, ok := ev.(syncer.Hinted); ok && len(l.Paths) == 0 {
-		return
+// news is syncer's: what of a commit is news to the state of the start.
+func (r *reader) news(c manifest.Commit) []manifest.Committed {
+	if r.began.Joiner {
+		return nil
 	}
-	for _, e := range n.loop.Handle(n.w.now, ev) {
-		n.do(e)
-	}
-}
-
-// do carries out an effect, sooner or later.
-func (n *node) do(e syncer.Effect) {
-	w := n.w
-	switch e := e.(type) {
-	case syncer.Look:
-		for _, at := range e.Paths {
-			n.later(5*time.Millisecond, func() { n.look(at) })
-		}
-	case syncer.Propose:
-		n.propose(e)
-	case syncer.Fetch:
-		for _, ref := range e.Blobs {
-			n.later(40*time.Millisecond, func() { n.fetch(ref.Digest) })
-		}
-	case syncer.Apply:
-		n.apply(e.Steps)
-	case syncer.Record:
-		n.later(time.Millisecond, func() { n.record(e.Updates) })
-	case syncer.Remember:
-		if e.Note == nil {
-			delete(n.saved.notes, e.Path)
-		} else {
-			n.saved.notes[e.Path] = *e.Note
-		}
-	case syncer.Follow:
-		n.later(time.Millisecond, func() { n.saved.followed = e.Revision })
-	case syncer.Joined:
-		n.saved.joined = true
-	case syncer.Rescan:
-		n.later(50*time.Millisecond, n.scan)
-	case syncer.Wake:
-		if n.wake.IsZero() || e.At.Before(n.wake) || n.wake.Before(w.now) {
-			n.wake = e.At
-			life := n.life
-			w.after(max(e.At.Sub(w.now), 0), func() {
-				if n.alive && n.life == life {
-					n.wake = time.Time{}
-					n.post(syncer.Tick{})
-				}
-			})
-		}
-	default:
-		w.fail("unknown effect %T", e)
-	}
-}
-
-func (n *node) look(at syncer.LookAt) {
-	i := n.disk.at[at.Path]
-	obs := syncer.Observation{Path: at.Path, Sight: syncer.Gone}
-	switch {
-	case i == nil:
-	case i.writing || n.w.chance(0.02):
-		obs.Sight = syncer.Busy
-	default:
-		obs.Sight, obs.Entry, obs.Stamp = syncer.Seen, i.entry(), i.stamp
-		if i.kind == manifest.File {
-			n.blobs[obs.Entry.Digest] = i.text
-		}
-	}
-	// The observation may be late: what happens until it is posted comes with
-	// a hint of its own, or with the next scan.
-	n.later(3*time.Millisecond, func() { n.post(syncer.Looked{Observations: []syncer.Observation{obs}}) })
-}
-
-func (n *node) propose(e syncer.Propose) {
-	n.seq++
-	cs := manifest.Changeset{
-		ID: manifest.ChangesetID{Node: n.id, Seq: n.seq}, Tree: treeName,
-		Origin: manifest.Origin{Kind: manifest.FromTree}, Time: n.w.now.UnixNano(), Changes: e.Changes,
-	}
-	for _, o := range n.w.nodes {
-		if !n.w.connected(n, o) {
-			continue
-		}
-		for _, c := range e.Changes {
-			if c.New.HasContent() {
-				text, ok := n.blobs[c.New.Digest]
-				if !ok {
-					n.w.fail("node %d offers %q without its content", n.index, c.Path)
-				}
-				o.blobs[c.New.Digest] = text
-			}
-		}
-		cs.Receipts = append(cs.Receipts, manifest.Receipt{Node: o.id, Store: o.store})
-	}
-	life := n.life
-	n.w.propose(n, cs, func(r manifest.Result, err error) {
-		if n.alive && n.life == life {
-			n.post(syncer.Proposed{Batch: e.Batch, Result: r, Err: err})
-		}
-	})
-}
-
-func (n *node) fetch(d manifest.Digest) {
-	for _, o := range n.w.nodes {
-		if text, ok := o.blobs[d]; ok && n.w.connected(n, o) && !n.w.chance(0.05) {
-			n.blobs[d] = text
-			n.post(syncer.Fetched{Have: []manifest.Digest{d}})
-			return
-		}
-	}
-	n.post(syncer.Fetched{Failed: []manifest.Digest{d}})
-}
-
-// record persists the ancestor; what was seen in the tree is flushed first.
-func (n *node) record(updates []syncer.Update) {
-	for _, u := range updates {
-		if i := n.disk.at[u.Path]; u.Flush && i != nil && !i.writing { // half a write that survives a power cut is nobody's to see
-			i.flushed = i.text
-		}
-		if u.Ancestor == nil {
-			delete(n.saved.ancestors, u.Path)
-		} else {
-			n.saved.ancestors[u.Path] = *u.Ancestor
-		}
-	}
-}
-
-// scan hints at whatever differs from the ancestor.
-func (n *node) scan() {
-	anc := n.loop.Ancestor()
-	var hints []manifest.Path
-	for _, p := range n.disk.below("") {
-		if a, ok := anc.Get(p); !ok || a.Stamp != n.disk.at[p].stamp {
-			hints = append(hints, p)
-		}
-	}
-	anc.All(func(p manifest.Path, _ syncer.Ancestor) bool {
-		if n.disk.at[p] == nil {
-			hints = append(hints, p)
-		}
-		return true
-	})
-	n.later(30*time.Millisecond, func() {
-		n.post(syncer.Hinted{Paths: hints})
-		n.post(syncer.Scanned{})
+	return slices.DeleteFunc(slices.Clone(c.Changes), func(ch manifest.Committed) bool {
+		a, ok := r.began.Ancestors.Get(ch.Path)
+		return ok && a.Revision >= c.Revision
 	})
 }

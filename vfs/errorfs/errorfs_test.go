@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -113,6 +114,21 @@ func everything(f vfs.FS) map[string]error {
 	return errs
 }
 
+// operations lists what the interfaces of vfs have, so that a new method
+// cannot slip by.
+func operations() (names []string) {
+	for prefix, iface := range map[string]reflect.Type{
+		"": reflect.TypeFor[vfs.FS](), "File.": reflect.TypeFor[vfs.File](),
+		"WFile.": reflect.TypeFor[vfs.WFile](), "Lease.": reflect.TypeFor[vfs.Lease](),
+	} {
+		for i := range iface.NumMethod() {
+			names = append(names, prefix+iface.Method(i).Name)
+		}
+	}
+	untouched := []string{"Capabilities", "Path", "Close", "File.Fd"}
+	return slices.DeleteFunc(names, func(op string) bool { return slices.Contains(untouched, op) })
+}
+
 func TestEveryOperationCanFailByName(t *testing.T) {
 	var none Switch
 	f := open(t, &none)
@@ -120,8 +136,10 @@ func TestEveryOperationCanFailByName(t *testing.T) {
 		t.Skip("the filesystem lacks exchange or leases")
 	}
 	all := everything(f)
-	if len(all) != 41 {
-		t.Errorf("%d operations are tried", len(all))
+	for _, op := range operations() {
+		if _, ok := all[op]; !ok {
+			t.Errorf("%s is not tried: can it fail?", op)
+		}
 	}
 	for op, err := range all {
 		if err != nil {
@@ -159,6 +177,47 @@ func TestCrashStopsEverythingFromThereOn(t *testing.T) {
 	}
 	if _, err := f.FS.Lstat("b"); err == nil {
 		t.Fatal("it happened all the same")
+	}
+}
+
+func TestShortWritesAndReadsAPart(t *testing.T) {
+	full := errors.New("full")
+	f := open(t, Chain(Nth(WFileWrite, 2, Always("", Short{3, full})), Nth(FileRead, 1, Always("", Short{2, nil}))))
+	w, err := f.Create("s", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.Write([]byte("0123")); n != 4 || err != nil {
+		t.Errorf("first write: %d %v", n, err)
+	}
+	if n, err := w.Write([]byte("456789")); n != 3 || !errors.Is(err, full) {
+		t.Errorf("second write: %d %v", n, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g, err := f.OpenStaged("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	b := make([]byte, 100)
+	if n, err := g.Read(b); n != 2 || err != nil {
+		t.Errorf("first read: %d %v", n, err)
+	}
+	if rest, err := io.ReadAll(g); string(rest) != "23456" || err != nil {
+		t.Errorf("the rest: %q %v", rest, err)
+	}
+}
+
+func TestDelayWaitsBeforeTheOperation(t *testing.T) {
+	waited := 0
+	f := open(t, Delay("Mkdir", func() { waited++ }))
+	if err := f.Mkdir("a", 0o755); err != nil || waited != 1 {
+		t.Errorf("waited %d times: %v", waited, err)
+	}
+	if _, err := f.Lstat("a"); err != nil || waited != 1 {
+		t.Errorf("waited %d times: %v", waited, err)
 	}
 }
 

@@ -1,6 +1,8 @@
 package errorfs
 
 import (
+	"errors"
+
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/vfs"
 )
@@ -48,7 +50,11 @@ type file struct {
 }
 
 func (f *file) Read(b []byte) (int, error) {
-	if err := f.inject.Op(FileRead, f.path); err != nil {
+	err := f.inject.Op(FileRead, f.path)
+	if short := (Short{}); errors.As(err, &short) {
+		return f.File.Read(b[:min(len(b), short.Bytes)])
+	}
+	if err != nil {
 		return 0, err
 	}
 	return f.File.Read(b)
@@ -102,7 +108,12 @@ type wfile struct {
 }
 
 func (w *wfile) Write(b []byte) (int, error) {
-	if err := w.inject.Op(WFileWrite, w.name); err != nil {
+	err := w.inject.Op(WFileWrite, w.name)
+	if short := (Short{}); errors.As(err, &short) {
+		n, failed := w.WFile.Write(b[:min(len(b), short.Bytes)])
+		return n, errors.Join(failed, short.Err)
+	}
+	if err != nil {
 		return 0, err
 	}
 	return w.WFile.Write(b)

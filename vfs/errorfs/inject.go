@@ -2,6 +2,7 @@ package errorfs
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 )
 
@@ -36,30 +37,59 @@ type Func func(op, p string) error
 // Op implements Injector.
 func (f Func) Op(op, p string) error { return f(op, p) }
 
-// Always fails every operation of that name.
+// Always fails every operation of that name; "" is any name.
 func Always(op string, err error) Injector { return On(op, "", err) }
 
-// On fails the operation of that name on one path; "" is any path.
+// On fails the operation of that name on one path; "" is any name, any path.
 func On(op, path string, err error) Injector {
 	return Func(func(o, p string) error {
-		if o == op && (path == "" || p == path) {
+		if (op == "" || o == op) && (path == "" || p == path) {
 			return err
 		}
 		return nil
 	})
 }
 
-// FailNth fails the nth operation of that name, counted from 1, and no other.
-// The empty name counts them all.
-func FailNth(op string, n int, err error) Injector {
+// Nth asks i at the nth operation of that name, counted from 1, and at no
+// other. The empty name counts them all.
+func Nth(op string, n int, i Injector) Injector {
 	var c counter
-	return Func(func(o, _ string) error {
+	return Func(func(o, p string) error {
 		if (op == "" || o == op) && c.next() == n {
-			return err
+			return i.Op(o, p)
 		}
 		return nil
 	})
 }
+
+// FailNth fails the nth operation of that name, see Nth.
+func FailNth(op string, n int, err error) Injector { return Nth(op, n, Always(op, err)) }
+
+// Delay calls wait before every operation of that name.
+func Delay(op string, wait func()) Injector {
+	return Func(func(o, _ string) error {
+		if o == op {
+			wait()
+		}
+		return nil
+	})
+}
+
+// Short is an error that an Injector returns to shorten a WFile.Write or a
+// File.Read: the first Bytes of it happen. A Write then fails with Err, as on
+// a disk that fills up; a Read tells no error, as the kernel is free to do. To
+// any other operation it is an error like others.
+type Short struct {
+	Bytes int
+	Err   error
+}
+
+func (s Short) Error() string {
+	return fmt.Sprintf("errorfs: shortened to %d bytes: %v", s.Bytes, s.Err)
+}
+
+// Unwrap makes Err visible to errors.Is.
+func (s Short) Unwrap() error { return s.Err }
 
 // ErrCrashed is what everything returns after a Crash.
 var ErrCrashed = errors.New("errorfs: crashed")

@@ -17,11 +17,19 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if s.Node.Role == "removed" {
 		say("this node was removed from the cluster: to come back, join anew with a new data directory")
 	}
-	if !s.Quorum {
+	if s.Data.Trouble != "" {
+		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
+	}
+	if s.Data.Silent {
+		say("what is shown of the others is of the past; they go on without this node where they are a majority. The gateway here keeps serving what it has, local edits wait")
+	} else if !s.Quorum {
 		say("no quorum: nothing can be committed. Gateways keep serving what they have, local edits wait.\nstart the daemons of: %s", orNone(deadVoters(s)))
 	}
 	if !s.CaughtUp {
 		say("still reading the log; figures below are of the past")
+	}
+	if len(s.Members) == 2 {
+		say("two nodes tolerate no failure: add a third one, a gateway or a witness (`gatesync join … --witness`)")
 	}
 	for _, t := range s.Trees {
 		adviseTree(t, say)
@@ -36,21 +44,60 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)
+		} else if m.Missing > 0 {
+			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
 	}
-	if left := s.Node.CertificateExpires.Sub(now); !s.Node.CertificateExpires.IsZero() && left < 30*24*time.Hour {
+	if s.Node.CertificateBegins.After(now) {
+		say("this node's certificate begins on %s: the clock here is slow; set it, and all goes on by itself", stamp(s.Node.CertificateBegins.UnixNano()))
+	}
+	adviseFormat(s, say)
+	adviseCA(s, now, say)
+	if left := s.Node.CertificateExpires.Sub(now); s.Node.CertificateSoon {
 		if left <= 0 {
-			say("this node's certificate has expired: check the clock; if it is right, join anew with a new data directory")
+			say("this node's certificate has expired: check the clock here; if it is right, join anew with a new data directory")
 		} else {
-			say("this node's certificate ends in %s; it renews itself as soon as a member with the CA's key answers (bring a new one if you use your own PKI)", duration(left))
+			say("this node's certificate ends in %s; it renews itself as soon as this node has read the log or a member answers (bring a new one if you use your own PKI)", duration(left))
 		}
 	}
 	return out
 }
 
+// adviseFormat names the old versions that hold the others back, once others
+// are newer.
+func adviseFormat(s node.Status, say func(string, ...any)) {
+	if len(s.Format.Waits) > 0 {
+		say("the cluster still uses format %d of the log, this version knows %d: upgrade gatesync on %s (or `gatesync remove` who is gone for good); the rest happens by itself",
+			s.Format.Active, s.Format.Newest, strings.Join(s.Format.Waits, ", "))
+	}
+}
+
+// caSoon is how long before a CA's end its replacement is advised.
+const caSoon = 180 * 24 * time.Hour
+
+func adviseCA(s node.Status, now time.Time, say func(string, ...any)) {
+	c := s.CA.Replacing
+	switch {
+	case c != nil && c.Step == "renew" && len(c.Waits) == 0 && len(c.Dead) > 0:
+		say("the old CA stays trusted until %s has a certificate of the new one: start its daemon; or `gatesync remove` it, or `gatesync rotate-ca --finish` (it then has to join anew)", strings.Join(c.Dead, ", "))
+	case c != nil && len(c.Waits) == 0 && len(c.Dead) > 0:
+		say("the new CA waits for %s: start its daemon, or `gatesync remove` it", strings.Join(c.Dead, ", "))
+	case c == nil && !s.CA.Expires.IsZero() && s.CA.Expires.Sub(now) < caSoon && s.CA.Own:
+		say("the CA of this node's certificate ends in %s: bring certificates of a new one", duration(s.CA.Expires.Sub(now)))
+	case c == nil && !s.CA.Expires.IsZero() && s.CA.Expires.Sub(now) < caSoon:
+		say("the cluster's CA ends in %s: replace it with `gatesync rotate-ca`; nothing stops meanwhile", duration(s.CA.Expires.Sub(now)))
+	}
+}
+
 func adviseTree(t node.TreeStatus, say func(string, ...any)) {
 	if t.Root != "" {
 		say("tree %s: %s", t.Name, t.Root)
+	}
+	if t.Unsent > 0 {
+		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
+	}
+	if n := len(t.Troubles); n > 0 {
+		say("tree %s: %s not go on; the first: %s: %s", t.Name, doesOrDo(t.Busy+t.Failing), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
 	}
 	if t.Held > 0 {
 		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(t.Held, "path"))
@@ -84,7 +131,7 @@ func adviseDead(m node.MemberStatus, s node.Status, now time.Time, say func(stri
 func deadVoters(s node.Status) []string {
 	var dead []string
 	for _, m := range s.Members {
-		if m.Role == "voter" && !m.Alive {
+		if m.Votes && !m.Alive {
 			dead = append(dead, m.Name)
 		}
 	}
@@ -96,4 +143,11 @@ func orNone(names []string) string {
 		return "(all voters are alive; an election may be under way)"
 	}
 	return strings.Join(names, ", ")
+}
+
+func doesOrDo(paths int) string {
+	if paths == 1 {
+		return "1 path does"
+	}
+	return plural(paths, "path") + " do"
 }

@@ -180,15 +180,20 @@ func TestVersion(t *testing.T) {
 
 // trouble is a cluster in which much is wrong.
 func trouble(now time.Time) node.Status {
-	seen := now.Add(-90 * time.Second)
+	seen, started := now.Add(-90*time.Second), now.Add(-3*time.Hour)
 	return node.Status{
-		Node:    node.NodeStatus{ID: "n-1", Name: "gw1", Role: "voter", Started: now.Add(-3 * time.Hour), CertificateExpires: now.Add(9 * 24 * time.Hour)},
-		Cluster: "c-1", Revision: 1240, CaughtUp: true,
+		Node:   node.NodeStatus{ID: "n-1", Name: "gw1", Role: "voter", Started: now.Add(-3 * time.Hour), CertificateExpires: now.Add(9 * 24 * time.Hour), CertificateSoon: true},
+		Format: node.FormatStatus{Active: 1, Newest: 2, Waits: []string{"gw3"}},
+		CA: node.CAStatus{Fingerprint: strings.Repeat("ab", 32), Expires: now.Add(2000 * time.Hour), Replacing: &node.CAChange{
+			From: strings.Repeat("ab", 32), To: strings.Repeat("cd", 32), Step: "renew", Dead: []string{"gw3"},
+		}},
+		Cluster: "c-1", Revision: 1240, CaughtUp: true, Voters: 4, VotersAlive: 2, Tolerance: -1,
 		Members: []node.MemberStatus{
-			{ID: "n-1", Name: "gw1", Role: "voter", Address: "10.0.0.1:7946", Alive: true, Applied: 1240},
-			{ID: "n-2", Name: "gw2", Role: "voter", Address: "10.0.0.2:7946", LastSeen: &seen, Error: "cannot reach gw2"},
-			{ID: "n-3", Name: "gw3", Role: "voter", Address: "10.0.0.3:7946"},
-			{ID: "n-4", Name: "gw4", Role: "nonvoter", Address: "10.0.0.4:7946", Alive: true, Applied: 1200},
+			{ID: "n-1", Name: "gw1", Role: "voter", Address: "10.0.0.1:7946", Alive: true, Votes: true, Applied: 1240},
+			{ID: "n-2", Name: "gw2", Role: "voter", Address: "10.0.0.2:7946", Votes: true, LastSeen: &seen, DeadSince: &seen, Error: "cannot reach gw2"},
+			{ID: "n-3", Name: "gw3", Role: "voter", Address: "10.0.0.3:7946", Votes: true, DeadSince: &started},
+			{ID: "n-4", Name: "gw4", Role: "nonvoter", Chosen: "nonvoter", Address: "10.0.0.4:7946", Alive: true, Applied: 1200, Missing: 7},
+			{ID: "n-5", Name: "w1", Role: "witness", Address: "10.0.0.5:7946", Alive: true, Votes: true, Applied: 1240},
 		},
 		Trees: []node.TreeStatus{{Name: "server", Path: "/opt/gw\nx", Files: 2020, Bytes: 12 << 20, Applied: 1240, Held: 12, Conflicts: 1, LagSeconds: 61}},
 	}
@@ -202,12 +207,21 @@ func TestStatusForPeople(t *testing.T) {
 
 	s := trouble(now)
 	s.Leader, s.Quorum = "n-1", true
-	s.Members = s.Members[:1]
+	s.Members, s.Voters, s.VotersAlive, s.Tolerance = s.Members[:1], 3, 3, 1
 	s.Trees = []node.TreeStatus{{Name: "server", Path: "/opt/gw", Files: 1, Applied: 1240}}
-	s.Node.CertificateExpires = now.Add(300 * 24 * time.Hour)
+	s.Node.CertificateExpires, s.Node.CertificateSoon = now.Add(300*24*time.Hour), false
+	s.Format = node.FormatStatus{Active: 2, Newest: 2}
+	s.CA.Replacing, s.CA.Expires = nil, now.Add(5*365*24*time.Hour)
 	b.Reset()
 	writeStatus(&b, s, now)
 	golden(t, "status_well.txt", b.String())
+
+	s.Trees, s.Node.Role = nil, "witness"
+	b.Reset()
+	writeStatus(&b, s, now)
+	if !strings.Contains(b.String(), "no trees: this node is a witness") {
+		t.Error(b.String())
+	}
 }
 
 func TestNumbersForPeople(t *testing.T) {

@@ -184,7 +184,7 @@ func (d *demo) voters(ctx context.Context, want int) error {
 	if err != nil {
 		return err
 	}
-	if _, alive := votersOf(s); alive != want || s.Leader == "" {
+	if alive := s.VotersAlive; alive != want || s.Leader == "" {
 		return fmt.Errorf("%d of %d voters are there", alive, want)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 func (a *app) joinCmd() *cobra.Command {
 	var f nodeFlags
 	var token string
-	var adopt, again bool
+	var adopt, again, witness bool
 	cmd := &cobra.Command{
 		Use:   "join HOST:PORT",
 		Short: "Make this node a member of an existing cluster",
@@ -26,6 +26,10 @@ Files that already stand in this node's trees and not in the cluster's are held:
 neither deleted nor spread, until ` + "`gatesync approve`" + ` or ` + "`gatesync restore`" + `.
 With --adopt they are spread at once.
 
+With --witness this node has no tree: it holds the log and the content of all
+trees, and votes. Beside two gateways it makes the third voter, so that either
+of them may fail.
+
 With --again a node whose part of the log is damaged comes back as a new member,
 with the settings of its gatesync.yaml (so --name, --listen and --tree are not
 given), its trees and its content. Remove its former self first.`,
@@ -36,8 +40,13 @@ given), its trees and its content. Remove its former self first.`,
 	f.add(cmd)
 	cmd.Flags().StringVar(&token, "token", "", "join token (or GATESYNC_TOKEN, which no process list shows)")
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "spread files that stand only in this node's trees")
+	cmd.Flags().BoolVar(&witness, "witness", false, "without a tree: this node holds log and content, and votes")
 	cmd.Flags().BoolVar(&again, "again", false, "the data directory holds a node that cannot go on as itself: come back as a new one")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if witness && len(f.trees) > 0 {
+			return usage(cmd, errors.New("--witness is a node without a tree: leave one of --witness and --tree out"))
+		}
+		f.treeless = witness
 		settings := func() (config.Config, error) { return f.config(cmd, a) }
 		if again {
 			settings = func() (config.Config, error) { return a.load(nil) }
@@ -61,7 +70,11 @@ given), its trees and its content. Remove its former self first.`,
 		}
 		fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)\n", made.Cluster, cfg.Name, made.Node)
 		a.sayWhereNodesDial(made)
-		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches the trees\n", a.dataDir)
+		what := "the trees"
+		if witness {
+			what = "the content of all trees"
+		}
+		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches %s\n", a.dataDir, what)
 		return nil
 	}
 	return a.jsonFlag(cmd)

@@ -14,6 +14,7 @@ type nodeFlags struct {
 	name, listen, advertise, http string
 	trees                         []string
 	ca, cert, key                 string
+	treeless                      bool // a witness
 }
 
 func (f *nodeFlags) add(cmd *cobra.Command) {
@@ -37,12 +38,16 @@ func (f *nodeFlags) config(cmd *cobra.Command, a *app) (config.Config, error) {
 	if !cmd.Flags().Changed("http") {
 		cfg.HTTP = a.env("HTTP", cfg.HTTP)
 	}
-	cfg.TLS = config.TLS{CA: f.ca, Cert: f.cert, Key: f.key}
+	cfg.TLS.CA, cfg.TLS.Cert, cfg.TLS.Key = f.ca, f.cert, f.key
 	if f.name == "" {
 		return cfg, usage(cmd, errors.New("--name is missing: how people will call this node"))
 	}
-	if len(f.trees) == 0 {
-		return cfg, usage(cmd, errors.New("--tree is missing: a directory to keep in sync, for example --tree server=/opt/gateway/conf"))
+	if len(f.trees) == 0 && !f.treeless {
+		hint := ""
+		if cmd.Flags().Lookup("witness") != nil {
+			hint = " (or --witness: a voter without a tree)"
+		}
+		return cfg, usage(cmd, fmt.Errorf("--tree is missing: a directory to keep in sync, for example --tree server=/opt/gateway/conf%s", hint))
 	}
 	for _, s := range f.trees {
 		t, err := config.ParseTree(s)

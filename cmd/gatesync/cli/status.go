@@ -110,6 +110,12 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 		{"quorum", quorumLine(s)},
 		{"revision", count(s.Revision)},
 	}
+	if !s.Node.CertificateExpires.IsZero() {
+		head = append(head, []string{"certificate", certificateLine(s, now)})
+	}
+	if s.Format.Newest > s.Format.Active {
+		head = append(head, []string{"log format", fmt.Sprintf("%d (this node understands %d)", s.Format.Active, s.Format.Newest)})
+	}
 	table(w, head)
 
 	fmt.Fprintln(w)
@@ -120,6 +126,20 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 	table(w, members)
 
 	fmt.Fprintln(w)
+	writeTrees(w, s)
+	if todo := advice(s, names, now); len(todo) > 0 {
+		fmt.Fprintln(w, "\nneeds attention:")
+		for _, line := range todo {
+			fmt.Fprintf(w, "  ! %s\n", strings.ReplaceAll(line, "\n", "\n    "))
+		}
+	}
+}
+
+func writeTrees(w io.Writer, s node.Status) {
+	if len(s.Trees) == 0 {
+		fmt.Fprintln(w, "no trees: this node is a witness, it holds the log and the content of all trees")
+		return
+	}
 	trees := [][]string{{"TREE", "FILES", "SIZE", "APPLIED", "HELD", "CONFLICTS", "REJECTED", "BUSY", "PATH"}}
 	for _, t := range s.Trees {
 		trees = append(trees, []string{
@@ -128,13 +148,33 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 		})
 	}
 	table(w, trees)
+}
 
-	if todo := advice(s, names, now); len(todo) > 0 {
-		fmt.Fprintln(w, "\nneeds attention:")
-		for _, line := range todo {
-			fmt.Fprintf(w, "  ! %s\n", strings.ReplaceAll(line, "\n", "\n    "))
-		}
+// certificateLine tells of this node's certificate and of the CA.
+func certificateLine(s node.Status, now time.Time) string {
+	line := "ends in " + duration(s.Node.CertificateExpires.Sub(now))
+	if s.CA.Fingerprint != "" {
+		line += fmt.Sprintf("; CA %.16s…", s.CA.Fingerprint)
 	}
+	if c := s.CA.Replacing; c != nil {
+		line += fmt.Sprintf("; %.16s… replaces %.16s…: %s", c.To, c.From, caStep(c))
+	}
+	return line
+}
+
+// caStep says how far the replacement of the CA is.
+func caStep(c *node.CAChange) string {
+	what := "members take over the new CA"
+	if c.Step == "renew" {
+		what = "members get certificates of the new CA"
+	}
+	if len(c.Waits) > 0 {
+		what += ", waiting for " + strings.Join(c.Waits, ", ")
+	}
+	if len(c.Dead) > 0 {
+		what += ", down: " + strings.Join(c.Dead, ", ")
+	}
+	return what
 }
 
 func memberRow(s node.Status, m node.MemberStatus, now time.Time) []string {
@@ -147,15 +187,22 @@ func memberRow(s node.Status, m node.MemberStatus, now time.Time) []string {
 	}
 	if !m.Alive {
 		alive = "no"
-		if m.LastSeen != nil {
+		switch {
+		case m.LastSeen != nil:
 			alive = "no, seen " + ago(now.Sub(*m.LastSeen))
+		case m.DeadSince != nil:
+			alive = "no, not within " + duration(now.Sub(*m.DeadSince).Round(time.Second))
 		}
 	}
 	applied := count(m.Applied)
 	if m.Alive && m.Applied < s.Revision {
 		applied += fmt.Sprintf(" (-%s)", count(s.Revision-m.Applied))
 	}
-	return []string{name, m.Role, m.Address, alive, applied}
+	role := m.Role
+	if m.Chosen != "" {
+		role += " (chosen)"
+	}
+	return []string{name, role, m.Address, alive, applied}
 }
 
 func leaderName(s node.Status, names map[string]string) string {
@@ -166,30 +213,17 @@ func leaderName(s node.Status, names map[string]string) string {
 }
 
 func quorumLine(s node.Status) string {
-	voters, alive := votersOf(s)
 	word := "yes"
 	if !s.Quorum {
 		word = "NO"
 	}
 	tolerance := ""
-	if spare := alive - (voters/2 + 1); s.Quorum && spare > 0 {
-		tolerance = fmt.Sprintf("; %s may fail", plural(spare, "more voter"))
+	if s.Quorum && s.Tolerance > 0 {
+		tolerance = fmt.Sprintf("; %s may fail", plural(s.Tolerance, "more voter"))
 	} else if s.Quorum {
 		tolerance = "; no further voter may fail"
 	}
-	return fmt.Sprintf("%s: %d of %s alive%s", word, alive, plural(voters, "voter"), tolerance)
-}
-
-func votersOf(s node.Status) (voters, alive int) {
-	for _, m := range s.Members {
-		if m.Role == string(cluster.Voter) {
-			voters++
-			if m.Alive {
-				alive++
-			}
-		}
-	}
-	return voters, alive
+	return fmt.Sprintf("%s: %d of %s alive%s", word, s.VotersAlive, plural(s.Voters, "voter"), tolerance)
 }
 
 // memberNames maps ids to what people call the nodes.

@@ -1406,7 +1406,8 @@ func (x *ResolveResponse) GetResolved() uint64 {
 
 type RemoveNodeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`    // name or id
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1446,6 +1447,13 @@ func (x *RemoveNodeRequest) GetNode() string {
 		return x.Node
 	}
 	return ""
+}
+
+func (x *RemoveNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RemoveNodeResponse struct {
@@ -1588,6 +1596,886 @@ func (x *ContentChunk) GetData() []byte {
 	return nil
 }
 
+type NodeRoleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`    // name or id
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`    // voter, nonvoter; empty: the cluster decides again
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum, or content is missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRoleRequest) Reset() {
+	*x = NodeRoleRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRoleRequest) ProtoMessage() {}
+
+func (x *NodeRoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRoleRequest.ProtoReflect.Descriptor instead.
+func (*NodeRoleRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *NodeRoleRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeRoleRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *NodeRoleRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type NodeRoleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRoleResponse) Reset() {
+	*x = NodeRoleResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRoleResponse) ProtoMessage() {}
+
+func (x *NodeRoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRoleResponse.ProtoReflect.Descriptor instead.
+func (*NodeRoleResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NodeRoleResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TransferLeaderRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderRequest) Reset() {
+	*x = TransferLeaderRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderRequest) ProtoMessage() {}
+
+func (x *TransferLeaderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeaderRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TransferLeaderRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type TransferLeaderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeaderResponse) Reset() {
+	*x = TransferLeaderResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeaderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeaderResponse) ProtoMessage() {}
+
+func (x *TransferLeaderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeaderResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeaderResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TransferLeaderResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *TransferLeaderResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RotateCARequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Finish        bool                   `protobuf:"varint,1,opt,name=finish,proto3" json:"finish,omitempty"` // drop the old CA, although members that are down may still need it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCARequest) Reset() {
+	*x = RotateCARequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCARequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCARequest) ProtoMessage() {}
+
+func (x *RotateCARequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCARequest.ProtoReflect.Descriptor instead.
+func (*RotateCARequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RotateCARequest) GetFinish() bool {
+	if x != nil {
+		return x.Finish
+	}
+	return false
+}
+
+type RotateCAResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // fingerprints
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateCAResponse) Reset() {
+	*x = RotateCAResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateCAResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateCAResponse) ProtoMessage() {}
+
+func (x *RotateCAResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateCAResponse.ProtoReflect.Descriptor instead.
+func (*RotateCAResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RotateCAResponse) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *RotateCAResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{32}
+}
+
+// BackupChunk is a run of bytes of the backup's file.
+type BackupChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *BackupChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// ProposeChangesetRequest is one message of a proposal: the header, then the
+// changes in as many messages as they take, then contents.
+type ProposeChangesetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Of:
+	//
+	//	*ProposeChangesetRequest_Header
+	//	*ProposeChangesetRequest_Changes
+	//	*ProposeChangesetRequest_Content
+	Of            isProposeChangesetRequest_Of `protobuf_oneof:"of"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeChangesetRequest) Reset() {
+	*x = ProposeChangesetRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeChangesetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeChangesetRequest) ProtoMessage() {}
+
+func (x *ProposeChangesetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeChangesetRequest.ProtoReflect.Descriptor instead.
+func (*ProposeChangesetRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ProposeChangesetRequest) GetOf() isProposeChangesetRequest_Of {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *ProposeChangesetRequest) GetHeader() *ProposalHeader {
+	if x != nil {
+		if x, ok := x.Of.(*ProposeChangesetRequest_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *ProposeChangesetRequest) GetChanges() *ProposalChanges {
+	if x != nil {
+		if x, ok := x.Of.(*ProposeChangesetRequest_Changes); ok {
+			return x.Changes
+		}
+	}
+	return nil
+}
+
+func (x *ProposeChangesetRequest) GetContent() *ProposalContent {
+	if x != nil {
+		if x, ok := x.Of.(*ProposeChangesetRequest_Content); ok {
+			return x.Content
+		}
+	}
+	return nil
+}
+
+type isProposeChangesetRequest_Of interface {
+	isProposeChangesetRequest_Of()
+}
+
+type ProposeChangesetRequest_Header struct {
+	Header *ProposalHeader `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type ProposeChangesetRequest_Changes struct {
+	Changes *ProposalChanges `protobuf:"bytes,2,opt,name=changes,proto3,oneof"`
+}
+
+type ProposeChangesetRequest_Content struct {
+	Content *ProposalContent `protobuf:"bytes,3,opt,name=content,proto3,oneof"`
+}
+
+func (*ProposeChangesetRequest_Header) isProposeChangesetRequest_Of() {}
+
+func (*ProposeChangesetRequest_Changes) isProposeChangesetRequest_Of() {}
+
+func (*ProposeChangesetRequest_Content) isProposeChangesetRequest_Of() {}
+
+type ProposalHeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tree          string                 `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Atomic        bool                   `protobuf:"varint,2,opt,name=atomic,proto3" json:"atomic,omitempty"` // all or nothing; else what conflicts is refused and the rest commits
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	TimeoutNs     int64                  `protobuf:"varint,4,opt,name=timeout_ns,json=timeoutNs,proto3" json:"timeout_ns,omitempty"` // how long to try, once all content has come; 0: 30 s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposalHeader) Reset() {
+	*x = ProposalHeader{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposalHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposalHeader) ProtoMessage() {}
+
+func (x *ProposalHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposalHeader.ProtoReflect.Descriptor instead.
+func (*ProposalHeader) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ProposalHeader) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *ProposalHeader) GetAtomic() bool {
+	if x != nil {
+		return x.Atomic
+	}
+	return false
+}
+
+func (x *ProposalHeader) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ProposalHeader) GetTimeoutNs() int64 {
+	if x != nil {
+		return x.TimeoutNs
+	}
+	return 0
+}
+
+// ProposalChanges are changes as the log has them, but for the entry of a file:
+// its content follows, or its digest and size name content that the cluster has.
+// A mode of 0 is the usual one, an mtime of 0 is now.
+type ProposalChanges struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposalChanges) Reset() {
+	*x = ProposalChanges{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposalChanges) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposalChanges) ProtoMessage() {}
+
+func (x *ProposalChanges) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposalChanges.ProtoReflect.Descriptor instead.
+func (*ProposalChanges) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ProposalChanges) GetChanges() []*Change {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// ProposalContent is a piece of one file's content, at most 1 MiB. The pieces
+// of one file come together and in order.
+type ProposalContent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        uint32                 `protobuf:"varint,1,opt,name=change,proto3" json:"change,omitempty"` // counts the changes, from 0
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	End           bool                   `protobuf:"varint,3,opt,name=end,proto3" json:"end,omitempty"` // of this file; an entry's digest, where given, is checked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposalContent) Reset() {
+	*x = ProposalContent{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposalContent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposalContent) ProtoMessage() {}
+
+func (x *ProposalContent) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposalContent.ProtoReflect.Descriptor instead.
+func (*ProposalContent) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ProposalContent) GetChange() uint32 {
+	if x != nil {
+		return x.Change
+	}
+	return 0
+}
+
+func (x *ProposalContent) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ProposalContent) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+type ProposeChangesetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Result        *Result                `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	Digests       [][]byte               `protobuf:"bytes,2,rep,name=digests,proto3" json:"digests,omitempty"` // of each change's new content, as it was committed; empty where it has none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProposeChangesetResponse) Reset() {
+	*x = ProposeChangesetResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProposeChangesetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProposeChangesetResponse) ProtoMessage() {}
+
+func (x *ProposeChangesetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProposeChangesetResponse.ProtoReflect.Descriptor instead.
+func (*ProposeChangesetResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ProposeChangesetResponse) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ProposeChangesetResponse) GetDigests() [][]byte {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+type ReadTreeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Tree  string                 `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Paths [][]byte               `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`  // none: the whole tree
+	Below bool                   `protobuf:"varint,3,opt,name=below,proto3" json:"below,omitempty"` // also what stands below each path
+	// Reflect every proposal that was acknowledged before this call, anywhere.
+	// Without it: what this node has seen, at the revision that it tells.
+	Linearizable  bool `protobuf:"varint,4,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadTreeRequest) Reset() {
+	*x = ReadTreeRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadTreeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadTreeRequest) ProtoMessage() {}
+
+func (x *ReadTreeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadTreeRequest.ProtoReflect.Descriptor instead.
+func (*ReadTreeRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ReadTreeRequest) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *ReadTreeRequest) GetPaths() [][]byte {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *ReadTreeRequest) GetBelow() bool {
+	if x != nil {
+		return x.Below
+	}
+	return false
+}
+
+func (x *ReadTreeRequest) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
+}
+
+type ReadTreeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // the newest of the cluster as of this read; in every message
+	Nodes         []*TreeNode            `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadTreeResponse) Reset() {
+	*x = ReadTreeResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadTreeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadTreeResponse) ProtoMessage() {}
+
+func (x *ReadTreeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadTreeResponse.ProtoReflect.Descriptor instead.
+func (*ReadTreeResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ReadTreeResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ReadTreeResponse) GetNodes() []*TreeNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type TreeNode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Node          *Node                  `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TreeNode) Reset() {
+	*x = TreeNode{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TreeNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TreeNode) ProtoMessage() {}
+
+func (x *TreeNode) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TreeNode.ProtoReflect.Descriptor instead.
+func (*TreeNode) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *TreeNode) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *TreeNode) GetNode() *Node {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
 var File_gatesync_v1_local_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_local_proto_rawDesc = "" +
@@ -1688,16 +2576,67 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x04tree\x18\x02 \x01(\tR\x04tree\x12\x14\n" +
 	"\x05paths\x18\x03 \x03(\fR\x05paths\"-\n" +
 	"\x0fResolveResponse\x12\x1a\n" +
-	"\bresolved\x18\x01 \x01(\x04R\bresolved\"'\n" +
+	"\bresolved\x18\x01 \x01(\x04R\bresolved\"=\n" +
 	"\x11RemoveNodeRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"$\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"$\n" +
 	"\x12RemoveNodeResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"D\n" +
 	"\x0eContentRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x1a\n" +
 	"\bconflict\x18\x02 \x01(\tR\bconflict\"\"\n" +
 	"\fContentChunk\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xe5\x05\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"O\n" +
+	"\x0fNodeRoleRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\"\n" +
+	"\x10NodeRoleResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"+\n" +
+	"\x15TransferLeaderRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"<\n" +
+	"\x16TransferLeaderResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\")\n" +
+	"\x0fRotateCARequest\x12\x16\n" +
+	"\x06finish\x18\x01 \x01(\bR\x06finish\"6\n" +
+	"\x10RotateCAResponse\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\x0f\n" +
+	"\rBackupRequest\"!\n" +
+	"\vBackupChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xca\x01\n" +
+	"\x17ProposeChangesetRequest\x125\n" +
+	"\x06header\x18\x01 \x01(\v2\x1b.gatesync.v1.ProposalHeaderH\x00R\x06header\x128\n" +
+	"\achanges\x18\x02 \x01(\v2\x1c.gatesync.v1.ProposalChangesH\x00R\achanges\x128\n" +
+	"\acontent\x18\x03 \x01(\v2\x1c.gatesync.v1.ProposalContentH\x00R\acontentB\x04\n" +
+	"\x02of\"u\n" +
+	"\x0eProposalHeader\x12\x12\n" +
+	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x16\n" +
+	"\x06atomic\x18\x02 \x01(\bR\x06atomic\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1d\n" +
+	"\n" +
+	"timeout_ns\x18\x04 \x01(\x03R\ttimeoutNs\"@\n" +
+	"\x0fProposalChanges\x12-\n" +
+	"\achanges\x18\x01 \x03(\v2\x13.gatesync.v1.ChangeR\achanges\"O\n" +
+	"\x0fProposalContent\x12\x16\n" +
+	"\x06change\x18\x01 \x01(\rR\x06change\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\bR\x03end\"a\n" +
+	"\x18ProposeChangesetResponse\x12+\n" +
+	"\x06result\x18\x01 \x01(\v2\x13.gatesync.v1.ResultR\x06result\x12\x18\n" +
+	"\adigests\x18\x02 \x03(\fR\adigests\"u\n" +
+	"\x0fReadTreeRequest\x12\x12\n" +
+	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x14\n" +
+	"\x05paths\x18\x02 \x03(\fR\x05paths\x12\x14\n" +
+	"\x05below\x18\x03 \x01(\bR\x05below\x12\"\n" +
+	"\flinearizable\x18\x04 \x01(\bR\flinearizable\"[\n" +
+	"\x10ReadTreeResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12+\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x15.gatesync.v1.TreeNodeR\x05nodes\"E\n" +
+	"\bTreeNode\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12%\n" +
+	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node2\xc2\t\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -1710,7 +2649,13 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\aResolve\x12\x1b.gatesync.v1.ResolveRequest\x1a\x1c.gatesync.v1.ResolveResponse\x12M\n" +
 	"\n" +
 	"RemoveNode\x12\x1e.gatesync.v1.RemoveNodeRequest\x1a\x1f.gatesync.v1.RemoveNodeResponse\x12C\n" +
-	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\aContent\x12\x1b.gatesync.v1.ContentRequest\x1a\x19.gatesync.v1.ContentChunk0\x01\x12G\n" +
+	"\bNodeRole\x12\x1c.gatesync.v1.NodeRoleRequest\x1a\x1d.gatesync.v1.NodeRoleResponse\x12Y\n" +
+	"\x0eTransferLeader\x12\".gatesync.v1.TransferLeaderRequest\x1a#.gatesync.v1.TransferLeaderResponse\x12G\n" +
+	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponse\x12@\n" +
+	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01\x12a\n" +
+	"\x10ProposeChangeset\x12$.gatesync.v1.ProposeChangesetRequest\x1a%.gatesync.v1.ProposeChangesetResponse(\x01\x12I\n" +
+	"\bReadTree\x12\x1c.gatesync.v1.ReadTreeRequest\x1a\x1d.gatesync.v1.ReadTreeResponse0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_local_proto_rawDescOnce sync.Once
@@ -1724,36 +2669,55 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_gatesync_v1_local_proto_goTypes = []any{
-	(*StatusRequest)(nil),      // 0: gatesync.v1.StatusRequest
-	(*StatusResponse)(nil),     // 1: gatesync.v1.StatusResponse
-	(*WaitRequest)(nil),        // 2: gatesync.v1.WaitRequest
-	(*WaitResponse)(nil),       // 3: gatesync.v1.WaitResponse
-	(*TokenRequest)(nil),       // 4: gatesync.v1.TokenRequest
-	(*TokenResponse)(nil),      // 5: gatesync.v1.TokenResponse
-	(*ResyncRequest)(nil),      // 6: gatesync.v1.ResyncRequest
-	(*ResyncEvent)(nil),        // 7: gatesync.v1.ResyncEvent
-	(*Difference)(nil),         // 8: gatesync.v1.Difference
-	(*Progress)(nil),           // 9: gatesync.v1.Progress
-	(*Summary)(nil),            // 10: gatesync.v1.Summary
-	(*VerifyRequest)(nil),      // 11: gatesync.v1.VerifyRequest
-	(*VerifyEvent)(nil),        // 12: gatesync.v1.VerifyEvent
-	(*LogRequest)(nil),         // 13: gatesync.v1.LogRequest
-	(*Conflict)(nil),           // 14: gatesync.v1.Conflict
-	(*ConflictsRequest)(nil),   // 15: gatesync.v1.ConflictsRequest
-	(*ConflictsResponse)(nil),  // 16: gatesync.v1.ConflictsResponse
-	(*HeldItem)(nil),           // 17: gatesync.v1.HeldItem
-	(*HeldRequest)(nil),        // 18: gatesync.v1.HeldRequest
-	(*HeldResponse)(nil),       // 19: gatesync.v1.HeldResponse
-	(*ResolveRequest)(nil),     // 20: gatesync.v1.ResolveRequest
-	(*ResolveResponse)(nil),    // 21: gatesync.v1.ResolveResponse
-	(*RemoveNodeRequest)(nil),  // 22: gatesync.v1.RemoveNodeRequest
-	(*RemoveNodeResponse)(nil), // 23: gatesync.v1.RemoveNodeResponse
-	(*ContentRequest)(nil),     // 24: gatesync.v1.ContentRequest
-	(*ContentChunk)(nil),       // 25: gatesync.v1.ContentChunk
-	(*Entry)(nil),              // 26: gatesync.v1.Entry
-	(*Commit)(nil),             // 27: gatesync.v1.Commit
+	(*StatusRequest)(nil),            // 0: gatesync.v1.StatusRequest
+	(*StatusResponse)(nil),           // 1: gatesync.v1.StatusResponse
+	(*WaitRequest)(nil),              // 2: gatesync.v1.WaitRequest
+	(*WaitResponse)(nil),             // 3: gatesync.v1.WaitResponse
+	(*TokenRequest)(nil),             // 4: gatesync.v1.TokenRequest
+	(*TokenResponse)(nil),            // 5: gatesync.v1.TokenResponse
+	(*ResyncRequest)(nil),            // 6: gatesync.v1.ResyncRequest
+	(*ResyncEvent)(nil),              // 7: gatesync.v1.ResyncEvent
+	(*Difference)(nil),               // 8: gatesync.v1.Difference
+	(*Progress)(nil),                 // 9: gatesync.v1.Progress
+	(*Summary)(nil),                  // 10: gatesync.v1.Summary
+	(*VerifyRequest)(nil),            // 11: gatesync.v1.VerifyRequest
+	(*VerifyEvent)(nil),              // 12: gatesync.v1.VerifyEvent
+	(*LogRequest)(nil),               // 13: gatesync.v1.LogRequest
+	(*Conflict)(nil),                 // 14: gatesync.v1.Conflict
+	(*ConflictsRequest)(nil),         // 15: gatesync.v1.ConflictsRequest
+	(*ConflictsResponse)(nil),        // 16: gatesync.v1.ConflictsResponse
+	(*HeldItem)(nil),                 // 17: gatesync.v1.HeldItem
+	(*HeldRequest)(nil),              // 18: gatesync.v1.HeldRequest
+	(*HeldResponse)(nil),             // 19: gatesync.v1.HeldResponse
+	(*ResolveRequest)(nil),           // 20: gatesync.v1.ResolveRequest
+	(*ResolveResponse)(nil),          // 21: gatesync.v1.ResolveResponse
+	(*RemoveNodeRequest)(nil),        // 22: gatesync.v1.RemoveNodeRequest
+	(*RemoveNodeResponse)(nil),       // 23: gatesync.v1.RemoveNodeResponse
+	(*ContentRequest)(nil),           // 24: gatesync.v1.ContentRequest
+	(*ContentChunk)(nil),             // 25: gatesync.v1.ContentChunk
+	(*NodeRoleRequest)(nil),          // 26: gatesync.v1.NodeRoleRequest
+	(*NodeRoleResponse)(nil),         // 27: gatesync.v1.NodeRoleResponse
+	(*TransferLeaderRequest)(nil),    // 28: gatesync.v1.TransferLeaderRequest
+	(*TransferLeaderResponse)(nil),   // 29: gatesync.v1.TransferLeaderResponse
+	(*RotateCARequest)(nil),          // 30: gatesync.v1.RotateCARequest
+	(*RotateCAResponse)(nil),         // 31: gatesync.v1.RotateCAResponse
+	(*BackupRequest)(nil),            // 32: gatesync.v1.BackupRequest
+	(*BackupChunk)(nil),              // 33: gatesync.v1.BackupChunk
+	(*ProposeChangesetRequest)(nil),  // 34: gatesync.v1.ProposeChangesetRequest
+	(*ProposalHeader)(nil),           // 35: gatesync.v1.ProposalHeader
+	(*ProposalChanges)(nil),          // 36: gatesync.v1.ProposalChanges
+	(*ProposalContent)(nil),          // 37: gatesync.v1.ProposalContent
+	(*ProposeChangesetResponse)(nil), // 38: gatesync.v1.ProposeChangesetResponse
+	(*ReadTreeRequest)(nil),          // 39: gatesync.v1.ReadTreeRequest
+	(*ReadTreeResponse)(nil),         // 40: gatesync.v1.ReadTreeResponse
+	(*TreeNode)(nil),                 // 41: gatesync.v1.TreeNode
+	(*Entry)(nil),                    // 42: gatesync.v1.Entry
+	(*Change)(nil),                   // 43: gatesync.v1.Change
+	(*Result)(nil),                   // 44: gatesync.v1.Result
+	(*Node)(nil),                     // 45: gatesync.v1.Node
+	(*Commit)(nil),                   // 46: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -1762,36 +2726,55 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	26, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	42, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
-	0,  // 9: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
-	2,  // 10: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
-	4,  // 11: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
-	6,  // 12: gatesync.v1.Local.Resync:input_type -> gatesync.v1.ResyncRequest
-	11, // 13: gatesync.v1.Local.Verify:input_type -> gatesync.v1.VerifyRequest
-	13, // 14: gatesync.v1.Local.Log:input_type -> gatesync.v1.LogRequest
-	15, // 15: gatesync.v1.Local.Conflicts:input_type -> gatesync.v1.ConflictsRequest
-	18, // 16: gatesync.v1.Local.Held:input_type -> gatesync.v1.HeldRequest
-	20, // 17: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
-	22, // 18: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
-	24, // 19: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
-	1,  // 20: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 21: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 22: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 23: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 24: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	27, // 25: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 26: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 27: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 28: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 29: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 30: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	20, // [20:31] is the sub-list for method output_type
-	9,  // [9:20] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	35, // 9: gatesync.v1.ProposeChangesetRequest.header:type_name -> gatesync.v1.ProposalHeader
+	36, // 10: gatesync.v1.ProposeChangesetRequest.changes:type_name -> gatesync.v1.ProposalChanges
+	37, // 11: gatesync.v1.ProposeChangesetRequest.content:type_name -> gatesync.v1.ProposalContent
+	43, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
+	44, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
+	41, // 14: gatesync.v1.ReadTreeResponse.nodes:type_name -> gatesync.v1.TreeNode
+	45, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
+	0,  // 16: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
+	2,  // 17: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
+	4,  // 18: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
+	6,  // 19: gatesync.v1.Local.Resync:input_type -> gatesync.v1.ResyncRequest
+	11, // 20: gatesync.v1.Local.Verify:input_type -> gatesync.v1.VerifyRequest
+	13, // 21: gatesync.v1.Local.Log:input_type -> gatesync.v1.LogRequest
+	15, // 22: gatesync.v1.Local.Conflicts:input_type -> gatesync.v1.ConflictsRequest
+	18, // 23: gatesync.v1.Local.Held:input_type -> gatesync.v1.HeldRequest
+	20, // 24: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
+	22, // 25: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
+	24, // 26: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
+	26, // 27: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
+	28, // 28: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
+	30, // 29: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	32, // 30: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
+	34, // 31: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
+	39, // 32: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
+	1,  // 33: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 34: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 35: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 36: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 37: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	46, // 38: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 39: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 40: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 41: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 42: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 43: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 44: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
+	29, // 45: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
+	31, // 46: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	33, // 47: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	38, // 48: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
+	40, // 49: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
+	33, // [33:50] is the sub-list for method output_type
+	16, // [16:33] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_local_proto_init() }
@@ -1810,13 +2793,18 @@ func file_gatesync_v1_local_proto_init() {
 		(*VerifyEvent_Progress)(nil),
 		(*VerifyEvent_Summary)(nil),
 	}
+	file_gatesync_v1_local_proto_msgTypes[34].OneofWrappers = []any{
+		(*ProposeChangesetRequest_Header)(nil),
+		(*ProposeChangesetRequest_Changes)(nil),
+		(*ProposeChangesetRequest_Content)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

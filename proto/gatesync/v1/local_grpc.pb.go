@@ -19,17 +19,23 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Local_Status_FullMethodName     = "/gatesync.v1.Local/Status"
-	Local_Wait_FullMethodName       = "/gatesync.v1.Local/Wait"
-	Local_Token_FullMethodName      = "/gatesync.v1.Local/Token"
-	Local_Resync_FullMethodName     = "/gatesync.v1.Local/Resync"
-	Local_Verify_FullMethodName     = "/gatesync.v1.Local/Verify"
-	Local_Log_FullMethodName        = "/gatesync.v1.Local/Log"
-	Local_Conflicts_FullMethodName  = "/gatesync.v1.Local/Conflicts"
-	Local_Held_FullMethodName       = "/gatesync.v1.Local/Held"
-	Local_Resolve_FullMethodName    = "/gatesync.v1.Local/Resolve"
-	Local_RemoveNode_FullMethodName = "/gatesync.v1.Local/RemoveNode"
-	Local_Content_FullMethodName    = "/gatesync.v1.Local/Content"
+	Local_Status_FullMethodName           = "/gatesync.v1.Local/Status"
+	Local_Wait_FullMethodName             = "/gatesync.v1.Local/Wait"
+	Local_Token_FullMethodName            = "/gatesync.v1.Local/Token"
+	Local_Resync_FullMethodName           = "/gatesync.v1.Local/Resync"
+	Local_Verify_FullMethodName           = "/gatesync.v1.Local/Verify"
+	Local_Log_FullMethodName              = "/gatesync.v1.Local/Log"
+	Local_Conflicts_FullMethodName        = "/gatesync.v1.Local/Conflicts"
+	Local_Held_FullMethodName             = "/gatesync.v1.Local/Held"
+	Local_Resolve_FullMethodName          = "/gatesync.v1.Local/Resolve"
+	Local_RemoveNode_FullMethodName       = "/gatesync.v1.Local/RemoveNode"
+	Local_Content_FullMethodName          = "/gatesync.v1.Local/Content"
+	Local_NodeRole_FullMethodName         = "/gatesync.v1.Local/NodeRole"
+	Local_TransferLeader_FullMethodName   = "/gatesync.v1.Local/TransferLeader"
+	Local_RotateCA_FullMethodName         = "/gatesync.v1.Local/RotateCA"
+	Local_Backup_FullMethodName           = "/gatesync.v1.Local/Backup"
+	Local_ProposeChangeset_FullMethodName = "/gatesync.v1.Local/ProposeChangeset"
+	Local_ReadTree_FullMethodName         = "/gatesync.v1.Local/ReadTree"
 )
 
 // LocalClient is the client API for Local service.
@@ -50,6 +56,16 @@ type LocalClient interface {
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
 	RemoveNode(ctx context.Context, in *RemoveNodeRequest, opts ...grpc.CallOption) (*RemoveNodeResponse, error)
 	Content(ctx context.Context, in *ContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ContentChunk], error)
+	NodeRole(ctx context.Context, in *NodeRoleRequest, opts ...grpc.CallOption) (*NodeRoleResponse, error)
+	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
+	RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error)
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
+	// ProposeChangeset commits a changeset of a person or a program: `publish`,
+	// `rollback`. An error that is NOT_COMMITTED says that nothing was, and that
+	// nothing will be; after any other error the outcome is unknown.
+	ProposeChangeset(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ProposeChangesetRequest, ProposeChangesetResponse], error)
+	// ReadTree tells what a tree holds as committed.
+	ReadTree(ctx context.Context, in *ReadTreeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadTreeResponse], error)
 }
 
 type localClient struct {
@@ -206,6 +222,87 @@ func (c *localClient) Content(ctx context.Context, in *ContentRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentClient = grpc.ServerStreamingClient[ContentChunk]
 
+func (c *localClient) NodeRole(ctx context.Context, in *NodeRoleRequest, opts ...grpc.CallOption) (*NodeRoleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NodeRoleResponse)
+	err := c.cc.Invoke(ctx, Local_NodeRole_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localClient) TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferLeaderResponse)
+	err := c.cc.Invoke(ctx, Local_TransferLeader_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localClient) RotateCA(ctx context.Context, in *RotateCARequest, opts ...grpc.CallOption) (*RotateCAResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateCAResponse)
+	err := c.cc.Invoke(ctx, Local_RotateCA_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[4], Local_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupClient = grpc.ServerStreamingClient[BackupChunk]
+
+func (c *localClient) ProposeChangeset(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ProposeChangesetRequest, ProposeChangesetResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[5], Local_ProposeChangeset_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ProposeChangesetRequest, ProposeChangesetResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_ProposeChangesetClient = grpc.ClientStreamingClient[ProposeChangesetRequest, ProposeChangesetResponse]
+
+func (c *localClient) ReadTree(ctx context.Context, in *ReadTreeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadTreeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[6], Local_ReadTree_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadTreeRequest, ReadTreeResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_ReadTreeClient = grpc.ServerStreamingClient[ReadTreeResponse]
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -224,6 +321,16 @@ type LocalServer interface {
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
 	RemoveNode(context.Context, *RemoveNodeRequest) (*RemoveNodeResponse, error)
 	Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error
+	NodeRole(context.Context, *NodeRoleRequest) (*NodeRoleResponse, error)
+	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
+	RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error)
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
+	// ProposeChangeset commits a changeset of a person or a program: `publish`,
+	// `rollback`. An error that is NOT_COMMITTED says that nothing was, and that
+	// nothing will be; after any other error the outcome is unknown.
+	ProposeChangeset(grpc.ClientStreamingServer[ProposeChangesetRequest, ProposeChangesetResponse]) error
+	// ReadTree tells what a tree holds as committed.
+	ReadTree(*ReadTreeRequest, grpc.ServerStreamingServer[ReadTreeResponse]) error
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -266,6 +373,24 @@ func (UnimplementedLocalServer) RemoveNode(context.Context, *RemoveNodeRequest) 
 }
 func (UnimplementedLocalServer) Content(*ContentRequest, grpc.ServerStreamingServer[ContentChunk]) error {
 	return status.Error(codes.Unimplemented, "method Content not implemented")
+}
+func (UnimplementedLocalServer) NodeRole(context.Context, *NodeRoleRequest) (*NodeRoleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NodeRole not implemented")
+}
+func (UnimplementedLocalServer) TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TransferLeader not implemented")
+}
+func (UnimplementedLocalServer) RotateCA(context.Context, *RotateCARequest) (*RotateCAResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateCA not implemented")
+}
+func (UnimplementedLocalServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
+}
+func (UnimplementedLocalServer) ProposeChangeset(grpc.ClientStreamingServer[ProposeChangesetRequest, ProposeChangesetResponse]) error {
+	return status.Error(codes.Unimplemented, "method ProposeChangeset not implemented")
+}
+func (UnimplementedLocalServer) ReadTree(*ReadTreeRequest, grpc.ServerStreamingServer[ReadTreeResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadTree not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -458,6 +583,89 @@ func _Local_Content_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ContentServer = grpc.ServerStreamingServer[ContentChunk]
 
+func _Local_NodeRole_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NodeRoleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).NodeRole(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_NodeRole_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).NodeRole(ctx, req.(*NodeRoleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Local_TransferLeader_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferLeaderRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).TransferLeader(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_TransferLeader_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).TransferLeader(ctx, req.(*TransferLeaderRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Local_RotateCA_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateCARequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).RotateCA(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_RotateCA_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).RotateCA(ctx, req.(*RotateCARequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Local_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_BackupServer = grpc.ServerStreamingServer[BackupChunk]
+
+func _Local_ProposeChangeset_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(LocalServer).ProposeChangeset(&grpc.GenericServerStream[ProposeChangesetRequest, ProposeChangesetResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_ProposeChangesetServer = grpc.ClientStreamingServer[ProposeChangesetRequest, ProposeChangesetResponse]
+
+func _Local_ReadTree_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadTreeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServer).ReadTree(m, &grpc.GenericServerStream[ReadTreeRequest, ReadTreeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_ReadTreeServer = grpc.ServerStreamingServer[ReadTreeResponse]
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -493,6 +701,18 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "RemoveNode",
 			Handler:    _Local_RemoveNode_Handler,
 		},
+		{
+			MethodName: "NodeRole",
+			Handler:    _Local_NodeRole_Handler,
+		},
+		{
+			MethodName: "TransferLeader",
+			Handler:    _Local_TransferLeader_Handler,
+		},
+		{
+			MethodName: "RotateCA",
+			Handler:    _Local_RotateCA_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -513,6 +733,21 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Content",
 			Handler:       _Local_Content_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _Local_Backup_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ProposeChangeset",
+			Handler:       _Local_ProposeChangeset_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ReadTree",
+			Handler:       _Local_ReadTree_Handler,
 			ServerStreams: true,
 		},
 	},

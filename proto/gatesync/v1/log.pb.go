@@ -24,7 +24,7 @@ const (
 // Command is one entry of the Raft log.
 type Command struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
-	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`               // of this message; a machine refuses what it does not know
+	Format uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`               // how to read this message; at most the active format (SetFormat)
 	TimeNs int64                  `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"` // the proposer's clock; the machine has none of its own
 	// Types that are valid to be assigned to Do:
 	//
@@ -37,6 +37,12 @@ type Command struct {
 	//	*Command_InitCluster
 	//	*Command_TrimHistory
 	//	*Command_Noop
+	//	*Command_SetRole
+	//	*Command_SetFormat
+	//	*Command_PutAuthority
+	//	*Command_UseAuthority
+	//	*Command_DropAuthority
+	//	*Command_BeginIncarnation
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -174,6 +180,60 @@ func (x *Command) GetNoop() *Noop {
 	return nil
 }
 
+func (x *Command) GetSetRole() *SetRole {
+	if x != nil {
+		if x, ok := x.Do.(*Command_SetRole); ok {
+			return x.SetRole
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetFormat() *SetFormat {
+	if x != nil {
+		if x, ok := x.Do.(*Command_SetFormat); ok {
+			return x.SetFormat
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutAuthority() *PutAuthority {
+	if x != nil {
+		if x, ok := x.Do.(*Command_PutAuthority); ok {
+			return x.PutAuthority
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUseAuthority() *UseAuthority {
+	if x != nil {
+		if x, ok := x.Do.(*Command_UseAuthority); ok {
+			return x.UseAuthority
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropAuthority() *DropAuthority {
+	if x != nil {
+		if x, ok := x.Do.(*Command_DropAuthority); ok {
+			return x.DropAuthority
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginIncarnation() *BeginIncarnation {
+	if x != nil {
+		if x, ok := x.Do.(*Command_BeginIncarnation); ok {
+			return x.BeginIncarnation
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -214,6 +274,30 @@ type Command_Noop struct {
 	Noop *Noop `protobuf:"bytes,18,opt,name=noop,proto3,oneof"` // makes followers learn the commit index at once
 }
 
+type Command_SetRole struct {
+	SetRole *SetRole `protobuf:"bytes,19,opt,name=set_role,json=setRole,proto3,oneof"`
+}
+
+type Command_SetFormat struct {
+	SetFormat *SetFormat `protobuf:"bytes,40,opt,name=set_format,json=setFormat,proto3,oneof"`
+}
+
+type Command_PutAuthority struct {
+	PutAuthority *PutAuthority `protobuf:"bytes,41,opt,name=put_authority,json=putAuthority,proto3,oneof"`
+}
+
+type Command_UseAuthority struct {
+	UseAuthority *UseAuthority `protobuf:"bytes,42,opt,name=use_authority,json=useAuthority,proto3,oneof"`
+}
+
+type Command_DropAuthority struct {
+	DropAuthority *DropAuthority `protobuf:"bytes,43,opt,name=drop_authority,json=dropAuthority,proto3,oneof"`
+}
+
+type Command_BeginIncarnation struct {
+	BeginIncarnation *BeginIncarnation `protobuf:"bytes,30,opt,name=begin_incarnation,json=beginIncarnation,proto3,oneof"`
+}
+
 func (*Command_Propose) isCommand_Do() {}
 
 func (*Command_PutMember) isCommand_Do() {}
@@ -231,6 +315,18 @@ func (*Command_InitCluster) isCommand_Do() {}
 func (*Command_TrimHistory) isCommand_Do() {}
 
 func (*Command_Noop) isCommand_Do() {}
+
+func (*Command_SetRole) isCommand_Do() {}
+
+func (*Command_SetFormat) isCommand_Do() {}
+
+func (*Command_PutAuthority) isCommand_Do() {}
+
+func (*Command_UseAuthority) isCommand_Do() {}
+
+func (*Command_DropAuthority) isCommand_Do() {}
+
+func (*Command_BeginIncarnation) isCommand_Do() {}
 
 type Noop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -273,7 +369,8 @@ type InitCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	CaCertPem     []byte                 `protobuf:"bytes,2,opt,name=ca_cert_pem,json=caCertPem,proto3" json:"ca_cert_pem,omitempty"`
-	CaKeyPem      []byte                 `protobuf:"bytes,3,opt,name=ca_key_pem,json=caKeyPem,proto3" json:"ca_key_pem,omitempty"` // empty where the operator brought an own PKI
+	CaKeyPem      []byte                 `protobuf:"bytes,3,opt,name=ca_key_pem,json=caKeyPem,proto3" json:"ca_key_pem,omitempty"`       // empty where the operator brought an own PKI
+	CaCrossPem    []byte                 `protobuf:"bytes,4,opt,name=ca_cross_pem,json=caCrossPem,proto3" json:"ca_cross_pem,omitempty"` // this CA, signed by the one before it, while that one is trusted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -329,6 +426,255 @@ func (x *InitCluster) GetCaKeyPem() []byte {
 	return nil
 }
 
+func (x *InitCluster) GetCaCrossPem() []byte {
+	if x != nil {
+		return x.CaCrossPem
+	}
+	return nil
+}
+
+// SetFormat raises the active format: what the machine does from here on.
+type SetFormat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetFormat) Reset() {
+	*x = SetFormat{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetFormat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetFormat) ProtoMessage() {}
+
+func (x *SetFormat) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetFormat.ProtoReflect.Descriptor instead.
+func (*SetFormat) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetFormat) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+// Authority is a CA of the cluster.
+type Authority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CertPem       []byte                 `protobuf:"bytes,1,opt,name=cert_pem,json=certPem,proto3" json:"cert_pem,omitempty"`
+	KeyPem        []byte                 `protobuf:"bytes,2,opt,name=key_pem,json=keyPem,proto3" json:"key_pem,omitempty"`       // until it has become the signing one (then InitCluster's), or has been one
+	CrossPem      []byte                 `protobuf:"bytes,3,opt,name=cross_pem,json=crossPem,proto3" json:"cross_pem,omitempty"` // the CA signed by the one before it: who does not know it yet can verify it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Authority) GetCertPem() []byte {
+	if x != nil {
+		return x.CertPem
+	}
+	return nil
+}
+
+func (x *Authority) GetKeyPem() []byte {
+	if x != nil {
+		return x.KeyPem
+	}
+	return nil
+}
+
+func (x *Authority) GetCrossPem() []byte {
+	if x != nil {
+		return x.CrossPem
+	}
+	return nil
+}
+
+// PutAuthority makes a new CA trusted too: the first step of its replacement.
+type PutAuthority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authority     *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutAuthority) Reset() {
+	*x = PutAuthority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutAuthority) ProtoMessage() {}
+
+func (x *PutAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutAuthority.ProtoReflect.Descriptor instead.
+func (*PutAuthority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PutAuthority) GetAuthority() *Authority {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+// UseAuthority makes the CA that is trusted too the signing one. Both are named
+// by the SHA-256 of their certificate, so that a retry does nothing.
+type UseAuthority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseAuthority) Reset() {
+	*x = UseAuthority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseAuthority) ProtoMessage() {}
+
+func (x *UseAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseAuthority.ProtoReflect.Descriptor instead.
+func (*UseAuthority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UseAuthority) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
+// DropAuthority ends the trust in the CA that does not sign.
+type DropAuthority struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fingerprint   string                 `protobuf:"bytes,1,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropAuthority) Reset() {
+	*x = DropAuthority{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropAuthority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropAuthority) ProtoMessage() {}
+
+func (x *DropAuthority) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropAuthority.ProtoReflect.Descriptor instead.
+func (*DropAuthority) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DropAuthority) GetFingerprint() string {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return ""
+}
+
 // PutMember adds a member or changes its name, address or store.
 type PutMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -339,7 +685,7 @@ type PutMember struct {
 
 func (x *PutMember) Reset() {
 	*x = PutMember{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	mi := &file_gatesync_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -351,7 +697,7 @@ func (x *PutMember) String() string {
 func (*PutMember) ProtoMessage() {}
 
 func (x *PutMember) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[3]
+	mi := &file_gatesync_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -364,7 +710,7 @@ func (x *PutMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMember.ProtoReflect.Descriptor instead.
 func (*PutMember) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{3}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PutMember) GetMember() *Member {
@@ -383,7 +729,7 @@ type RemoveMember struct {
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	mi := &file_gatesync_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +741,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[4]
+	mi := &file_gatesync_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +754,7 @@ func (x *RemoveMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
 func (*RemoveMember) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RemoveMember) GetId() string {
@@ -430,7 +776,7 @@ type PutToken struct {
 
 func (x *PutToken) Reset() {
 	*x = PutToken{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	mi := &file_gatesync_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +788,7 @@ func (x *PutToken) String() string {
 func (*PutToken) ProtoMessage() {}
 
 func (x *PutToken) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[5]
+	mi := &file_gatesync_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +801,7 @@ func (x *PutToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutToken.ProtoReflect.Descriptor instead.
 func (*PutToken) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutToken) GetId() string {
@@ -498,7 +844,7 @@ type UseToken struct {
 
 func (x *UseToken) Reset() {
 	*x = UseToken{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	mi := &file_gatesync_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -510,7 +856,7 @@ func (x *UseToken) String() string {
 func (*UseToken) ProtoMessage() {}
 
 func (x *UseToken) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[6]
+	mi := &file_gatesync_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -523,7 +869,7 @@ func (x *UseToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseToken.ProtoReflect.Descriptor instead.
 func (*UseToken) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UseToken) GetId() string {
@@ -558,7 +904,7 @@ type PutTree struct {
 
 func (x *PutTree) Reset() {
 	*x = PutTree{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	mi := &file_gatesync_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +916,7 @@ func (x *PutTree) String() string {
 func (*PutTree) ProtoMessage() {}
 
 func (x *PutTree) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[7]
+	mi := &file_gatesync_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +929,7 @@ func (x *PutTree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutTree.ProtoReflect.Descriptor instead.
 func (*PutTree) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutTree) GetName() string {
@@ -617,7 +963,7 @@ type TrimHistory struct {
 
 func (x *TrimHistory) Reset() {
 	*x = TrimHistory{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[8]
+	mi := &file_gatesync_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +975,7 @@ func (x *TrimHistory) String() string {
 func (*TrimHistory) ProtoMessage() {}
 
 func (x *TrimHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[8]
+	mi := &file_gatesync_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +988,7 @@ func (x *TrimHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrimHistory.ProtoReflect.Descriptor instead.
 func (*TrimHistory) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TrimHistory) GetBelow() uint64 {
@@ -665,7 +1011,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[9]
+	mi := &file_gatesync_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +1023,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[9]
+	mi := &file_gatesync_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +1036,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Outcome) GetResult() *Result {
@@ -736,7 +1082,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[10]
+	mi := &file_gatesync_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +1094,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[10]
+	mi := &file_gatesync_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +1107,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotRecord) GetOf() isSnapshotRecord_Of {
@@ -912,19 +1258,21 @@ func (*SnapshotRecord_Part) isSnapshotRecord_Of() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // the active format: the snapshot is written in it
 	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	Cluster       *InitCluster           `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Voters        []string               `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
 	HistoryBelow  uint64                 `protobuf:"varint,5,opt,name=history_below,json=historyBelow,proto3" json:"history_below,omitempty"`
-	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"` // ids of members that were removed; they never come back
+	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"`                             // ids of members that were removed; they never come back
+	AlsoTrusted   *Authority             `protobuf:"bytes,40,opt,name=also_trusted,json=alsoTrusted,proto3" json:"also_trusted,omitempty"` // a CA beside the one in cluster, while one replaces the other
+	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                   // 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[11]
+	mi := &file_gatesync_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1284,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[11]
+	mi := &file_gatesync_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1297,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -994,6 +1342,20 @@ func (x *SnapshotHeader) GetRemoved() []string {
 	return nil
 }
 
+func (x *SnapshotHeader) GetAlsoTrusted() *Authority {
+	if x != nil {
+		return x.AlsoTrusted
+	}
+	return nil
+}
+
+func (x *SnapshotHeader) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 type SnapshotTree struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tree          *PutTree               `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
@@ -1003,7 +1365,7 @@ type SnapshotTree struct {
 
 func (x *SnapshotTree) Reset() {
 	*x = SnapshotTree{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[12]
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1377,7 @@ func (x *SnapshotTree) String() string {
 func (*SnapshotTree) ProtoMessage() {}
 
 func (x *SnapshotTree) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[12]
+	mi := &file_gatesync_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1390,7 @@ func (x *SnapshotTree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTree.ProtoReflect.Descriptor instead.
 func (*SnapshotTree) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotTree) GetTree() *PutTree {
@@ -1049,7 +1411,7 @@ type SnapshotNode struct {
 
 func (x *SnapshotNode) Reset() {
 	*x = SnapshotNode{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[13]
+	mi := &file_gatesync_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1061,7 +1423,7 @@ func (x *SnapshotNode) String() string {
 func (*SnapshotNode) ProtoMessage() {}
 
 func (x *SnapshotNode) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[13]
+	mi := &file_gatesync_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1074,7 +1436,7 @@ func (x *SnapshotNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotNode.ProtoReflect.Descriptor instead.
 func (*SnapshotNode) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotNode) GetTree() string {
@@ -1109,7 +1471,7 @@ type SnapshotToken struct {
 
 func (x *SnapshotToken) Reset() {
 	*x = SnapshotToken{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	mi := &file_gatesync_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1483,7 @@ func (x *SnapshotToken) String() string {
 func (*SnapshotToken) ProtoMessage() {}
 
 func (x *SnapshotToken) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[14]
+	mi := &file_gatesync_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1496,7 @@ func (x *SnapshotToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotToken.ProtoReflect.Descriptor instead.
 func (*SnapshotToken) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotToken) GetToken() *PutToken {
@@ -1163,7 +1525,7 @@ type SnapshotSession struct {
 
 func (x *SnapshotSession) Reset() {
 	*x = SnapshotSession{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[15]
+	mi := &file_gatesync_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1537,7 @@ func (x *SnapshotSession) String() string {
 func (*SnapshotSession) ProtoMessage() {}
 
 func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[15]
+	mi := &file_gatesync_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1550,7 @@ func (x *SnapshotSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotSession.ProtoReflect.Descriptor instead.
 func (*SnapshotSession) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotSession) GetNode() string {
@@ -1222,7 +1584,7 @@ type SnapshotTrailer struct {
 
 func (x *SnapshotTrailer) Reset() {
 	*x = SnapshotTrailer{}
-	mi := &file_gatesync_v1_log_proto_msgTypes[16]
+	mi := &file_gatesync_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1596,7 @@ func (x *SnapshotTrailer) String() string {
 func (*SnapshotTrailer) ProtoMessage() {}
 
 func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_log_proto_msgTypes[16]
+	mi := &file_gatesync_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1609,7 @@ func (x *SnapshotTrailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotTrailer.ProtoReflect.Descriptor instead.
 func (*SnapshotTrailer) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotTrailer) GetRecords() uint64 {
@@ -1264,11 +1626,121 @@ func (x *SnapshotTrailer) GetDigest() []byte {
 	return nil
 }
 
+// BeginIncarnation begins the next life of a cluster that had lost its
+// majority for good (recover), or was made anew from a backup
+// (restore_cluster). It is applied to the state that the new life begins with,
+// and never proposed.
+type BeginIncarnation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Founder       *Member                `protobuf:"bytes,2,opt,name=founder,proto3" json:"founder,omitempty"` // restore-cluster: the only member; absent: the members stay
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginIncarnation) Reset() {
+	*x = BeginIncarnation{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginIncarnation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginIncarnation) ProtoMessage() {}
+
+func (x *BeginIncarnation) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginIncarnation.ProtoReflect.Descriptor instead.
+func (*BeginIncarnation) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *BeginIncarnation) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *BeginIncarnation) GetFounder() *Member {
+	if x != nil {
+		return x.Founder
+	}
+	return nil
+}
+
+// SetRole is an operator's word on a member's part in Raft: the leader follows
+// it, and decides nothing against it.
+type SetRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // voter, nonvoter; empty: the cluster decides
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRole) Reset() {
+	*x = SetRole{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRole) ProtoMessage() {}
+
+func (x *SetRole) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRole.ProtoReflect.Descriptor instead.
+func (*SetRole) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SetRole) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
 var File_gatesync_v1_log_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb5\x04\n" +
+	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb8\a\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x122\n" +
@@ -1282,15 +1754,36 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\bput_tree\x18\x0f \x01(\v2\x14.gatesync.v1.PutTreeH\x00R\aputTree\x12=\n" +
 	"\finit_cluster\x18\x10 \x01(\v2\x18.gatesync.v1.InitClusterH\x00R\vinitCluster\x12=\n" +
 	"\ftrim_history\x18\x11 \x01(\v2\x18.gatesync.v1.TrimHistoryH\x00R\vtrimHistory\x12'\n" +
-	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noopB\x04\n" +
+	"\x04noop\x18\x12 \x01(\v2\x11.gatesync.v1.NoopH\x00R\x04noop\x121\n" +
+	"\bset_role\x18\x13 \x01(\v2\x14.gatesync.v1.SetRoleH\x00R\asetRole\x127\n" +
+	"\n" +
+	"set_format\x18( \x01(\v2\x16.gatesync.v1.SetFormatH\x00R\tsetFormat\x12@\n" +
+	"\rput_authority\x18) \x01(\v2\x19.gatesync.v1.PutAuthorityH\x00R\fputAuthority\x12@\n" +
+	"\ruse_authority\x18* \x01(\v2\x19.gatesync.v1.UseAuthorityH\x00R\fuseAuthority\x12C\n" +
+	"\x0edrop_authority\x18+ \x01(\v2\x1a.gatesync.v1.DropAuthorityH\x00R\rdropAuthority\x12L\n" +
+	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnationB\x04\n" +
 	"\x02do\"\x06\n" +
-	"\x04Noop\"j\n" +
+	"\x04Noop\"\x8c\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
 	"\vca_cert_pem\x18\x02 \x01(\fR\tcaCertPem\x12\x1c\n" +
 	"\n" +
-	"ca_key_pem\x18\x03 \x01(\fR\bcaKeyPem\"8\n" +
+	"ca_key_pem\x18\x03 \x01(\fR\bcaKeyPem\x12 \n" +
+	"\fca_cross_pem\x18\x04 \x01(\fR\n" +
+	"caCrossPem\"#\n" +
+	"\tSetFormat\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\"\\\n" +
+	"\tAuthority\x12\x19\n" +
+	"\bcert_pem\x18\x01 \x01(\fR\acertPem\x12\x17\n" +
+	"\akey_pem\x18\x02 \x01(\fR\x06keyPem\x12\x1b\n" +
+	"\tcross_pem\x18\x03 \x01(\fR\bcrossPem\"D\n" +
+	"\fPutAuthority\x124\n" +
+	"\tauthority\x18\x01 \x01(\v2\x16.gatesync.v1.AuthorityR\tauthority\"0\n" +
+	"\fUseAuthority\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\"1\n" +
+	"\rDropAuthority\x12 \n" +
+	"\vfingerprint\x18\x01 \x01(\tR\vfingerprint\"8\n" +
 	"\tPutMember\x12+\n" +
 	"\x06member\x18\x01 \x01(\v2\x13.gatesync.v1.MemberR\x06member\"\x1e\n" +
 	"\fRemoveMember\x12\x0e\n" +
@@ -1327,14 +1820,16 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\asession\x18\a \x01(\v2\x1c.gatesync.v1.SnapshotSessionH\x00R\asession\x128\n" +
 	"\atrailer\x18\b \x01(\v2\x1c.gatesync.v1.SnapshotTrailerH\x00R\atrailer\x12,\n" +
 	"\x04part\x18\t \x01(\v2\x16.gatesync.v1.ChangesetH\x00R\x04partB\x04\n" +
-	"\x02of\"\xcf\x01\n" +
+	"\x02of\"\xac\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
 	"\acluster\x18\x03 \x01(\v2\x18.gatesync.v1.InitClusterR\acluster\x12\x16\n" +
 	"\x06voters\x18\x04 \x03(\tR\x06voters\x12#\n" +
 	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
-	"\aremoved\x18\x06 \x03(\tR\aremoved\"8\n" +
+	"\aremoved\x18\x06 \x03(\tR\aremoved\x129\n" +
+	"\falso_trusted\x18( \x01(\v2\x16.gatesync.v1.AuthorityR\valsoTrusted\x12 \n" +
+	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"8\n" +
 	"\fSnapshotTree\x12(\n" +
 	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"]\n" +
 	"\fSnapshotNode\x12\x12\n" +
@@ -1350,7 +1845,13 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\aoutcome\x18\x03 \x01(\v2\x14.gatesync.v1.OutcomeR\aoutcome\"C\n" +
 	"\x0fSnapshotTrailer\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\fR\x06digestB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x06digest\x18\x02 \x01(\fR\x06digest\"c\n" +
+	"\x10BeginIncarnation\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12-\n" +
+	"\afounder\x18\x02 \x01(\v2\x13.gatesync.v1.MemberR\afounder\"-\n" +
+	"\aSetRole\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04roleB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_log_proto_rawDescOnce sync.Once
@@ -1364,63 +1865,79 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_gatesync_v1_log_proto_goTypes = []any{
-	(*Command)(nil),         // 0: gatesync.v1.Command
-	(*Noop)(nil),            // 1: gatesync.v1.Noop
-	(*InitCluster)(nil),     // 2: gatesync.v1.InitCluster
-	(*PutMember)(nil),       // 3: gatesync.v1.PutMember
-	(*RemoveMember)(nil),    // 4: gatesync.v1.RemoveMember
-	(*PutToken)(nil),        // 5: gatesync.v1.PutToken
-	(*UseToken)(nil),        // 6: gatesync.v1.UseToken
-	(*PutTree)(nil),         // 7: gatesync.v1.PutTree
-	(*TrimHistory)(nil),     // 8: gatesync.v1.TrimHistory
-	(*Outcome)(nil),         // 9: gatesync.v1.Outcome
-	(*SnapshotRecord)(nil),  // 10: gatesync.v1.SnapshotRecord
-	(*SnapshotHeader)(nil),  // 11: gatesync.v1.SnapshotHeader
-	(*SnapshotTree)(nil),    // 12: gatesync.v1.SnapshotTree
-	(*SnapshotNode)(nil),    // 13: gatesync.v1.SnapshotNode
-	(*SnapshotToken)(nil),   // 14: gatesync.v1.SnapshotToken
-	(*SnapshotSession)(nil), // 15: gatesync.v1.SnapshotSession
-	(*SnapshotTrailer)(nil), // 16: gatesync.v1.SnapshotTrailer
-	(*Changeset)(nil),       // 17: gatesync.v1.Changeset
-	(*Member)(nil),          // 18: gatesync.v1.Member
-	(*Result)(nil),          // 19: gatesync.v1.Result
-	(*Commit)(nil),          // 20: gatesync.v1.Commit
-	(*Node)(nil),            // 21: gatesync.v1.Node
+	(*Command)(nil),          // 0: gatesync.v1.Command
+	(*Noop)(nil),             // 1: gatesync.v1.Noop
+	(*InitCluster)(nil),      // 2: gatesync.v1.InitCluster
+	(*SetFormat)(nil),        // 3: gatesync.v1.SetFormat
+	(*Authority)(nil),        // 4: gatesync.v1.Authority
+	(*PutAuthority)(nil),     // 5: gatesync.v1.PutAuthority
+	(*UseAuthority)(nil),     // 6: gatesync.v1.UseAuthority
+	(*DropAuthority)(nil),    // 7: gatesync.v1.DropAuthority
+	(*PutMember)(nil),        // 8: gatesync.v1.PutMember
+	(*RemoveMember)(nil),     // 9: gatesync.v1.RemoveMember
+	(*PutToken)(nil),         // 10: gatesync.v1.PutToken
+	(*UseToken)(nil),         // 11: gatesync.v1.UseToken
+	(*PutTree)(nil),          // 12: gatesync.v1.PutTree
+	(*TrimHistory)(nil),      // 13: gatesync.v1.TrimHistory
+	(*Outcome)(nil),          // 14: gatesync.v1.Outcome
+	(*SnapshotRecord)(nil),   // 15: gatesync.v1.SnapshotRecord
+	(*SnapshotHeader)(nil),   // 16: gatesync.v1.SnapshotHeader
+	(*SnapshotTree)(nil),     // 17: gatesync.v1.SnapshotTree
+	(*SnapshotNode)(nil),     // 18: gatesync.v1.SnapshotNode
+	(*SnapshotToken)(nil),    // 19: gatesync.v1.SnapshotToken
+	(*SnapshotSession)(nil),  // 20: gatesync.v1.SnapshotSession
+	(*SnapshotTrailer)(nil),  // 21: gatesync.v1.SnapshotTrailer
+	(*BeginIncarnation)(nil), // 22: gatesync.v1.BeginIncarnation
+	(*SetRole)(nil),          // 23: gatesync.v1.SetRole
+	(*Changeset)(nil),        // 24: gatesync.v1.Changeset
+	(*Member)(nil),           // 25: gatesync.v1.Member
+	(*Result)(nil),           // 26: gatesync.v1.Result
+	(*Commit)(nil),           // 27: gatesync.v1.Commit
+	(*Node)(nil),             // 28: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	17, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
-	3,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
-	4,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
-	5,  // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
-	6,  // 4: gatesync.v1.Command.use_token:type_name -> gatesync.v1.UseToken
-	7,  // 5: gatesync.v1.Command.put_tree:type_name -> gatesync.v1.PutTree
+	24, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	8,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
+	9,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
+	10, // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
+	11, // 4: gatesync.v1.Command.use_token:type_name -> gatesync.v1.UseToken
+	12, // 5: gatesync.v1.Command.put_tree:type_name -> gatesync.v1.PutTree
 	2,  // 6: gatesync.v1.Command.init_cluster:type_name -> gatesync.v1.InitCluster
-	8,  // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
+	13, // 7: gatesync.v1.Command.trim_history:type_name -> gatesync.v1.TrimHistory
 	1,  // 8: gatesync.v1.Command.noop:type_name -> gatesync.v1.Noop
-	18, // 9: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	18, // 10: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	19, // 11: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
-	11, // 12: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
-	12, // 13: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
-	13, // 14: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	20, // 15: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	18, // 16: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	14, // 17: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
-	15, // 18: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	16, // 19: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	17, // 20: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
-	2,  // 21: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
-	7,  // 22: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	21, // 23: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	5,  // 24: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
-	9,  // 25: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	23, // 9: gatesync.v1.Command.set_role:type_name -> gatesync.v1.SetRole
+	3,  // 10: gatesync.v1.Command.set_format:type_name -> gatesync.v1.SetFormat
+	5,  // 11: gatesync.v1.Command.put_authority:type_name -> gatesync.v1.PutAuthority
+	6,  // 12: gatesync.v1.Command.use_authority:type_name -> gatesync.v1.UseAuthority
+	7,  // 13: gatesync.v1.Command.drop_authority:type_name -> gatesync.v1.DropAuthority
+	22, // 14: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
+	4,  // 15: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
+	25, // 16: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	25, // 17: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	26, // 18: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	16, // 19: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
+	17, // 20: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
+	18, // 21: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
+	27, // 22: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	25, // 23: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	19, // 24: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	20, // 25: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	21, // 26: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	24, // 27: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	2,  // 28: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
+	4,  // 29: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
+	12, // 30: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
+	28, // 31: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	10, // 32: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	14, // 33: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	25, // 34: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -1439,8 +1956,14 @@ func file_gatesync_v1_log_proto_init() {
 		(*Command_InitCluster)(nil),
 		(*Command_TrimHistory)(nil),
 		(*Command_Noop)(nil),
+		(*Command_SetRole)(nil),
+		(*Command_SetFormat)(nil),
+		(*Command_PutAuthority)(nil),
+		(*Command_UseAuthority)(nil),
+		(*Command_DropAuthority)(nil),
+		(*Command_BeginIncarnation)(nil),
 	}
-	file_gatesync_v1_log_proto_msgTypes[10].OneofWrappers = []any{
+	file_gatesync_v1_log_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
 		(*SnapshotRecord_Tree)(nil),
 		(*SnapshotRecord_Node)(nil),
@@ -1457,7 +1980,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -138,7 +138,15 @@ type NodeState struct {
 	Leader        string                 `protobuf:"bytes,9,opt,name=leader,proto3" json:"leader,omitempty"` // id, as known here
 	Raft          bool                   `protobuf:"varint,10,opt,name=raft,proto3" json:"raft,omitempty"`   // takes part in Raft right now
 	Trees         []*TreeState           `protobuf:"bytes,11,rep,name=trees,proto3" json:"trees,omitempty"`
-	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"` // a one-shot resync: answers now, will be gone soon
+	Visit         bool                   `protobuf:"varint,12,opt,name=visit,proto3" json:"visit,omitempty"`                             // a one-shot resync: answers now, will be gone soon
+	Content       uint64                 `protobuf:"varint,13,opt,name=content,proto3" json:"content,omitempty"`                         // up to this revision all content is durable here, of every tree and of the retained history
+	Missing       uint64                 `protobuf:"varint,14,opt,name=missing,proto3" json:"missing,omitempty"`                         // blobs that are not here yet …
+	Looked        uint64                 `protobuf:"varint,15,opt,name=looked,proto3" json:"looked,omitempty"`                           // … of the content up to this revision
+	Trusts        []string               `protobuf:"bytes,41,rep,name=trusts,proto3" json:"trusts,omitempty"`                            // fingerprints of the CAs whose certificates are accepted here
+	Issuer        string                 `protobuf:"bytes,42,opt,name=issuer,proto3" json:"issuer,omitempty"`                            // fingerprint of the CA that this node's certificate leads to
+	LogTerm       uint64                 `protobuf:"varint,30,opt,name=log_term,json=logTerm,proto3" json:"log_term,omitempty"`          // the log knows this term, and …
+	LogApplied    uint64                 `protobuf:"varint,31,opt,name=log_applied,json=logApplied,proto3" json:"log_applied,omitempty"` // … holds at least what it has applied: it never goes back behind them
+	LogLast       uint64                 `protobuf:"varint,32,opt,name=log_last,json=logLast,proto3" json:"log_last,omitempty"`          // index of its last entry
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -255,6 +263,62 @@ func (x *NodeState) GetVisit() bool {
 		return x.Visit
 	}
 	return false
+}
+
+func (x *NodeState) GetContent() uint64 {
+	if x != nil {
+		return x.Content
+	}
+	return 0
+}
+
+func (x *NodeState) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *NodeState) GetLooked() uint64 {
+	if x != nil {
+		return x.Looked
+	}
+	return 0
+}
+
+func (x *NodeState) GetTrusts() []string {
+	if x != nil {
+		return x.Trusts
+	}
+	return nil
+}
+
+func (x *NodeState) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *NodeState) GetLogTerm() uint64 {
+	if x != nil {
+		return x.LogTerm
+	}
+	return 0
+}
+
+func (x *NodeState) GetLogApplied() uint64 {
+	if x != nil {
+		return x.LogApplied
+	}
+	return 0
+}
+
+func (x *NodeState) GetLogLast() uint64 {
+	if x != nil {
+		return x.LogLast
+	}
+	return 0
 }
 
 type TreeState struct {
@@ -772,6 +836,7 @@ func (x *ManifestNode) GetNode() *Node {
 type RemoveMemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -811,6 +876,13 @@ func (x *RemoveMemberRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *RemoveMemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RemoveMemberResponse struct {
@@ -989,6 +1061,7 @@ type JoinResponse struct {
 	Members       []*Member              `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
 	Trees         []*PutTree             `protobuf:"bytes,5,rep,name=trees,proto3" json:"trees,omitempty"`
 	ClockNs       int64                  `protobuf:"varint,6,opt,name=clock_ns,json=clockNs,proto3" json:"clock_ns,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,30,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the cluster; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1065,6 +1138,189 @@ func (x *JoinResponse) GetClockNs() int64 {
 	return 0
 }
 
+func (x *JoinResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+type ChangeRoleRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`    // as in SetRole
+	Force         bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"` // even if it costs the quorum, or content is missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRoleRequest) Reset() {
+	*x = ChangeRoleRequest{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRoleRequest) ProtoMessage() {}
+
+func (x *ChangeRoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRoleRequest.ProtoReflect.Descriptor instead.
+func (*ChangeRoleRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ChangeRoleRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ChangeRoleRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ChangeRoleRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type ChangeRoleResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRoleResponse) Reset() {
+	*x = ChangeRoleResponse{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRoleResponse) ProtoMessage() {}
+
+func (x *ChangeRoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRoleResponse.ProtoReflect.Descriptor instead.
+func (*ChangeRoleResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{18}
+}
+
+type TransferRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRequest) Reset() {
+	*x = TransferRequest{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRequest) ProtoMessage() {}
+
+func (x *TransferRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
+func (*TransferRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TransferRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TransferResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferResponse) Reset() {
+	*x = TransferResponse{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferResponse) ProtoMessage() {}
+
+func (x *TransferResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
+func (*TransferResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{20}
+}
+
 var File_gatesync_v1_peer_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_peer_proto_rawDesc = "" +
@@ -1075,7 +1331,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xc3\x02\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\x96\x04\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1090,7 +1346,16 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x04raft\x18\n" +
 	" \x01(\bR\x04raft\x12,\n" +
 	"\x05trees\x18\v \x03(\v2\x16.gatesync.v1.TreeStateR\x05trees\x12\x14\n" +
-	"\x05visit\x18\f \x01(\bR\x05visit\"k\n" +
+	"\x05visit\x18\f \x01(\bR\x05visit\x12\x18\n" +
+	"\acontent\x18\r \x01(\x04R\acontent\x12\x18\n" +
+	"\amissing\x18\x0e \x01(\x04R\amissing\x12\x16\n" +
+	"\x06looked\x18\x0f \x01(\x04R\x06looked\x12\x16\n" +
+	"\x06trusts\x18) \x03(\tR\x06trusts\x12\x16\n" +
+	"\x06issuer\x18* \x01(\tR\x06issuer\x12\x19\n" +
+	"\blog_term\x18\x1e \x01(\x04R\alogTerm\x12\x1f\n" +
+	"\vlog_applied\x18\x1f \x01(\x04R\n" +
+	"logApplied\x12\x19\n" +
+	"\blog_last\x18  \x01(\x04R\alogLast\"k\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
@@ -1119,9 +1384,10 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x04tree\x18\x03 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"I\n" +
 	"\fManifestNode\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12%\n" +
-	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node\"%\n" +
+	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node\";\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
 	"\x14RemoveMemberResponse\"\xbe\x02\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x16\n" +
@@ -1136,7 +1402,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x12\x16\n" +
 	"\x06format\x18\v \x01(\rR\x06format\x12#\n" +
-	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xd5\x01\n" +
+	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xf7\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x19\n" +
@@ -1144,14 +1410,26 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x06ca_pem\x18\x03 \x01(\fR\x05caPem\x12-\n" +
 	"\amembers\x18\x04 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12*\n" +
 	"\x05trees\x18\x05 \x03(\v2\x14.gatesync.v1.PutTreeR\x05trees\x12\x19\n" +
-	"\bclock_ns\x18\x06 \x01(\x03R\aclockNs2\xb5\x03\n" +
+	"\bclock_ns\x18\x06 \x01(\x03R\aclockNs\x12 \n" +
+	"\vincarnation\x18\x1e \x01(\x04R\vincarnation\"M\n" +
+	"\x11ChangeRoleRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\x14\n" +
+	"\x12ChangeRoleResponse\"!\n" +
+	"\x0fTransferRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x12\n" +
+	"\x10TransferResponse2\xcd\x04\n" +
 	"\aCluster\x12>\n" +
 	"\x05Hello\x12\x19.gatesync.v1.HelloRequest\x1a\x1a.gatesync.v1.HelloResponse\x12D\n" +
 	"\aPropose\x12\x1b.gatesync.v1.ProposeRequest\x1a\x1c.gatesync.v1.ProposeResponse\x12D\n" +
 	"\aApplied\x12\x1b.gatesync.v1.AppliedRequest\x1a\x1c.gatesync.v1.AppliedResponse\x12>\n" +
 	"\x05Renew\x12\x19.gatesync.v1.RenewRequest\x1a\x1a.gatesync.v1.RenewResponse\x12I\n" +
 	"\bManifest\x12\x1c.gatesync.v1.ManifestRequest\x1a\x1d.gatesync.v1.ManifestResponse0\x01\x12S\n" +
-	"\fRemoveMember\x12 .gatesync.v1.RemoveMemberRequest\x1a!.gatesync.v1.RemoveMemberResponse2C\n" +
+	"\fRemoveMember\x12 .gatesync.v1.RemoveMemberRequest\x1a!.gatesync.v1.RemoveMemberResponse\x12M\n" +
+	"\n" +
+	"ChangeRole\x12\x1e.gatesync.v1.ChangeRoleRequest\x1a\x1f.gatesync.v1.ChangeRoleResponse\x12G\n" +
+	"\bTransfer\x12\x1c.gatesync.v1.TransferRequest\x1a\x1d.gatesync.v1.TransferResponse2C\n" +
 	"\x04Join\x12;\n" +
 	"\x04Join\x12\x18.gatesync.v1.JoinRequest\x1a\x19.gatesync.v1.JoinResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
@@ -1167,7 +1445,7 @@ func file_gatesync_v1_peer_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_peer_proto_rawDescData
 }
 
-var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_gatesync_v1_peer_proto_goTypes = []any{
 	(*HelloRequest)(nil),         // 0: gatesync.v1.HelloRequest
 	(*HelloResponse)(nil),        // 1: gatesync.v1.HelloResponse
@@ -1186,41 +1464,49 @@ var file_gatesync_v1_peer_proto_goTypes = []any{
 	(*RemoveMemberResponse)(nil), // 14: gatesync.v1.RemoveMemberResponse
 	(*JoinRequest)(nil),          // 15: gatesync.v1.JoinRequest
 	(*JoinResponse)(nil),         // 16: gatesync.v1.JoinResponse
-	(*Member)(nil),               // 17: gatesync.v1.Member
-	(*Command)(nil),              // 18: gatesync.v1.Command
-	(*Outcome)(nil),              // 19: gatesync.v1.Outcome
-	(*PutTree)(nil),              // 20: gatesync.v1.PutTree
-	(*Node)(nil),                 // 21: gatesync.v1.Node
+	(*ChangeRoleRequest)(nil),    // 17: gatesync.v1.ChangeRoleRequest
+	(*ChangeRoleResponse)(nil),   // 18: gatesync.v1.ChangeRoleResponse
+	(*TransferRequest)(nil),      // 19: gatesync.v1.TransferRequest
+	(*TransferResponse)(nil),     // 20: gatesync.v1.TransferResponse
+	(*Member)(nil),               // 21: gatesync.v1.Member
+	(*Command)(nil),              // 22: gatesync.v1.Command
+	(*Outcome)(nil),              // 23: gatesync.v1.Outcome
+	(*PutTree)(nil),              // 24: gatesync.v1.PutTree
+	(*Node)(nil),                 // 25: gatesync.v1.Node
 }
 var file_gatesync_v1_peer_proto_depIdxs = []int32{
-	17, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
+	21, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
 	2,  // 1: gatesync.v1.HelloRequest.state:type_name -> gatesync.v1.NodeState
-	17, // 2: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
+	21, // 2: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
 	2,  // 3: gatesync.v1.HelloResponse.state:type_name -> gatesync.v1.NodeState
 	3,  // 4: gatesync.v1.NodeState.trees:type_name -> gatesync.v1.TreeState
-	18, // 5: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
-	19, // 6: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
+	22, // 5: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
+	23, // 6: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
 	12, // 7: gatesync.v1.ManifestResponse.nodes:type_name -> gatesync.v1.ManifestNode
-	20, // 8: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
-	21, // 9: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
-	17, // 10: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
-	20, // 11: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
+	24, // 8: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
+	25, // 9: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
+	21, // 10: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
+	24, // 11: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
 	0,  // 12: gatesync.v1.Cluster.Hello:input_type -> gatesync.v1.HelloRequest
 	4,  // 13: gatesync.v1.Cluster.Propose:input_type -> gatesync.v1.ProposeRequest
 	6,  // 14: gatesync.v1.Cluster.Applied:input_type -> gatesync.v1.AppliedRequest
 	8,  // 15: gatesync.v1.Cluster.Renew:input_type -> gatesync.v1.RenewRequest
 	10, // 16: gatesync.v1.Cluster.Manifest:input_type -> gatesync.v1.ManifestRequest
 	13, // 17: gatesync.v1.Cluster.RemoveMember:input_type -> gatesync.v1.RemoveMemberRequest
-	15, // 18: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
-	1,  // 19: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
-	5,  // 20: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
-	7,  // 21: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
-	9,  // 22: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
-	11, // 23: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
-	14, // 24: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
-	16, // 25: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
-	19, // [19:26] is the sub-list for method output_type
-	12, // [12:19] is the sub-list for method input_type
+	17, // 18: gatesync.v1.Cluster.ChangeRole:input_type -> gatesync.v1.ChangeRoleRequest
+	19, // 19: gatesync.v1.Cluster.Transfer:input_type -> gatesync.v1.TransferRequest
+	15, // 20: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
+	1,  // 21: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
+	5,  // 22: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
+	7,  // 23: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
+	9,  // 24: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
+	11, // 25: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
+	14, // 26: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
+	18, // 27: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
+	20, // 28: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
+	16, // 29: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1239,7 +1525,7 @@ func file_gatesync_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_peer_proto_rawDesc), len(file_gatesync_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -775,6 +775,9 @@ type Member struct {
 	Store         string                 `protobuf:"bytes,4,opt,name=store,proto3" json:"store,omitempty"`     // uuid of its blob store
 	JoinedNs      int64                  `protobuf:"varint,5,opt,name=joined_ns,json=joinedNs,proto3" json:"joined_ns,omitempty"`
 	AddressEpoch  uint64                 `protobuf:"varint,6,opt,name=address_epoch,json=addressEpoch,proto3" json:"address_epoch,omitempty"` // of the announcement of address; the greater wins
+	Wish          string                 `protobuf:"bytes,7,opt,name=wish,proto3" json:"wish,omitempty"`                                      // the role that an operator chose (SetRole); empty: the cluster decides
+	Witness       bool                   `protobuf:"varint,8,opt,name=witness,proto3" json:"witness,omitempty"`                               // it has no tree: it holds the log and the content
+	Format        uint32                 `protobuf:"varint,20,opt,name=format,proto3" json:"format,omitempty"`                                // newest format of the log that it understands; 0: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -851,6 +854,27 @@ func (x *Member) GetAddressEpoch() uint64 {
 	return 0
 }
 
+func (x *Member) GetWish() string {
+	if x != nil {
+		return x.Wish
+	}
+	return ""
+}
+
+func (x *Member) GetWitness() bool {
+	if x != nil {
+		return x.Witness
+	}
+	return false
+}
+
+func (x *Member) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
 var File_gatesync_v1_value_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_value_proto_rawDesc = "" +
@@ -910,14 +934,17 @@ const file_gatesync_v1_value_proto_rawDesc = "" +
 	"\x06origin\x18\x04 \x01(\v2\x13.gatesync.v1.OriginR\x06origin\x12\x17\n" +
 	"\atime_ns\x18\x05 \x01(\x03R\x06timeNs\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x120\n" +
-	"\achanges\x18\a \x03(\v2\x16.gatesync.v1.CommittedR\achanges\"\x9e\x01\n" +
+	"\achanges\x18\a \x03(\v2\x16.gatesync.v1.CommittedR\achanges\"\xe4\x01\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05store\x18\x04 \x01(\tR\x05store\x12\x1b\n" +
 	"\tjoined_ns\x18\x05 \x01(\x03R\bjoinedNs\x12#\n" +
-	"\raddress_epoch\x18\x06 \x01(\x04R\faddressEpochB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\raddress_epoch\x18\x06 \x01(\x04R\faddressEpoch\x12\x12\n" +
+	"\x04wish\x18\a \x01(\tR\x04wish\x12\x18\n" +
+	"\awitness\x18\b \x01(\bR\awitness\x12\x16\n" +
+	"\x06format\x18\x14 \x01(\rR\x06formatB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_value_proto_rawDescOnce sync.Once

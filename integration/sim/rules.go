@@ -1,0 +1,165 @@
+package sim
+
+import (
+	"maps"
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/syncer"
+)
+
+// rules watches what one node's loop asks for, against what its executor and
+// its gateway really did.
+type rules struct {
+	by     map[manifest.Path]map[written]bool // what the gateway left at a path, ever
+	gone   map[manifest.Path]time.Time        // the first of the sightings as absent, since it was last seen
+	before map[manifest.Path]bool             // stood there when the node joined, untouched since
+	joiner bool                               // in this life, at first: history says nothing to it
+	spoken bool                               // an operator has approved something
+}
+
+// written is an entry without its times.
+type written struct {
+	kind   manifest.Kind
+	mode   uint32
+	digest manifest.Digest
+}
+
+func writtenOf(e manifest.Entry) written { return written{e.Kind, e.Mode, e.Digest} }
+
+func newRules() rules {
+	return rules{by: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}}
+}
+
+// started forgets what an earlier life has seen, but for what it has noted.
+func (r *rules) started(joiner bool, notes map[manifest.Path]syncer.Note) {
+	r.joiner = joiner
+	maps.DeleteFunc(r.gone, func(p manifest.Path, _ time.Time) bool { _, noted := notes[p]; return !noted })
+}
+
+func (r *rules) wrote(p manifest.Path, e manifest.Entry) {
+	if r.by[p] == nil {
+		r.by[p] = map[written]bool{}
+	}
+	r.by[p][writtenOf(e)] = true
+	delete(r.before, p)
+}
+
+// joins notes what stands on a joiner's disk.
+func (r *rules) joins(d *disk) {
+	for p, i := range d.at {
+		r.before[p] = i.kind != manifest.Dir
+	}
+}
+
+// adrift says that a power cut has made the disk what it is: nobody can tell
+// that from a gateway's work.
+func (r *rules) adrift(d *disk) {
+	for p, i := range d.at {
+		r.wrote(p, i.entry())
+	}
+}
+
+func (r *rules) ruled(*node, syncer.Verb, []manifest.Path) { r.spoken = true }
+
+func (r *rules) looked(n *node, obs syncer.Observation) {
+	switch obs.Sight {
+	case syncer.Seen:
+		delete(r.gone, obs.Path)
+	case syncer.Gone:
+		if r.gone[obs.Path].IsZero() {
+			r.gone[obs.Path] = n.w.now
+		}
+	}
+}
+
+// offer: a node offers only what its gateway did, and a deletion only once it
+// was seen twice, a settling time apart.
+func (r *rules) offer(n *node, e syncer.Propose) {
+	deleted, added := 0, false
+	for _, c := range e.Changes {
+		n.w.trace("node %d offers %q as %s", n.index, c.Path, c.New)
+		seen := r.gone[c.Path]
+		if old := n.committed(c.Path); c.New.Absent() && !old.Absent() && !old.IsDir() {
+			deleted++
+		}
+		added = added || !c.New.Absent() && !c.New.IsDir()
+		switch {
+		case c.New.IsDir(), r.spoken:
+		case r.before[c.Path] && !n.adopt && !c.New.Absent():
+			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
+		case !c.New.Absent() && !n.forgotten() && !(r.joiner && n.adopt) && !r.by[c.Path][writtenOf(c.New)]:
+			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
+		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
+			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
+		}
+	}
+	if deleted > 1 && !added && deleted == files(n.machine) && deleted == files(n.w.oracle.machine) && !r.spoken {
+		n.w.fail("NoSurpriseDelete: node %d empties the tree", n.index)
+	}
+}
+
+func (n *node) committed(p manifest.Path) manifest.Entry {
+	v, _ := n.machine.View(treeName)
+	return v.Manifest.Entry(p)
+}
+
+// files counts what is committed, as a machine knows it.
+func files(m *raftstore.Machine) (files int) {
+	v, _ := m.View(treeName)
+	v.Manifest.All(func(_ manifest.Path, node manifest.Node) bool {
+		if !node.Entry.IsDir() {
+			files++
+		}
+		return true
+	})
+	return files
+}
+
+// forgotten tells whether history no longer reaches back to what the disk has
+// followed: what was placed and not recorded since cannot be told from an edit.
+func (n *node) forgotten() bool { return n.w.oracle.machine.Oldest() > n.saved.followed+1 }
+
+// step: nothing is materialized before the log has reached what this disk
+// agreed on, and nothing goes back.
+func (r *rules) step(n *node, s syncer.Step) {
+	a := n.saved.ancestors[s.Path]
+	switch {
+	case n.reader.at < a.Revision, n.reader.at < n.saved.followed:
+		n.w.fail("node %d materializes %q at revision %d; its disk has followed %d", n.index, s.Path, n.reader.at, max(a.Revision, n.saved.followed))
+	case s.New.Revision < a.Revision:
+		n.w.fail("node %d takes %q back from revision %d to %d", n.index, s.Path, a.Revision, s.New.Revision)
+	}
+}
+
+// loses: whatever is kept aside was an edit of this node's gateway, and lost
+// to somebody else's.
+func (r *rules) loses(n *node, s syncer.Step) {
+	lost := s.Aside.Lost
+	switch {
+	case r.spoken, r.joiner, n.forgotten():
+	case !r.by[s.Path][writtenOf(lost)]:
+		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
+	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && n.committed(s.Path).Same(s.New.Entry):
+		n.w.fail("node %d has a conflict with itself over %q", n.index, s.Path)
+	}
+}
+
+// displaces: content that a step takes from the disk is in the log's history,
+// or kept aside.
+func (r *rules) displaces(n *node, s syncer.Step, i *inode) {
+	if i == nil || i.kind != manifest.File || s.Op == syncer.SetMode || i.text == "" {
+		return
+	}
+	if i.writers > 0 && !n.leases {
+		return // the quarantine's
+	}
+	lost := i.entry().Digest
+	if _, committed := n.w.oracle.seen[lost]; !committed && !n.keepsAside(lost) {
+		n.w.fail("NoLoss: node %d takes %q away from %q and keeps it nowhere", n.index, i.text, s.Path)
+	}
+	if s.Op == syncer.PutFile && manifest.DigestOf([]byte(n.store.blobs[s.New.Entry.Digest])) != s.New.Entry.Digest {
+		n.w.fail("NoTornFile: node %d shows %q in %q", n.index, n.store.blobs[s.New.Entry.Digest], s.Path)
+	}
+}

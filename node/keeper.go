@@ -1,0 +1,252 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+)
+
+const (
+	// keepEvery is how often everything is looked through again, for what was
+	// lost meanwhile (a damaged blob that was set aside).
+	keepEvery = time.Hour
+	// keepPatience is how long somebody else has for bringing what is missing:
+	// an author whose push is under way, or a tree that is about to fetch it.
+	keepPatience = time.Second
+	// keepRetry and keepRetryMost are the pauses after nothing came.
+	keepRetry     = time.Second
+	keepRetryMost = 30 * time.Second
+	// keepBatch and keepBytes bound what one fetch asks for: what it brought is
+	// then durable, whatever happens to the rest.
+	keepBatch = 1024
+	keepBytes = 64 << 20
+)
+
+// keptLog is what the keeper needs of the log.
+type keptLog interface {
+	contentLog
+	watcher
+	Revision() manifest.Revision
+	Oldest() manifest.Revision
+}
+
+// keptBlobs is what it needs of the blob store.
+type keptBlobs interface {
+	Has(manifest.Digest) bool
+	Flush() error
+}
+
+// keeper brings here what this node lacks of the content that the log stands
+// for: of every tree, whether it lies on this node or not, and of the retained
+// history. Receipts make a majority of the voters hold a blob when it is
+// committed; the keeper makes that true of whoever votes later. So every voter
+// comes to hold everything, and a joiner or a witness holds it before it
+// votes. It asks instead of being sent to: nobody has to know what another
+// lacks, and nothing has to be agreed upon when the voters change.
+//
+// One goroutine runs; the figures may be read by any.
+type keeper struct {
+	log    keptLog
+	blobs  keptBlobs
+	fetch  func(context.Context, []manifest.BlobRef, func(manifest.Digest, error)) error
+	coming func(manifest.Digest) bool // somebody else fetches it right now
+	logger *slog.Logger
+
+	whole   atomic.Uint64 // all content up to this revision is durable here
+	missing atomic.Uint64 // blobs, when it last looked …
+	looked  atomic.Uint64 // … for the content up to this revision
+
+	mu   sync.Mutex
+	told chan struct{} // closed when whole has grown; nil while nobody waits
+}
+
+func (k *keeper) run(ctx context.Context) error {
+	ch, stop := k.log.Watch()
+	defer stop()
+	again := time.NewTicker(keepEvery)
+	defer again.Stop()
+	all := true
+	for {
+		k.complete(ctx, all)
+		all = false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ch:
+		case <-again.C:
+			all = true
+		}
+	}
+}
+
+// complete looks for what is missing and brings it, until nothing is or ctx
+// ends.
+func (k *keeper) complete(ctx context.Context, all bool) {
+	pause := keepRetry
+	missed := map[manifest.Digest]time.Time{} // since when
+	for ctx.Err() == nil {
+		upTo := k.log.Revision()
+		if !all && uint64(upTo) == k.whole.Load() {
+			return
+		}
+		missing, whole := k.lacks(upTo, all)
+		k.missing.Store(uint64(len(missing)))
+		k.looked.Store(uint64(upTo))
+		if !k.reach(ctx, whole) {
+			continue
+		}
+		if len(missing) == 0 {
+			return
+		}
+		overdue, next := k.overdue(missing, missed)
+		if len(overdue) == 0 {
+			_ = wait(ctx, next)
+			continue
+		}
+		got, err := k.bring(ctx, overdue)
+		if got > 0 {
+			pause = keepRetry
+			continue
+		}
+		if err != nil {
+			k.logger.Warn("content that this node should hold cannot be had now; trying again", "blobs", len(overdue), "err", err)
+		}
+		_ = wait(ctx, pause)
+		pause = min(2*pause, keepRetryMost)
+		all = true // perhaps it was trimmed
+	}
+}
+
+// lacks lists what is not here, each once: of everything, or of what was
+// committed since the revision up to which all is here. whole is the revision
+// up to which all is here now.
+func (k *keeper) lacks(upTo manifest.Revision, all bool) (missing []manifest.BlobRef, whole manifest.Revision) {
+	whole = upTo
+	seen := map[manifest.Digest]bool{}
+	note := func(ref manifest.BlobRef, rev manifest.Revision) {
+		if seen[ref.Digest] {
+			whole = min(whole, max(rev, 1)-1)
+		} else if !k.blobs.Has(ref.Digest) {
+			seen[ref.Digest] = true
+			missing = append(missing, ref)
+			whole = min(whole, max(rev, 1)-1)
+		}
+	}
+	from := k.content()
+	if all || from == 0 || from > upTo || from+1 < k.log.Oldest() {
+		eachContent(k.log, note)
+	} else {
+		eachCommitted(k.log.History("", upTo, int(upTo-from)), note)
+	}
+	return missing, whole
+}
+
+// overdue picks what has been missing for so long that nobody else seems to
+// bring it, and tells when the next may be.
+func (k *keeper) overdue(missing []manifest.BlobRef, missed map[manifest.Digest]time.Time) (overdue []manifest.BlobRef, next time.Duration) {
+	now, still := time.Now(), map[manifest.Digest]bool{}
+	next = keepPatience
+	for _, ref := range missing {
+		still[ref.Digest] = true
+		since, known := missed[ref.Digest]
+		if !known {
+			since = now
+			missed[ref.Digest] = now
+		}
+		switch left := keepPatience - now.Sub(since); {
+		case k.coming(ref.Digest):
+		case left <= 0:
+			overdue = append(overdue, ref)
+		default:
+			next = min(next, left)
+		}
+	}
+	maps.DeleteFunc(missed, func(d manifest.Digest, _ time.Time) bool { return !still[d] })
+	return overdue, next
+}
+
+// bring fetches blobs, batch by batch.
+func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, err error) {
+	for len(refs) > 0 && ctx.Err() == nil {
+		n, size := 0, int64(0)
+		for n < len(refs) && n < keepBatch && (n == 0 || size+refs[n].Size <= keepBytes) {
+			size += refs[n].Size
+			n++
+		}
+		ferr := k.fetch(ctx, refs[:n], func(_ manifest.Digest, e error) {
+			if e == nil {
+				got++
+			}
+		})
+		if err == nil {
+			err = ferr
+		}
+		refs = refs[n:]
+	}
+	if got > 0 {
+		k.logger.Info("fetched content that was missing here", "blobs", got)
+	}
+	return got, err
+}
+
+// reach makes durable what is here and notes that it is everything up to a
+// revision. It tells false where that failed.
+func (k *keeper) reach(ctx context.Context, rev manifest.Revision) bool {
+	if rev == k.content() {
+		return true
+	}
+	if err := k.blobs.Flush(); err != nil {
+		k.logger.Warn("content is here but not durable; trying again", "err", err)
+		_ = wait(ctx, keepRetry)
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.whole.Store(uint64(rev))
+	if k.told != nil {
+		close(k.told)
+		k.told = nil
+	}
+	return true
+}
+
+// content is the revision up to which everything is durable here.
+func (k *keeper) content() manifest.Revision { return manifest.Revision(k.whole.Load()) }
+
+// waitContent waits until everything up to rev is.
+func (k *keeper) waitContent(ctx context.Context, rev manifest.Revision) error {
+	for {
+		k.mu.Lock()
+		if k.content() >= rev {
+			k.mu.Unlock()
+			return nil
+		}
+		if k.told == nil {
+			k.told = make(chan struct{})
+		}
+		told := k.told
+		k.mu.Unlock()
+		select {
+		case <-told:
+		case <-ctx.Done():
+			return fmt.Errorf("the content of revision %d is not complete here: %w", rev, ctx.Err())
+		}
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,209 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gatesync/gatesync/raftstore"
+)
+
+// serve is run for a node that may have to rejoin: as the daemon does.
+func (g *gateway) serve() {
+	g.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	log := slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	go func() { ended <- Serve(ctx, g.cfg, Options{Version: "test", Log: log}) }()
+	g.stop = func() {
+		g.stop = nil
+		cancel()
+		if err := <-ended; err != nil {
+			g.t.Errorf("%s ended with %v", g.cfg.Name, err)
+		}
+	}
+	eventually(g.t, 10*time.Second, func() error { _, err := g.status(); return err })
+}
+
+func (g *gateway) recover() Recovered {
+	g.t.Helper()
+	r, err := OpenRecovery(g.t.Context(), g.cfg)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	done, err := r.Do()
+	if err = errors.Join(err, r.Close()); err != nil {
+		g.t.Fatal(err)
+	}
+	return done
+}
+
+// By mistake two of three are recovered, each for itself, and both go on. When
+// they meet, one of the two lives yields to the other: one cluster, and what
+// the other had is kept aside. The third was never told.
+func TestPromise_ConvergeTwoRecoveredNodesBecomeOneCluster(t *testing.T) {
+	g := trio(t)
+	g[0].write("a.xml", "before\n")
+	everywhere(t, "a.xml", "before\n", g[:]...)
+	for _, n := range g {
+		n.cfg.Listen = n.address() // they are found where they were
+	}
+	for _, n := range g {
+		n.stop()
+	}
+	g[0].recover()
+	g[0].serve()
+	g[0].write("zero.xml", "of the one\n")
+	everywhere(t, "zero.xml", "of the one\n", g[0])
+	eventually(t, 10*time.Second, func() error { return inTheLog(g[0], 2) })
+	g[0].stop()
+
+	g[1].recover()
+	g[1].serve()
+	g[1].write("one.xml", "of the other\n")
+	eventually(t, 10*time.Second, func() error { return inTheLog(g[1], 2) })
+	g[0].serve()
+	g[2].serve()
+	waitVoters(t, g[:], 3)
+	eventually(t, 30*time.Second, func() error { // what is written before has no place in the life that goes on
+		for _, n := range g {
+			if s, err := n.status(); err != nil || len(s.Trees) == 0 || s.Trees[0].Applied < s.Revision || len(s.Trees[0].Notices) > 0 {
+				return errors.Join(err, errors.New(n.cfg.Name+" has not caught up"))
+			}
+		}
+		return nil
+	})
+	g[2].write("end.xml", "of all\n")
+	everywhere(t, "end.xml", "of all\n", g[:]...)
+	everywhere(t, "a.xml", "before\n", g[:]...)
+	won, lost, winner, loser := "zero.xml", "one.xml", g[0], g[1]
+	if _, err := os.Stat(g[2].cfg.Trees[0].Path + "/zero.xml"); err != nil {
+		won, lost, winner, loser = lost, won, loser, winner
+	}
+	eventually(t, 30*time.Second, func() error {
+		for _, n := range g {
+			if _, err := os.Stat(n.cfg.Trees[0].Path + "/" + won); err != nil {
+				return err
+			}
+			if _, err := os.Stat(n.cfg.Trees[0].Path + "/" + lost); err == nil {
+				return errors.New(lost + " still stands on " + n.cfg.Name)
+			}
+		}
+		return nil
+	})
+	s, err := loser.status()
+	if err != nil || s.Trees[0].Conflicts != 1 {
+		t.Errorf("the life that yielded kept aside: %+v, %v", s.Trees, err)
+	}
+	if s, err = winner.status(); err != nil || s.Trees[0].Conflicts != 0 {
+		t.Errorf("the life that goes on kept aside: %+v, %v", s.Trees, err)
+	}
+	if _, err := os.Stat(string(dataDir(g[2].cfg.DataDir).oldRaft(2 << 32))); err != nil {
+		t.Errorf("the third did not keep its log: %v", err)
+	}
+}
+
+// A survivor goes on running while the cluster is recovered beside it: it hears of that and rejoins in its own process, without an operator.
+func TestPromise_AvailableARunningSurvivorRejoins(t *testing.T) {
+	g := trio(t)
+	g[0].write("a.xml", "before\n")
+	everywhere(t, "a.xml", "before\n", g[:]...)
+	for _, n := range g {
+		n.cfg.Listen = n.address()
+	}
+	for _, n := range g {
+		n.stop()
+	}
+	g[0].recover()
+	g[2].serve()
+	g[2].write("alone.xml", "without a quorum\n")
+	r, err := OpenRecovery(t.Context(), g[1].cfg) // two of three voters are no lost majority
+	if err != nil {
+		t.Fatal(err)
+	}
+	var alive *AliveError
+	if _, err := r.Do(); !errors.As(err, &alive) || alive.Alive != 2 {
+		t.Errorf("recover beside a voter that answers: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g[0].serve()
+	eventually(t, 30*time.Second, func() error {
+		s, err := g[2].status()
+		if err == nil && (s.Incarnation != 2 || s.Leader == "" || len(s.Trees) == 0 || s.Trees[0].Conflicts != 1 || len(s.Trees[0].Notices) > 0) {
+			err = errors.New("it has not rejoined")
+		}
+		return err
+	})
+	g[2].write("b.xml", "after\n")
+	everywhere(t, "b.xml", "after\n", g[0], g[2])
+	if _, err := os.Stat(g[2].cfg.Trees[0].Path + "/alone.xml"); err == nil {
+		t.Error("what the recovered cluster does not hold still stands")
+	}
+	if s, err := g[0].status(); err != nil || len(s.Members) != 3 {
+		t.Errorf("members %+v, %v", s.Members, err)
+	}
+}
+
+func inTheLog(g *gateway, revision uint64) error {
+	s, err := g.status()
+	if err == nil && s.Revision < revision {
+		err = errors.New("not yet committed")
+	}
+	return err
+}
+
+// The power fails in the middle of recover: the next start completes it, or
+// finds everything as it was.
+func TestRecoverIsInterrupted(t *testing.T) {
+	g := trio(t)
+	g[0].write("a.xml", "before\n")
+	everywhere(t, "a.xml", "before\n", g[:]...)
+	g[1].stop()
+	g[2].stop()
+	g[0].stop()
+	d := dataDir(g[0].cfg.DataDir)
+	before, err := d.readNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Before the step that counts: half of a new log.
+	if err := os.MkdirAll(d.newRaft()+"/snapshots/half", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	done := g[0].recover()
+	// After it, and before all else.
+	if err := errors.Join(os.Rename(done.OldLog, d.newRaft()), d.writeNode(before)); err != nil {
+		t.Fatal(err)
+	}
+	g[0].serve()
+	if _, err := os.Stat(done.OldLog); err != nil {
+		t.Errorf("the old log: %v", err)
+	}
+	g[0].write("b.xml", "after\n")
+	eventually(t, 10*time.Second, func() error { return inTheLog(g[0], 2) })
+	f, err := d.readNode()
+	if err != nil || f.Incarnation.Number() != 2 || f.Trees[0].Generation != uint64(f.Incarnation) || f.Trees[0].KeepFrom != 1 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	g[0].stop()
+	if begun, err := raftstore.Begun(d.raft()); err != nil || begun != f.Incarnation {
+		t.Errorf("the log is of incarnation %v, %v", begun, err)
+	}
+	// Nobody else votes in this life: a second recover has nothing to do.
+	r, err := OpenRecovery(t.Context(), g[0].cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Do(); err == nil || !strings.Contains(err.Error(), "only voter") {
+		t.Errorf("recover of a cluster that needs none: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
