@@ -146,15 +146,19 @@ func TestPromise_OrderDamagedLogIsNotApplied(t *testing.T) {
 		}
 		copyDir(t, dir, at)
 	}
+	places := 50
+	if os.Getenv("GATESYNC_LONG") != "" {
+		places = 1000
+	}
 	for _, name := range files(t, dir) {
 		whole, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var flips []int
-		for i := range min(150, len(whole)) {
-			at := i * len(whole) / min(150, len(whole))
-			flips = append(flips, min(len(whole)-1, at+rnd.IntN(max(1, len(whole)/150))))
+		for i := range min(places, len(whole)) {
+			at := i * len(whole) / min(places, len(whole))
+			flips = append(flips, min(len(whole)-1, at+rnd.IntN(max(1, len(whole)/places))))
 		}
 		for _, i := range flips {
 			b := slices.Clone(whole)

@@ -40,6 +40,7 @@ type disk struct {
 	size int64                 // of the file, at least
 	hurt atomic.Pointer[error] // a *sealed.DamagedError: nothing works any more
 
+	writing     sync.Mutex // held while the log's ends move: Raft deletes behind a snapshot while it appends
 	mu          sync.Mutex
 	first, last uint64 // 0, 0: empty
 }
@@ -272,14 +273,16 @@ func (d *disk) read(index uint64) (entry raft.Log, err error) {
 // StoreLog implements raft.LogStore.
 func (d *disk) StoreLog(entry *raft.Log) error { return d.StoreLogs([]*raft.Log{entry}) }
 
-// StoreLogs implements raft.LogStore. Raft has one writer.
+// StoreLogs implements raft.LogStore.
 func (d *disk) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	first, last := d.ends()
 	if next := entries[0].Index; first != 0 && (next > last+1 || next < first) {
-		if err := d.DeleteRange(first, last); err != nil {
+		if err := d.deleteRange(first, last); err != nil {
 			return err
 		}
 		first, last = 0, 0
@@ -305,6 +308,12 @@ func (d *disk) StoreLogs(entries []*raft.Log) error {
 
 // DeleteRange implements raft.LogStore. Raft deletes at the ends of the log.
 func (d *disk) DeleteRange(from, to uint64) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	return d.deleteRange(from, to)
+}
+
+func (d *disk) deleteRange(from, to uint64) error {
 	first, last := d.ends()
 	from, to = max(from, first), min(to, last)
 	if first == 0 || from > to {

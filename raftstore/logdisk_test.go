@@ -68,3 +68,43 @@ func TestTheLogsDiskKnowsItsEnds(t *testing.T) {
 		t.Fatalf("opened with a lost tail: %v", err)
 	}
 }
+
+// TestTheLogIsCutWhileItGrows: Raft deletes behind a snapshot on another
+// goroutine than the one that appends.
+func TestTheLogIsCutWhileItGrows(t *testing.T) {
+	d, err := openDisk(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	const n = 200
+	failed := make(chan error, 1)
+	go func() {
+		var err error
+		for first := uint64(1); first < n && err == nil; {
+			at, last := d.ends()
+			if first = max(at, 1); last > first {
+				err = d.DeleteRange(first, last-1)
+			}
+			if last == n {
+				break
+			}
+		}
+		failed <- err
+	}()
+	for i := uint64(1); i <= n; i++ {
+		if err := d.StoreLog(&raft.Log{Index: i, Term: 1, Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		var e raft.Log
+		if err := d.GetLog(i, &e); err != nil {
+			t.Fatalf("entry %d: %v", i, err)
+		}
+	}
+	if err := <-failed; err != nil {
+		t.Fatal(err)
+	}
+	if first, last := d.ends(); last != n || first == 0 {
+		t.Fatalf("from %d to %d", first, last)
+	}
+}
