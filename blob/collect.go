@@ -187,7 +187,17 @@ func (s *Store) rewrite(p *pack, digests []manifest.Digest, dead map[manifest.Di
 		}
 	}
 	s.mu.Unlock()
-	// What was put after the beginning may lie here too; go by the index.
+	if err := s.empty(p); err != nil {
+		return err
+	}
+	c.Packs++
+	c.Freed += p.end
+	return s.drop(p, s.disk.remove)
+}
+
+// empty moves what the index says lies in a pack to the current one, durably.
+func (s *Store) empty(p *pack) error {
+	// What was put after a collection's beginning may lie here too; go by the index.
 	for _, r := range s.recordsOf(p) {
 		err := s.move(p, r)
 		if errors.Is(err, ErrCorrupt) {
@@ -198,9 +208,11 @@ func (s *Store) rewrite(p *pack, digests []manifest.Digest, dead map[manifest.Di
 			return err
 		}
 	}
-	if err := s.Flush(); err != nil {
-		return err
-	}
+	return s.Flush()
+}
+
+// drop takes an emptied pack out of the store; end deals with its file.
+func (s *Store) drop(p *pack, end func(path string) error) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -209,8 +221,6 @@ func (s *Store) rewrite(p *pack, digests []manifest.Digest, dead map[manifest.Di
 	delete(s.packs, p.number)
 	s.used -= p.end
 	s.mu.Unlock()
-	c.Packs++
-	c.Freed += p.end
 	defer p.release()
-	return s.disk.remove(p.file.Name())
+	return end(p.file.Name())
 }

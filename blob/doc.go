@@ -12,7 +12,8 @@
 //   - Content is verified where it is read: a Reader that has delivered all of
 //     a blob has checked its digest, and says ErrCorrupt instead of io.EOF
 //     otherwise. A blob that was found corrupt is no longer answered for, so
-//     that it is fetched and put again.
+//     that it is fetched and put again; Hurt tells that it is time to. Scrub
+//     finds what nobody reads.
 //   - A full disk refuses early (RoomError, below the reserve), loses nothing,
 //     and needs no restart once there is space.
 //   - No large blob is ever held in memory. The index costs about 100 bytes a
@@ -24,6 +25,7 @@
 //	packs/00000001     small blobs (up to SmallLimit), one record behind the other
 //	loose/<digest>     large blobs, a file each; always whole and flushed
 //	tmp/               unfinished, or put and not flushed: emptied at Open
+//	damaged/           files that Repair took out: nothing reads them
 //
 // Small blobs are appended to the newest pack, so that a batch of thousands
 // costs one fdatasync. A full pack is flushed and then sealed; one without a

@@ -136,7 +136,7 @@ func (s *Store) move(p *pack, r record) error {
 		return err
 	}
 	if manifest.DigestOf(buf[headerSize:]) != r.digest {
-		s.forget(r.digest, place{size: r.size, offset: uint32(r.offset), pack: p.number})
+		s.forgetCorrupt(r.digest, place{size: r.size, offset: uint32(r.offset), pack: p.number})
 		return &CorruptError{Digest: r.digest, File: p.file.Name()}
 	}
 	return s.append(r.digest, buf, true)

@@ -39,6 +39,8 @@ func open(dir string, o Options, d disk) (_ *Store, err error) {
 
 		pending:  map[manifest.Digest]struct{}{},
 		suspects: map[manifest.Digest]struct{}{},
+
+		hurtPacks: map[uint32]struct{}{}, hurt: make(chan struct{}, 1),
 	}
 	s.buffers = sync.Pool{New: func() any {
 		b := make([]byte, headerSize+o.SmallLimit+1)
@@ -194,6 +196,13 @@ func (s *Store) readPack(n uint32) (p *pack, whole bool, err error) {
 	}, func(offset, bytes int64) {
 		d := Damage{File: f.Name(), Offset: offset, Bytes: bytes, Cut: !whole && offset+bytes == size}
 		s.damage = append(s.damage, d)
+		// Most likely a flush that was not finished; but a flushed record that
+		// was flipped looks the same.
+		if d.Cut {
+			s.noteDamage(loose) // the pack itself is sound again
+		} else {
+			s.noteDamage(n)
+		}
 		s.log.Warn("blob store: " + d.String())
 	})
 	if err != nil {

@@ -124,7 +124,7 @@ func (r *Reader) Read(b []byte) (int, error) {
 func (r *Reader) corrupt() error {
 	err := &CorruptError{Digest: r.digest, File: r.file}
 	r.store.log.Error("blob store: " + err.Error())
-	r.store.forget(r.digest, r.at)
+	r.store.forgetCorrupt(r.digest, r.at)
 	return err
 }
 

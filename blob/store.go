@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gatesync/gatesync/manifest"
 )
@@ -63,6 +64,10 @@ type Store struct {
 	touched map[manifest.Digest]struct{} // while a Collect runs: put or asked for since it began
 	bytes   int64                        // of all blobs
 	used    int64                        // on disk
+
+	hurtPacks map[uint32]struct{} // guarded by mu: damage was found in them
+	hurt      chan struct{}       // see Hurt
+	corrupt   atomic.Uint64       // see Corrupt
 }
 
 // place is where a blob lies. It is kept small: there is one for every blob.
@@ -174,20 +179,6 @@ func (s *Store) unset(d manifest.Digest) {
 	if at, ok := s.index[d]; ok {
 		s.bytes -= at.size
 		delete(s.index, d)
-	}
-}
-
-// forget stops answering for a blob that was found corrupt at that place.
-func (s *Store) forget(d manifest.Digest, at place) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.index[d] != at {
-		return // it has been put again, or moved
-	}
-	s.unset(d)
-	if at.pack == loose || at.pack == pending {
-		s.used -= at.size // a new Put replaces the file
-		delete(s.pending, d)
 	}
 }
 

@@ -22,6 +22,7 @@ type Config struct {
 	Trees       []Tree   `yaml:"trees"`
 	Guard       Guard    `yaml:"guard"`
 	Scan        Duration `yaml:"scan_interval"`
+	Scrub       Duration `yaml:"scrub"` // one pass over the blob store; 0: never
 	Voters      int      `yaml:"voters"`
 	ReapAfter   Duration `yaml:"reap_after"`
 	History     History  `yaml:"history"`
@@ -91,6 +92,7 @@ func Default() Config {
 		HTTP:        "127.0.0.1:7947",
 		Guard:       Guard{MaxDelete: MaxDelete{Count: 20, Percent: 30}},
 		Scan:        Duration(time.Minute),
+		Scrub:       Duration(7 * 24 * time.Hour),
 		Voters:      5,
 		ReapAfter:   Duration(10 * time.Minute),
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},

@@ -64,6 +64,9 @@ func (c Config) Validate() error {
 	if c.Scan.Std().Seconds() < 1 {
 		bad("scan_interval", c.Scan.String(), "is less than a second: the watcher reports at once, scans are only its safety net")
 	}
+	if c.Scrub != 0 && c.Scrub.Std().Minutes() < 1 {
+		bad("scrub", c.Scrub.String(), "is less than a minute: it is how long one quiet pass over all content may take; 0 switches it off")
+	}
 	if c.Voters < 1 || c.Voters > 7 || c.Voters%2 == 0 {
 		bad("voters", strconv.Itoa(c.Voters), "is not one of 1, 3, 5, 7")
 	}

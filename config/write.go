@@ -51,6 +51,10 @@ guard:
 # Full scans are the watcher's safety net.
 # scan_interval: {{.Scan}}
 
+# All content in the data directory is read again within so long, to find what
+# the disk has lost before somebody needs it; 0 switches it off.
+# scrub: {{.Scrub}}
+
 # How many nodes vote in Raft: 1, 3, 5 or 7. Further nodes follow.
 # voters: {{.Voters}}
 # A voter that has been silent for this long gives its vote to a node that can

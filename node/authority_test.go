@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -26,19 +25,11 @@ import (
 // appendEntry puts an entry behind the last one of a log that nobody has open.
 func appendEntry(t *testing.T, file string, cmd *pb.Command) {
 	t.Helper()
-	disk, err := raftboltdb.NewBoltStore(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	last, err := disk.LastIndex()
-	if err != nil {
-		t.Fatal(err)
-	}
 	data, err := gproto.Marshal(cmd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(disk.StoreLog(&raft.Log{Index: last + 1, Term: 9, Type: raft.LogCommand, Data: data}), disk.Close()); err != nil {
+	if err := raftstore.Append(filepath.Dir(file), &raft.Log{Term: 9, Type: raft.LogCommand, Data: data}); err != nil {
 		t.Fatal(err)
 	}
 }

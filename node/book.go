@@ -1,11 +1,9 @@
 package node
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -51,10 +49,7 @@ type bookEntry struct {
 // anew from what others say.
 func openBook(path string, log *slog.Logger) *book {
 	b := &book{path: path, log: log, entries: map[cluster.NodeID]bookEntry{}, hearsay: map[cluster.NodeID]hint{}}
-	text, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(text, &b.entries)
-	}
+	err := readJSON(path, &b.entries)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		log.Warn("the cached addresses cannot be read; they are learned anew", "file", path, "err", err)
 	}

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -63,12 +62,13 @@ func (e *ExistsError) Error() string {
 }
 
 // claim makes the data directory of a new node and takes its lock; it refuses
-// rules that cannot be followed and a directory that holds a node already.
-func (d dataDir) claim(cfg config.Config) (*os.File, error) {
+// rules that cannot be followed and, unless the node comes again, a directory
+// that holds a node already.
+func (d dataDir) claim(cfg config.Config, again bool) (*os.File, error) {
 	if _, err := ignores(cfg); err != nil {
 		return nil, err
 	}
-	if err := d.vacant(); err != nil { // before the lock: a running node is told by its name
+	if err := d.vacant(); err != nil && !again { // before the lock: a running node is told by its name
 		return nil, err
 	}
 	return d.prepare()
@@ -183,21 +183,22 @@ func (f *nodeFile) tree(name string) (*treeFile, bool) {
 
 func (d dataDir) readNode() (nodeFile, error) {
 	var f nodeFile
-	b, err := os.ReadFile(d.nodeFile())
+	err := readJSON(d.nodeFile(), &f)
 	if errors.Is(err, fs.ErrNotExist) {
 		if d.wasUsed() {
 			return f, &PartError{DataDir: string(d), Part: "node.json"}
 		}
 		return f, fmt.Errorf("%s holds no node: run `gatesync init` (a new cluster) or `gatesync join` (an existing one) first: %w", string(d), err)
 	}
+	if errors.Is(err, errFileDamaged) {
+		return f, fmt.Errorf("who this node is cannot be read: %w. Restore the file from a backup; or remove this node (`gatesync remove NAME` on another one) and "+
+			"join it anew with `gatesync join HOST:PORT --token T --again` on this data directory, which keeps trees and content", err)
+	}
 	if err != nil {
 		return f, fmt.Errorf("read who this node is: %w", err)
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with a new data directory", d.nodeFile(), err)
-	}
 	if err := f.check(); err != nil {
-		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with a new data directory", d.nodeFile(), err)
+		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with `gatesync join HOST:PORT --token T --again`", d.nodeFile(), err)
 	}
 	if f.Format > nodeFileFormat {
 		return f, fmt.Errorf("%s has format %d, this program knows %d: upgrade it", d.nodeFile(), f.Format, nodeFileFormat)
@@ -230,33 +231,4 @@ func (d dataDir) vacant() error {
 func (d dataDir) writeNode(f nodeFile) error {
 	f.Format = nodeFileFormat
 	return d.orSpare(func() error { return writeJSON(d.nodeFile(), f) })
-}
-
-// writeJSON replaces a small file so that a crash leaves the old or the new one.
-func writeJSON(path string, v any) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, err)
-		}
-	}()
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once it was renamed
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
 }

@@ -116,17 +116,28 @@ func (j *janitor) collect(ctx context.Context) error {
 	return nil
 }
 
-// live gathers every digest that something stands for: the committed
-// manifests, retained history, and each tree's ancestors, conflicts and notes.
-// The trees come first: what moves from a tree's records into the log
-// meanwhile is then seen in one of both.
+// live gathers every digest that something stands for.
 func (j *janitor) live() (map[manifest.Digest]struct{}, error) {
 	live := map[manifest.Digest]struct{}{}
+	err := j.stands(func(ref manifest.BlobRef, _ func() string) { live[ref.Digest] = struct{}{} })
+	return live, err
+}
+
+// stands calls fn for all content that something stands for, and for what: what
+// the log stands for, and each tree's ancestors, conflicts and notes. The trees
+// come first: what moves from a tree's records into the log meanwhile is then
+// seen in one of both.
+func (j *janitor) stands(fn func(ref manifest.BlobRef, what func() string)) error {
 	for _, t := range j.trees.all() {
-		if err := t.syncr.Live(func(d manifest.Digest) { live[d] = struct{}{} }); err != nil {
-			return nil, fmt.Errorf("tree %s: %w", t.cfg.Name, err)
+		err := t.syncr.Live(func(p manifest.Path, e manifest.Entry, why string) {
+			if e.HasContent() {
+				fn(e.Blob(), func() string { return fmt.Sprintf("%s: %s (%s)", t.cfg.Name, p, why) })
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("tree %s: %w", t.cfg.Name, err)
 		}
 	}
-	eachContent(j.log, func(ref manifest.BlobRef, _ manifest.Revision) { live[ref.Digest] = struct{}{} })
-	return live, nil
+	eachStand(j.log, func(ref manifest.BlobRef, _ manifest.Revision, what func() string) { fn(ref, what) })
+	return nil
 }

@@ -30,7 +30,7 @@ type Made struct {
 // written last: what an interrupted call left behind is made anew by the next.
 func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	d := dataDir(cfg.DataDir)
-	lock, err := d.claim(cfg)
+	lock, err := d.claim(cfg, false)
 	if err != nil {
 		return made, err
 	}

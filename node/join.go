@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,9 +18,12 @@ import (
 
 // JoinOptions say how a node joins.
 type JoinOptions struct {
-	Via     string // host:port of any member
-	Token   string
-	Adopt   bool // spread what stands only in this node's trees
+	Via   string // host:port of any member
+	Token string
+	Adopt bool // spread what stands only in this node's trees
+	// Again: the data directory holds a node that cannot go on as itself. It
+	// comes back as a new one, with its settings, trees and content.
+	Again   bool
 	Version string
 	Now     func() time.Time // nil: time.Now
 }
@@ -40,7 +42,7 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	if err != nil {
 		return made, err
 	}
-	lock, err := d.claim(cfg)
+	lock, err := d.claim(cfg, o.Again)
 	if err != nil {
 		return made, err
 	}
@@ -57,6 +59,10 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	if err != nil {
 		return made, err
 	}
+	now := time.Now
+	if o.Now != nil {
+		now = o.Now
+	}
 	req, err := joinRequest(cfg, tok, j, addr, clusters, o)
 	if err != nil {
 		return made, err
@@ -66,17 +72,22 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 		return made, err
 	}
 	made = Made{Cluster: res.GetClusterId(), Node: j.Node, Address: addr, Guessed: guessed, Created: missing}
-	return made, d.completeJoin(cfg, res, j, made, o.Adopt)
+	if o.Again {
+		if err := d.retire(now()); err != nil {
+			return made, err
+		}
+	}
+	return made, d.completeJoin(cfg, res, j, made, o)
 }
 
 // beginJoin takes up an interrupted join or begins a new one.
 func (d dataDir) beginJoin() (joining, error) {
 	var j joining
-	b, err := os.ReadFile(d.joining())
-	if err == nil && json.Unmarshal(b, &j) == nil && j.Node != "" && len(j.Key) > 0 {
+	err := readJSON(d.joining(), &j)
+	if err == nil && j.Node != "" && len(j.Key) > 0 {
 		return j, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errFileDamaged) {
 		return j, err
 	}
 	key, err := transport.NewKey()
@@ -132,8 +143,23 @@ func askToJoin(ctx context.Context, via string, tok transport.Token, req *pb.Joi
 	return res, nil
 }
 
+// retire puts a former self aside: first who it was, so that nothing starts as
+// it any more, then its part of the log.
+func (d dataDir) retire(now time.Time) error {
+	mark := ".old-" + now.UTC().Format("20060102-150405")
+	for _, path := range []string{d.nodeFile(), d.raft()} {
+		if err := os.Rename(path, path+mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("put the former node aside: %w", err)
+		}
+		if err := syncDir(string(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // completeJoin writes what the cluster gave; node.json last.
-func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining, made Made, adopt bool) error {
+func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining, made Made, o JoinOptions) error {
 	if !cfg.TLS.Own() {
 		if err := transport.WriteIdentity(identityFiles(cfg), res.GetCaPem(), res.GetCertPem(), j.Key); err != nil {
 			return err
@@ -146,11 +172,18 @@ func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining
 		return err
 	}
 	openBook(d.peers(), slog.New(slog.DiscardHandler)).learn(fromMessages(res.GetMembers())...)
-	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: adopt, Incarnation: cluster.Incarnation(res.GetIncarnation())}
+	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: o.Adopt, Incarnation: cluster.Incarnation(res.GetIncarnation())}
 	for _, t := range res.GetTrees() {
 		file.Trees = append(file.Trees, treeFile{Name: t.GetName(), ID: t.GetId(), Generation: t.GetGeneration()})
 	}
-	if err := finish(d, cfg, made.Created, file); err != nil {
+	if o.Again { // its settings stand there already, perhaps edited
+		if err := makeRoots(made.Created); err != nil {
+			return err
+		}
+		if err := d.writeNode(file); err != nil {
+			return err
+		}
+	} else if err := finish(d, cfg, made.Created, file); err != nil {
 		return err
 	}
 	if err := os.Remove(d.joining()); err != nil && !errors.Is(err, fs.ErrNotExist) {

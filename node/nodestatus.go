@@ -33,7 +33,8 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		},
 		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
-		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk}, Data: n.dataStatus(),
+		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: n.mender.lost()},
+		Data:  n.dataStatus(),
 		Carriers: []CarrierStatus{{
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},

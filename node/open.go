@@ -72,6 +72,8 @@ type Node struct {
 	carrier   *carrier
 	keeper    *keeper
 	steering  *steering
+	mender    *mender
+	scrubber  *scrubber
 	local     net.Listener // nil on a visit
 	localSrv  *grpc.Server
 	web       *web.Server                     // nil where switched off
@@ -127,7 +129,7 @@ func (n *Node) open() (err error) {
 		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
 			err = fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls", Name: n.file.Name}, err)
 		}
-		return fmt.Errorf("this node's identity: %w", err)
+		return fmt.Errorf("this node's identity: %w; restore the file from a backup, or remove this node and `gatesync join … --again`", err)
 	}
 	n.renewExpired()
 	store, err := openBlobs(n.dir, n.cfg, n.slog)
@@ -217,6 +219,8 @@ func (n *Node) wire() {
 	n.counted = newCountedLog(n.log)
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
 	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
+	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, fetch: n.carrier.Fetch, coming: n.carrier.coming, again: mendAgain, slog: n.slog}
+	n.scrubber = &scrubber{blobs: n.blobs, every: n.cfg.Scrub.Std(), slog: n.slog}
 	n.steering = &steering{
 		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
 		lacks:  n.keeper.missing.Load,

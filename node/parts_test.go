@@ -292,7 +292,7 @@ func TestNodeFile(t *testing.T) {
 	if err := d.vacant(); !errors.As(err, &exists) || exists.Cluster != "c-1" {
 		t.Errorf("vacant: %v", err)
 	}
-	if err := os.WriteFile(d.nodeFile(), []byte(`{"format": 99}`), 0o600); err != nil {
+	if err := writeJSON(d.nodeFile(), nodeFile{Format: 99}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.readNode(); err == nil || !strings.Contains(err.Error(), "upgrade") {

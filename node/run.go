@@ -47,6 +47,7 @@ func (n *Node) start(s *stages) {
 	s.run("network", time.Second, n.server.Run)
 	s.closer("carrier", time.Second, n.push.Close)
 	s.closer("log", 2*time.Second, n.log.Close)
+	s.run("log", time.Second, n.log.Guard)
 	s.run("log's disk", time.Second, n.log.Failed)
 	s.run("members", time.Second, n.followMembers)
 	s.run("hello", time.Second, n.peers.run)
@@ -71,13 +72,21 @@ func (n *Node) start(s *stages) {
 	}
 	s.run("keeper", time.Second, n.keeper.run)
 	s.run("refill", time.Second, n.refill)
-	s.run("janitor", time.Second, (&janitor{
-		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
-	}).run)
+	s.run("janitor", time.Second, n.janitor().run)
+	s.run("mender", time.Second, n.mender.run)
+	if n.cfg.Scrub > 0 {
+		s.run("scrub", time.Second, n.scrubber.run)
+	}
 	if n.web != nil {
 		s.run("http", 1500*time.Millisecond, n.web.Run)
 	}
 	s.run("local socket", time.Second, n.serveLocal)
+}
+
+func (n *Node) janitor() *janitor {
+	return &janitor{
+		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
+	}
 }
 
 // serveLocal answers the command line; calls under way have a moment.

@@ -144,6 +144,19 @@ type BlobStatus struct {
 	Count     int   `json:"count"`
 	Bytes     int64 `json:"bytes"`
 	DiskBytes int64 `json:"disk_bytes"`
+	// Corrupt counts the blobs that were found damaged since the daemon started,
+	// Mended those that were missing after damage and were brought back.
+	Corrupt uint64 `json:"corrupt"`
+	Mended  uint64 `json:"mended"`
+	// Lost is content that was damaged here and that nobody else has.
+	Lost []LostBlob `json:"lost,omitempty"`
+}
+
+// LostBlob is content that cannot be had again, and what it stands for.
+type LostBlob struct {
+	Digest string   `json:"digest"`
+	Size   int64    `json:"size"`
+	Where  []string `json:"where"`
 }
 
 // CarrierStatus counts what one carrier has moved since the daemon started.

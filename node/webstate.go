@@ -20,7 +20,8 @@ func (n *Node) State() web.State {
 		Revision: uint64(n.log.Revision()), Quorum: n.log.Quorum(), CaughtUp: n.caughtUp() && n.trees.complete(),
 		Raft: n.raftState(), CertificateExpires: ends, CAExpires: caEnds,
 		Format: n.log.Format(), NewestFormat: raftstore.Newest, Proposals: n.counted.totals(),
-		Blobs: web.Blobs{Count: blobs.Blobs, Bytes: blobs.Bytes, Disk: blobs.Disk},
+		Blobs: web.Blobs{Count: blobs.Blobs, Bytes: blobs.Bytes, Disk: blobs.Disk,
+			Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: len(n.mender.lost()), Scrubbed: n.scrubber.bytes.Load(), Scrubs: n.scrubber.passes.Load()},
 		Carriers: []web.Carrier{{
 			Name: "push", Sent: uint64(push.Sent.Bytes + push.Served.Bytes), Received: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},

@@ -33,6 +33,11 @@
 // A log that no daemon uses is read by Replay, and begun anew for the cluster's
 // next incarnation by Rebegin: recover and restore-cluster are made of these.
 //
+// What is read from the disk is what was written, or the node ends with a
+// DamagedError that says what to do: logdisk.go keeps the log in a sealed file,
+// snapshots.go covers what Raft's snapshots leave open, damage.go says what
+// follows.
+//
 // Package node opens the Store and serves ApplyLocal to its peers; package
 // syncer reads views and proposes through interfaces of its own. All methods
 // of Store and Machine are safe for concurrent use.

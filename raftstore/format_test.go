@@ -191,7 +191,7 @@ func TestPeekRefusesANewerLogAndChangesNothing(t *testing.T) {
 	// The same from a snapshot.
 	m := founded()
 	m.format = Newest + 1
-	b := append(make([]byte, 8), snapshotOf(t, m)...)
+	b := append(make([]byte, manifest.DigestSize+8), snapshotOf(t, m)...)
 	other := filepath.Join(t.TempDir(), "snapshots", "9-9-9")
 	if err := os.MkdirAll(other, 0o700); err != nil {
 		t.Fatal(err)

@@ -117,7 +117,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add(good)
 	f.Add(good[:len(good)-trailerLen(f, good)])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, in := range [][]byte{b, sealed(b)} {
+		for _, in := range [][]byte{b, resealed(b)} {
 			m := NewMachine()
 			if m.Restore(bytes.NewReader(in)) != nil {
 				continue
@@ -152,8 +152,8 @@ func trailerLen(t testing.TB, snapshot []byte) int {
 	return len(all[len(all)-1])
 }
 
-// sealed appends the trailer that b's records ask for.
-func sealed(b []byte) []byte {
+// resealed appends the trailer that b's records ask for.
+func resealed(b []byte) []byte {
 	all := records(b)
 	var whole []byte
 	for _, r := range all {

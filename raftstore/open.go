@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -27,7 +25,7 @@ type Store struct {
 	log       *slog.Logger
 	machine   *Machine
 	fsm       *fsm
-	disk      *raftboltdb.BoltStore
+	disk      *disk
 	logs      *watchedLogs
 	stable    *steadfast
 	failed    chan error // the disk's last failure, see Failed
@@ -47,6 +45,10 @@ type Store struct {
 	stalled  atomic.Bool
 	silenced atomic.Bool
 	free     atomic.Int64 // bytes on the disk
+
+	started atomic.Bool           // Raft runs
+	damaged chan struct{}         // closed when the log turned out to be damaged
+	damage  atomic.Pointer[error] // set before
 
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -133,21 +135,6 @@ func writeFirst(cfg Config, init *pb.InitCluster, first cluster.Member) (err err
 	return syncDir(cfg.Dir)
 }
 
-func openDisk(dir string) (*raftboltdb.BoltStore, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	return raftboltdb.New(raftboltdb.Options{
-		Path: filepath.Join(dir, logFile),
-		BoltOptions: &bbolt.Options{
-			// The free list is rebuilt at a start instead of written with each
-			// append; as a map it stays fast after a log was truncated.
-			NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
-			Timeout: time.Second, // of the file lock: another daemon has it
-		},
-	})
-}
-
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -181,11 +168,11 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	cfg = cfg.withDefaults()
 	disk, err := openDisk(cfg.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("open the log: %w", promised(err))
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Log, machine: NewMachine(), disk: disk, stream: newStream(cfg.Stream, cfg.ID),
-		slots: make(chan struct{}, maxInside), closing: make(chan struct{}),
+		slots: make(chan struct{}, maxInside), closing: make(chan struct{}), damaged: make(chan struct{}),
 		outdated: make(chan uint32, 1), failed: make(chan error, 1),
 	}
 	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }, ahead: s.fellBehind}
@@ -196,7 +183,7 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	s.lookAtDisk()
 	if err := s.start(); err != nil {
 		_ = disk.Close()
-		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("open the log in %s: %w", cfg.Dir, promised(err))
 	}
 	return s, nil
 }
@@ -206,11 +193,20 @@ func (s *Store) start() (err error) {
 		return err
 	}
 	config := s.cfg.raftConfig()
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.Dir, keepSnapshots, config.Logger)
+	files, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.Dir, keepSnapshots, config.Logger)
 	if err != nil {
 		return err
 	}
-	cache, err := raft.NewLogCache(512, s.logs)
+	renew := make(chan struct{}, 1)
+	kept := &snapshots{
+		SnapshotStore: files, dir: s.cfg.Dir, log: s.log,
+		made:  func(index uint64) error { return s.disk.SetUint64(snapshotKey, index) },
+		renew: func() { nudge(renew) },
+	}
+	if err := s.whole(kept); err != nil {
+		return err
+	}
+	cache, err := raft.NewLogCache(512, &guardedLogs{logs: s.logs, store: s, keep: kept.oldest})
 	if err != nil {
 		return err
 	}
@@ -218,14 +214,16 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	})
-	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, snapshots, s.transport); err != nil {
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, guardedStable{s.stable, s}, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
 		s.stream.wait()
 		return err
 	}
-	s.running.Add(2)
+	s.started.Store(true)
+	s.running.Add(3)
 	go s.watchdog()
 	go s.follow()
+	go s.renewSnapshots(renew)
 	return nil
 }

@@ -2,22 +2,16 @@ package raftstore
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -30,11 +24,11 @@ type Peeked struct {
 // Peek reads a directory that no Store has open, and changes nothing in it. It
 // returns a *NewerError where the log is of a format that this version does not
 // know: a newer version ran here. Entries count whether they are committed or
-// not. What is damaged is left for Open to complain about.
+// not. A damaged log is a *DamagedError; a damaged snapshot counts for nothing.
 func Peek(dir string) (Peeked, error) {
 	p := peeking{state: newState()}
 	p.snapshots(filepath.Join(dir, "snapshots"))
-	if err := p.log(filepath.Join(dir, logFile)); err != nil {
+	if err := p.log(dir); err != nil {
 		return Peeked{}, err
 	}
 	if p.format > Newest {
@@ -66,7 +60,11 @@ func snapshotHeader(file string) *pb.SnapshotHeader {
 		return nil
 	}
 	defer f.Close()
-	if _, err := f.Seek(8, io.SeekStart); err != nil { // the index, see fsmSnapshot
+	const before = manifest.DigestSize // of what stands beside it, see snapshots
+	if _, err := f.Seek(before, io.SeekStart); err != nil || checkStream(f) != nil {
+		return nil
+	}
+	if _, err := f.Seek(before+8, io.SeekStart); err != nil { // the index, see fsmSnapshot
 		return nil
 	}
 	r := newRecordReader(f)
@@ -78,33 +76,22 @@ func snapshotHeader(file string) *pb.SnapshotHeader {
 }
 
 // log reads what the entries say about the format and the CAs.
-func (p *peeking) log(file string) (err error) {
-	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+func (p *peeking) log(dir string) (err error) {
+	if !Exists(dir) {
 		return nil
 	}
-	// bbolt panics on a damaged file, and faults behind the end of a torn one.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if recover() != nil {
-			err = nil
-		}
-	}()
-	disk, err := raftboltdb.New(raftboltdb.Options{Path: file, BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second}})
+	disk, err := openReadOnly(dir)
 	if err != nil {
-		if errors.Is(err, bbolterrors.ErrTimeout) {
-			return fmt.Errorf("%s is in use: is another daemon running on this data directory?", file)
-		}
-		return nil
+		return err
 	}
-	defer disk.Close()
-	first, err1 := disk.FirstIndex()
-	last, err2 := disk.LastIndex()
-	if err1 != nil || err2 != nil || first == 0 {
-		return nil
-	}
+	defer func() { err = errors.Join(err, disk.Close()) }()
+	first, last := disk.ends()
 	var entry raft.Log
-	for i := first; i <= last; i++ {
-		if disk.GetLog(i, &entry) == nil && entry.Type == raft.LogCommand {
+	for i := first; i <= last && i > 0; i++ {
+		if err := disk.GetLog(i, &entry); err != nil {
+			return promised(err)
+		}
+		if entry.Type == raft.LogCommand {
 			p.entry(entry.Data)
 		}
 	}

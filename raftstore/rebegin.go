@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"github.com/gatesync/gatesync/cluster"
 )
@@ -39,15 +38,17 @@ func (r Replayed) Rebegin(dir string, self cluster.NodeID) (err error) {
 	if err = errors.Join(err, disk.Close()); err != nil {
 		return err
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(Config{}.withDefaults().Log))
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(Config{}.withDefaults().Log))
 	if err != nil {
 		return err
 	}
+	made := func(uint64) error { return nil } // writeNumbers has noted it
+	kept := &snapshots{SnapshotStore: files, dir: dir, made: made}
 	voter := raft.Configuration{Servers: []raft.Server{{
 		Suffrage: raft.Voter, ID: raft.ServerID(self), Address: raft.ServerAddress(self),
 	}}}
 	_, encoder := raft.NewInmemTransport(raft.ServerAddress(self)) // an old field of snapshots wants one
-	sink, err := snapshots.Create(raft.SnapshotVersionMax, r.Last, r.LastTerm, voter, 1, encoder)
+	sink, err := kept.Create(raft.SnapshotVersionMax, r.Last, r.LastTerm, voter, 1, encoder)
 	if err != nil {
 		return err
 	}
@@ -91,8 +92,11 @@ func Begun(dir string) (cluster.Incarnation, error) {
 }
 
 // writeNumbers keeps what must never be used twice: terms and sequences.
-func (r Replayed) writeNumbers(disk *raftboltdb.BoltStore) error {
+func (r Replayed) writeNumbers(disk *disk) error {
 	if err := disk.SetUint64([]byte("CurrentTerm"), r.Term+1); err != nil {
+		return err
+	}
+	if err := disk.SetUint64(snapshotKey, r.Last); err != nil {
 		return err
 	}
 	return disk.SetUint64(seqKey, max(r.sequence, 1))

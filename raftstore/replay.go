@@ -6,11 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -30,6 +27,7 @@ type Replayed struct {
 	End      uint64 // index of the last entry that there is
 	Servers  []cluster.Member
 	sequence uint64
+	unusable error // why no snapshot could be used
 }
 
 // Tailing is an entry of the log behind the place that Replay was asked about.
@@ -82,31 +80,30 @@ func Replay(dir string, upTo, mark uint64, tail func(Tailing)) (r Replayed, err 
 	return r, err
 }
 
-func openReadOnly(dir string) (*raftboltdb.BoltStore, error) {
-	disk, err := raftboltdb.New(raftboltdb.Options{
-		Path:        filepath.Join(dir, logFile),
-		BoltOptions: &bbolt.Options{ReadOnly: true, Timeout: time.Second},
-	})
+func openReadOnly(dir string) (*disk, error) {
+	disk, err := useDisk(filepath.Join(dir, logFile), true)
 	if err != nil {
-		return nil, fmt.Errorf("open the log in %s: %w", dir, err)
+		return nil, fmt.Errorf("open the log in %s: %w", dir, promised(err))
 	}
 	return disk, nil
 }
 
 // snapshotsIn opens the snapshots of a log, nil where there are none.
-func snapshotsIn(dir string) (*raft.FileSnapshotStore, error) {
-	if _, err := os.Stat(filepath.Join(dir, "snapshots")); errors.Is(err, fs.ErrNotExist) {
+func snapshotsIn(dir string) (*snapshots, error) {
+	if _, err := os.Stat(filepath.Join(dir, snapshotDir)); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(Config{}.withDefaults().Log))
+	log := Config{}.withDefaults().Log
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keepSnapshots, newRaftLogger(log))
+	return &snapshots{SnapshotStore: files, dir: dir, log: log}, err
 }
 
-func number(disk *raftboltdb.BoltStore, key string) (uint64, error) {
+func number(disk *disk, key string) (uint64, error) {
 	n, err := disk.GetUint64([]byte(key))
-	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
+	if errors.Is(err, errKeyNotFound) {
 		return 0, nil
 	}
-	return n, err
+	return n, promised(err)
 }
 
 // restore loads the newest usable snapshot. What is in it is committed.
@@ -121,7 +118,7 @@ func (r *Replayed) restore(dir string, f *fsm) error {
 	}
 	var errs []error
 	for _, meta := range all {
-		_, in, err := snapshots.Open(meta.ID)
+		_, in, err := snapshots.open(meta.ID)
 		if err == nil {
 			err = f.Restore(in)
 		}
@@ -133,7 +130,10 @@ func (r *Replayed) restore(dir string, f *fsm) error {
 		r.configure(f, meta.Index, meta.Configuration)
 		return nil
 	}
-	return errors.Join(errs...)
+	if len(errs) > 0 { // the log may still reach back to its beginning
+		r.unusable = errors.Join(errs...)
+	}
+	return nil
 }
 
 func (r *Replayed) configure(f *fsm, index uint64, c raft.Configuration) {
@@ -145,19 +145,28 @@ func (r *Replayed) configure(f *fsm, index uint64, c raft.Configuration) {
 }
 
 // apply applies the entries behind the snapshot.
-func (r *Replayed) apply(disk *raftboltdb.BoltStore, f *fsm, upTo, mark uint64, tail func(Tailing)) error {
+func (r *Replayed) apply(disk *disk, f *fsm, upTo, mark uint64, tail func(Tailing)) error {
 	end, err := disk.LastIndex()
 	if err != nil {
 		return fmt.Errorf("find the log's end: %w", err)
 	}
 	r.End = max(end, r.Last)
+	first, _ := disk.ends()
+	newest, err := number(disk, string(snapshotKey))
+	if err != nil {
+		return err
+	}
+	if first > r.Last+1 || r.End < newest {
+		gap := fmt.Errorf("the log begins with entry %d and ends with %d, the newest usable snapshot is of entry %d, and there was one of %d", first, end, r.Last, newest)
+		return &DamagedError{File: disk.file, Err: errors.Join(gap, r.unusable)}
+	}
 	if upTo != 0 {
 		end = min(end, upTo)
 	}
 	for index := r.Last + 1; index <= end; index++ {
 		var entry raft.Log
 		if err := disk.GetLog(index, &entry); err != nil {
-			return fmt.Errorf("read entry %d of the log: %w", index, err)
+			return fmt.Errorf("read entry %d of the log: %w", index, promised(err))
 		}
 		t := Tailing{Index: index}
 		switch entry.Type {

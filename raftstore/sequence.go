@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 )
 
 const (
@@ -23,7 +21,7 @@ var seqKey = []byte("gatesync-next-sequence")
 // sequence hands out this node's sequences: never the same one twice, not even
 // after a crash, and not too many at once.
 type sequence struct {
-	stable *raftboltdb.BoltStore
+	stable *disk
 
 	mu       sync.Mutex
 	next     uint64
@@ -34,9 +32,9 @@ type sequence struct {
 
 // newSequence goes on where the last run of this node may have been, and not
 // below floor.
-func newSequence(stable *raftboltdb.BoltStore, floor uint64) (*sequence, error) {
+func newSequence(stable *disk, floor uint64) (*sequence, error) {
 	next, err := stable.GetUint64(seqKey)
-	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+	if err != nil && !errors.Is(err, errKeyNotFound) {
 		return nil, fmt.Errorf("read the next sequence: %w", err)
 	}
 	next = max(next, floor, 1)

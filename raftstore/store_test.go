@@ -200,6 +200,9 @@ func TestASnapshotReachesAFollowerThatLags(t *testing.T) {
 	for i := range 20 {
 		c.mkdir(leader, fmt.Sprint("d", i))
 	}
+	// The log is kept as far back as the older of two snapshots.
+	c.must(leader.raft.Snapshot().Error())
+	c.mkdir(leader, "between")
 	c.must(leader.raft.Snapshot().Error())
 	c.mkdir(leader, "last")
 	lagging = c.open(id)
@@ -207,9 +210,7 @@ func TestASnapshotReachesAFollowerThatLags(t *testing.T) {
 	if !has(lagging, "last") || !has(lagging, "d0") {
 		t.Fatal("the follower lacks what it missed")
 	}
-	if lagging.Stats()["last_snapshot_index"] == "0" {
-		t.Fatal("the follower was not sent a snapshot: this test tests nothing")
-	}
+	c.await(lagging, "a snapshot", func() bool { return lagging.Stats()["last_snapshot_index"] != "0" })
 	c.agree(leader, others[1], lagging)
 	c.mkdir(lagging, "more") // its voters came with the snapshot
 	if got := fmt.Sprint(lagging.machine.Voters()); got != "[n-1 n-2 n-3]" {

@@ -31,7 +31,8 @@ func (s *Store) Propose(ctx context.Context, c manifest.Changeset) (manifest.Res
 			err = ErrClosed // and so the disk may be gone
 		}
 		if err != nil {
-			return manifest.Result{}, cluster.NotCommitted(err)
+			s.report(err)
+			return manifest.Result{}, cluster.NotCommitted(promised(err))
 		}
 		defer s.sequence.release(seq)
 		c.ID = manifest.ChangesetID{Node: string(s.cfg.ID), Seq: seq}

@@ -67,6 +67,11 @@ func (s *Store) watchdog() {
 const yieldEvery = 10 * time.Second
 
 func (s *Store) lookAtDisk() {
+	select {
+	case <-s.damaged:
+		return // silent for good
+	default:
+	}
 	stalled := s.logs.stalled(s.cfg.Tuning.Stall) || s.stable.stalled(s.cfg.Tuning.Stall)
 	if s.stalled.Swap(stalled) != stalled {
 		s.stream.fence(stalled || s.silenced.Load())

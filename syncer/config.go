@@ -37,6 +37,9 @@ type Log interface {
 	// false where history does not reach back that far.
 	Since(tree string, after manifest.Revision) (commits []manifest.Commit, ok bool)
 	Propose(ctx context.Context, c manifest.Changeset) (manifest.Result, error)
+	// CaughtUp tells whether everything was read that was committed before this
+	// node started; Watch tells when it comes true.
+	CaughtUp() bool
 	// Watch returns a channel that holds a token after a change; stop ends it.
 	Watch() (ch <-chan struct{}, stop func())
 }

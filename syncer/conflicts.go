@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/zeebo/blake3"
-	"go.etcd.io/bbolt"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs"
 )
 
@@ -44,8 +44,8 @@ func newConflict(p manifest.Path, lost manifest.Entry, winner manifest.Revision,
 // Conflicts lists what is kept aside, oldest first. Safe for concurrent use.
 func (s *Syncer) Conflicts() ([]Conflict, error) {
 	var out []Conflict
-	err := s.rec.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(bucketConflicts)).ForEach(func(k, v []byte) error {
+	err := s.rec.db.View(func(tx *sealed.Tx) error {
+		return tx.Bucket(bucketConflicts).ForEach(func(k, v []byte) error {
 			c, err := decodeConflict(string(k), v)
 			out = append(out, c)
 			return err
@@ -57,8 +57,11 @@ func (s *Syncer) Conflicts() ([]Conflict, error) {
 
 // Conflict returns one conflict; ErrNoConflict.
 func (s *Syncer) Conflict(id string) (c Conflict, err error) {
-	err = s.rec.db.View(func(tx *bbolt.Tx) error {
-		v := tx.Bucket([]byte(bucketConflicts)).Get([]byte(id))
+	err = s.rec.db.View(func(tx *sealed.Tx) error {
+		v, err := tx.Bucket(bucketConflicts).Get([]byte(id))
+		if err != nil {
+			return err
+		}
 		if v == nil {
 			return fmt.Errorf("%q: %w", id, ErrNoConflict)
 		}
@@ -161,35 +164,51 @@ func (s *Syncer) settledLook(ctx context.Context, root vfs.FS, p manifest.Path) 
 	}
 }
 
-// Live calls fn for every digest that only this tree's records stand for: kept
-// conflicts and held content. Blob collection must spare them.
-func (s *Syncer) Live(fn func(manifest.Digest)) error {
+// Live calls fn for all content that this tree's records stand for: kept
+// conflicts, held content, and what the disk agrees on. Blob collection must
+// spare it.
+func (s *Syncer) Live(fn func(p manifest.Path, e manifest.Entry, why string)) error {
 	conflicts, err := s.Conflicts()
 	if err != nil {
 		return err
 	}
 	for _, c := range conflicts {
 		if c.Lost.HasContent() {
-			fn(c.Lost.Digest)
+			fn(c.Path, c.Lost, "kept aside as conflict "+c.ID)
 		}
 	}
-	return s.rec.db.View(func(tx *bbolt.Tx) error {
-		err := tx.Bucket([]byte(bucketNotes)).ForEach(func(_, v []byte) error {
+	return s.rec.db.View(func(tx *sealed.Tx) error {
+		err := tx.Bucket(bucketNotes).ForEach(func(k, v []byte) error {
 			n, err := decodeNote(v)
 			if err == nil && n.Entry.HasContent() {
-				fn(n.Entry.Digest)
+				fn(noteKey(k), n.Entry, "held by "+string(n.Guard))
 			}
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return tx.Bucket([]byte(bucketAncestor)).ForEach(func(_, v []byte) error {
+		return tx.Bucket(bucketAncestor).ForEach(func(k, v []byte) error {
 			a, err := decodeAncestor(v)
 			if err == nil && a.Entry.HasContent() {
-				fn(a.Entry.Digest)
+				fn(manifest.Path(k), a.Entry, "on this node's disk")
 			}
 			return err
 		})
 	})
+}
+
+// Capture reads a file of the tree into the blob store: content that the store
+// has lost may still stand there.
+func (s *Syncer) Capture(ctx context.Context, p manifest.Path) error {
+	g, done, err := s.root.borrow()
+	if err != nil {
+		return err
+	}
+	defer done()
+	obs, _ := s.look(ctx, g.fs, LookAt{Path: p}, true, s.cfg.Blobs)
+	if obs.Sight != Seen {
+		return fmt.Errorf("%q: %s", p, obs.Why)
+	}
+	return nil
 }

@@ -56,7 +56,7 @@ func TestConflictIsDroppedAndSurvivesARestart(t *testing.T) {
 	b.start()
 	oneConflict(t, b, "f", "mine")
 	live := map[manifest.Digest]bool{}
-	must(t, b.s.Live(func(d manifest.Digest) { live[d] = true }))
+	must(t, b.s.Live(func(_ manifest.Path, e manifest.Entry, _ string) { live[e.Digest] = true }))
 	if !live[manifest.DigestOf([]byte("mine"))] {
 		t.Error("the collection of blobs would take it")
 	}

@@ -7,9 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
 
@@ -30,7 +29,7 @@ func crashAt(b *box, n int64, copyTo string, inner errorfs.Injector) (i errorfs.
 		}
 		if k == n {
 			crashed.Store(true)
-			err := b.s.rec.db.View(func(tx *bbolt.Tx) error { return tx.CopyFile(copyTo, 0o600) })
+			err := b.s.rec.db.(*sealed.DB).CopyTo(copyTo)
 			if err != nil {
 				b.t.Error(err)
 			}

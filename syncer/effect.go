@@ -211,6 +211,7 @@ const (
 	GuardRoot       Guard = "root"        // the root is missing or not ours
 	GuardMassDelete Guard = "mass-delete" // too many deletions at once
 	GuardJoiner     Guard = "joiner"      // stood here before the node joined
+	GuardRecords    Guard = "records"     // the records that knew its past were damaged
 	GuardUnfit      Guard = "unfit"       // cannot be replicated
 	GuardRefused    Guard = "refused"     // the machine refused it, not for a conflict
 	GuardLeft       Guard = "left-behind" // could not be removed

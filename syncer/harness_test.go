@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,7 +88,10 @@ type node struct {
 	*hub
 	id    string
 	store *blob.Store
+	late  atomic.Bool // the log is still read
 }
+
+func (n *node) CaughtUp() bool { return !n.late.Load() }
 
 func (n *node) View(string) (manifest.View, bool) {
 	n.mu.Lock()

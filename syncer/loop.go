@@ -49,6 +49,9 @@ type State struct {
 	// Joiner: this tree has never agreed with the log; what stands on disk is
 	// unknown to the cluster.
 	Joiner bool
+	// Lost, with Joiner: it did agree, and the records of it are lost. What
+	// differs from the log is held, whichever of both is newer.
+	Lost bool
 	// Aside, of a joiner: what the log does not hold goes aside instead of being
 	// held: it is of a life of the cluster that is over.
 	Aside bool
@@ -338,7 +341,7 @@ func (l *Loop) maybeJoined() {
 			return true
 		})
 	}
-	l.state.Joiner, l.state.Aside, l.refill = false, false, false
+	l.state.Joiner, l.state.Aside, l.state.Lost, l.refill = false, false, false, false
 	l.joined = true
 }
 

@@ -87,6 +87,14 @@ func (l *Loop) decide(w *work) {
 	case manifest.Materialize:
 		l.follow(w, a, d, c, "")
 	case manifest.Collide:
+		if l.undecided(w, a, d, c) {
+			l.finish(w)
+			return
+		}
+		if n := l.notes[w.path]; n.Guard == GuardRecords && l.rulings[w.path] == Approve {
+			l.offer(w, a, d, c)
+			return
+		}
 		l.follow(w, a, d, c, l.lost("another node's change was committed first"))
 	case manifest.Offer:
 		l.offer(w, a, d, c)
@@ -237,7 +245,7 @@ func (l *Loop) enqueue(w *work, d manifest.Entry, c manifest.Node) bool {
 // wantDir asks for a directory to be offered, because something below it is to
 // be. It tells false where the directory is held back.
 func (l *Loop) wantDir(dir manifest.Path) bool {
-	if n, held := l.notes[dir]; held && n.Guard == GuardJoiner && l.rulings[dir] != Approve {
+	if n, held := l.notes[dir]; held && (n.Guard == GuardJoiner || n.Guard == GuardRecords) && l.rulings[dir] != Approve {
 		return false
 	}
 	w := l.works.get(dir)

@@ -232,7 +232,7 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 	n, noted := l.notes[w.path]
 	if noted {
 		switch n.Guard {
-		case GuardJoiner:
+		case GuardJoiner, GuardRecords:
 			if !d.Absent() {
 				l.note(w.path, Note{Guard: n.Guard, Why: n.Why, Entry: d, Base: c.Revision})
 				return true
@@ -249,6 +249,9 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 			}
 		}
 		l.forget(w.path)
+	}
+	if l.state.Lost && l.undecided(w, a, d, c) {
+		return true
 	}
 	if l.state.Joiner && !l.cfg.Adopt && a.Entry.Absent() && !d.Absent() {
 		l.note(w.path, Note{
@@ -355,7 +358,7 @@ func (l *Loop) rule(ev Ruling) {
 	for _, p := range ruled.sorted() {
 		n := l.notes[p]
 		if ev.Verb == Retry {
-			if n.Guard == GuardMassDelete || n.Guard == GuardJoiner {
+			if n.Guard == GuardMassDelete || n.Guard == GuardJoiner || n.Guard == GuardRecords {
 				continue // those want a yes or a no
 			}
 			l.forget(p)

@@ -9,9 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs"
 )
 
@@ -42,12 +41,13 @@ type persister struct {
 	followed manifest.Revision // held back until late is empty
 	failing  string            // why the last transaction failed
 
-	ready chan struct{}
-	slow  sync.WaitGroup
+	ready   chan struct{}
+	damaged chan error // holds why, once the records turned out to be damaged
+	slow    sync.WaitGroup
 }
 
 func newPersister(rec *records, root *rootKeeper, log *slog.Logger) *persister {
-	return &persister{rec: rec, root: root, log: log, late: map[manifest.Path]uint64{}, ready: make(chan struct{}, 1)}
+	return &persister{rec: rec, root: root, log: log, late: map[manifest.Path]uint64{}, ready: make(chan struct{}, 1), damaged: make(chan error, 1)}
 }
 
 // add hands a job over; it never blocks.
@@ -119,7 +119,7 @@ func (p *persister) holdFollowed(jobs []recordJob) {
 // ctx ends: what it would lose is work only, never an edit.
 func (p *persister) commit(ctx context.Context, jobs []recordJob) error {
 	for {
-		err := p.rec.db.Update(func(tx *bbolt.Tx) error {
+		err := p.rec.db.Update(func(tx *sealed.Tx) error {
 			for _, j := range jobs {
 				if err := j.write(tx); err != nil {
 					return err
@@ -127,7 +127,7 @@ func (p *persister) commit(ctx context.Context, jobs []recordJob) error {
 				if j.followed == 0 {
 					continue
 				}
-				if err := tx.Bucket([]byte(bucketMeta)).Put([]byte(metaBoot), []byte(p.rec.boot)); err != nil {
+				if err := tx.Bucket(bucketMeta).Put([]byte(metaBoot), []byte(p.rec.boot)); err != nil {
 					return err
 				}
 			}
@@ -142,6 +142,13 @@ func (p *persister) commit(ctx context.Context, jobs []recordJob) error {
 		p.mu.Unlock()
 		if err == nil {
 			return nil
+		}
+		if errors.Is(err, sealed.ErrDamaged) {
+			select {
+			case p.damaged <- err:
+			default:
+			}
+			return err
 		}
 		if said != err.Error() {
 			p.log.Error("cannot write the tree's records; trying again", "file", p.rec.file, "err", err)

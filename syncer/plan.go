@@ -7,9 +7,8 @@ import (
 	"io/fs"
 	"strings"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs"
 )
 
@@ -27,8 +26,8 @@ type planned struct {
 
 func (r *records) planned() (map[string]planned, error) {
 	out := map[string]planned{}
-	err := r.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(bucketPlan)).ForEach(func(k, v []byte) error {
+	err := r.db.View(func(tx *sealed.Tx) error {
+		return tx.Bucket(bucketPlan).ForEach(func(k, v []byte) error {
 			p, err := decodePlanned(string(k), v)
 			out[string(k)] = p
 			return err
@@ -43,7 +42,7 @@ func (r *records) planned() (map[string]planned, error) {
 func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
 	plan, err := s.rec.planned()
 	if err != nil {
-		return &DamagedError{File: s.rec.file, Err: err}
+		return err
 	}
 	names, err := root.ListStaged()
 	if err != nil {

@@ -3,7 +3,6 @@ package syncer
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,7 +88,7 @@ func (b *stepBox) down() {
 	must(b.t, b.node.store.Close())
 }
 
-// settleAgain settles also where the root was lost for a moment.
+// settleAgain settles also where the root was lost, or a scan failed, for a moment.
 func (b *stepBox) settleAgain() {
 	b.t.Helper()
 	ctx := ctxOf(b.t)
@@ -98,7 +97,7 @@ func (b *stepBox) settleAgain() {
 		if err == nil {
 			return
 		}
-		if !errors.Is(err, ErrRootLost) || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			b.t.Fatal("settle: ", err)
 		}
 		<-b.s.rounds.next()

@@ -4,16 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"runtime/debug"
-	"time"
-
-	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 )
 
 // The buckets of a record file.
@@ -34,22 +27,11 @@ const (
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
 	metaGeneration = "generation" // of the marker that the records belong to
 	metaReached    = "reached"    // steps of revisions up to this one have begun
+	metaLost       = "lost"       // present, beside metaJoiner: it was known, and the records were damaged
 	metaFollowed   = "followed"   // the disk has followed every revision up to this one
 )
 
 const recordFormat = "1"
-
-// DamagedError: the record file of a tree cannot be read.
-type DamagedError struct {
-	File string
-	Err  error
-}
-
-func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%s is damaged (%v): move it away and restart; the node then takes what is on its disk for a joiner's, and loses nothing", e.File, e.Err)
-}
-
-func (e *DamagedError) Unwrap() error { return e.Err }
 
 // records is the record file of one tree: what disk and log agreed on, and
 // what must be known after a crash. Safe for concurrent use (bbolt has one
@@ -62,10 +44,10 @@ type records struct {
 	fresh bool
 }
 
-// database is what records asks of bbolt; a test puts a failing one on top.
+// database is what records asks of a sealed file; a test puts a failing one on top.
 type database interface {
-	View(fn func(*bbolt.Tx) error) error
-	Update(fn func(*bbolt.Tx) error) error
+	View(fn func(*sealed.Tx) error) error
+	Update(fn func(*sealed.Tx) error) error
 	Close() error
 }
 
@@ -78,43 +60,27 @@ type loaded struct {
 }
 
 func openRecords(file string) (r *records, err error) {
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	r = &records{file: file}
+	r.db, r.fresh, err = sealed.Open(file, bucketAncestor, bucketNotes, bucketConflicts, bucketPlan, bucketMeta)
+	if err != nil {
 		return nil, err
 	}
-	_, statErr := os.Stat(file)
-	r = &records{file: file, fresh: errors.Is(statErr, fs.ErrNotExist)}
-	if !r.fresh {
-		err = guarded(func() error { return walkRecords(file) })
-	}
-	if err != nil {
-		return nil, openError(file, err)
-	}
-	err = guarded(func() error {
-		db, err := bbolt.Open(file, 0o600, &bbolt.Options{
-			Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
-		})
+	err = r.db.Update(func(tx *sealed.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		f, err := meta.Get([]byte(metaFormat))
 		if err != nil {
 			return err
 		}
-		r.db = db
-		return r.db.Update(func(tx *bbolt.Tx) error {
-			for _, name := range []string{bucketAncestor, bucketNotes, bucketConflicts, bucketPlan, bucketMeta} {
-				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
-					return err
-				}
-			}
-			meta := tx.Bucket([]byte(bucketMeta))
-			if f := meta.Get([]byte(metaFormat)); f != nil && string(f) != recordFormat {
-				return &NewerRecordsError{File: file, Format: string(f)}
-			}
+		if f == nil {
 			return meta.Put([]byte(metaFormat), []byte(recordFormat))
-		})
+		}
+		if string(f) != recordFormat {
+			return &NewerRecordsError{File: file, Format: string(f)}
+		}
+		return nil
 	})
 	if err != nil {
-		if r.db != nil {
-			_ = guarded(r.db.Close)
-		}
-		return nil, openError(file, err)
+		return nil, errors.Join(err, r.db.Close())
 	}
 	return r, nil
 }
@@ -126,98 +92,64 @@ func (e *NewerRecordsError) Error() string {
 	return fmt.Sprintf("%s has format %s, this gatesync knows %s: a newer version ran here; install it again; nothing was changed", e.File, e.Format, recordFormat)
 }
 
-func openError(file string, err error) error {
-	var newer *NewerRecordsError
-	if errors.As(err, &newer) {
-		return newer
-	}
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return fmt.Errorf("%s is in use: is another daemon running on this data directory?", file)
-	}
-	return &DamagedError{File: file, Err: err}
-}
-
-// walkRecords reads every page that a record file refers to. Opened for
-// writing, bbolt does the same on a goroutine of its own, where a damaged page
-// ends the process.
-func walkRecords(file string) error {
-	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: time.Second, ReadOnly: true})
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	return db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(_, v []byte) error {
-				if len(v) > 0 {
-					_ = v[len(v)-1] // touch it
-				}
-				return nil
-			})
-		})
-	})
-}
-
-// guarded turns the panics of bbolt on a damaged file into errors, those of
-// reading behind the end of its memory map included.
-func guarded(fn func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%v", p)
-		}
-	}()
-	return fn()
-}
-
 // load reads everything that the loop starts from.
 func (r *records) load(bootID string) (out loaded, err error) {
 	out.state = State{Ancestors: NewAncestorMap(), Notes: map[manifest.Path]Note{}}
 	r.boot = bootID
 	authors := map[string]string{} // a few nodes wrote 50,000 paths
-	unknown := false // a new file: no power cut has left anything that is to be looked at
-	err = guarded(func() error {
-		return r.db.View(func(tx *bbolt.Tx) error {
-			meta := tx.Bucket([]byte(bucketMeta))
-			out.rooted = meta.Get([]byte(metaRooted)) != nil
-			out.state.Joiner = meta.Get([]byte(metaJoiner)) != nil
-			out.state.Aside = meta.Get([]byte(metaAside)) != nil
-			if b := meta.Get([]byte(metaGeneration)); len(b) == 8 {
-				out.generation = binary.BigEndian.Uint64(b)
+	known := false                 // under which boot the disk was last looked at
+	err = r.db.View(func(tx *sealed.Tx) error {
+		err := tx.Bucket(bucketMeta).ForEach(func(k, v []byte) error {
+			switch string(k) {
+			case metaRooted:
+				out.rooted = true
+			case metaJoiner:
+				out.state.Joiner = true
+			case metaAside:
+				out.state.Aside = true
+			case metaLost:
+				out.state.Lost = true
+			case metaBoot:
+				known = true
+				out.state.SameBoot = bootID != "" && string(v) == bootID
+			case metaGeneration:
+				out.generation = uint64(revisionOf(v))
+			case metaFollowed:
+				out.state.Followed = revisionOf(v)
+			case metaReached:
+				out.state.Reached = revisionOf(v)
 			}
-			boot := meta.Get([]byte(metaBoot))
-			unknown = r.fresh && boot == nil && bootID != ""
-			out.state.SameBoot = bootID != "" && string(boot) == bootID || unknown
-			out.state.Followed, out.state.Reached = revisionOf(meta.Get([]byte(metaFollowed))), revisionOf(meta.Get([]byte(metaReached)))
-			err := tx.Bucket([]byte(bucketAncestor)).ForEach(func(k, v []byte) error {
-				a, err := decodeAncestor(v)
-				if err != nil {
-					return fmt.Errorf("%q: %w", k, err)
-				}
-				if _, ok := authors[a.Author]; !ok {
-					authors[a.Author] = a.Author
-				}
-				a.Author = authors[a.Author]
-				out.state.Ancestors.Set(manifest.Path(k), a)
-				return nil
-			})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		err = tx.Bucket(bucketAncestor).ForEach(func(k, v []byte) error {
+			a, err := decodeAncestor(v)
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %q: %w", r.file, k, err)
 			}
-			return tx.Bucket([]byte(bucketNotes)).ForEach(func(k, v []byte) error {
-				n, err := decodeNote(v)
-				out.state.Notes[noteKey(k)] = n
-				return err
-			})
+			if _, ok := authors[a.Author]; !ok {
+				authors[a.Author] = a.Author
+			}
+			a.Author = authors[a.Author]
+			out.state.Ancestors.Set(manifest.Path(k), a)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketNotes).ForEach(func(k, v []byte) error {
+			n, err := decodeNote(v)
+			out.state.Notes[noteKey(k)] = n
+			return err
 		})
 	})
-	if err != nil {
-		return out, &DamagedError{File: r.file, Err: err}
+	if err == nil && r.fresh && !known && bootID != "" && !out.state.Lost { // no power cut has left anything that is to be looked at
+		out.state.SameBoot = true
+		err = r.setMeta(map[string][]byte{metaBoot: []byte(bootID)})
 	}
-	if unknown {
-		return out, r.setMeta(map[string][]byte{metaBoot: []byte(bootID)})
-	}
-	return out, nil
+	return out, err
 }
 
 // revisionOf reads a revision of bucketMeta, 0 where there is none.
@@ -228,7 +160,7 @@ func revisionOf(b []byte) manifest.Revision {
 	return manifest.Revision(binary.BigEndian.Uint64(b))
 }
 
-// bbolt has no empty keys; the note of the whole tree stands under "/".
+// There are no empty keys; the note of the whole tree stands under "/".
 func noteKey(k []byte) manifest.Path {
 	if string(k) == "/" {
 		return ""
@@ -245,12 +177,12 @@ func keyOfNote(p manifest.Path) []byte {
 
 // setMeta puts or (nil) deletes values of bucketMeta.
 func (r *records) setMeta(values map[string][]byte) error {
-	return r.db.Update(func(tx *bbolt.Tx) error {
-		return putAll(tx.Bucket([]byte(bucketMeta)), values)
+	return r.db.Update(func(tx *sealed.Tx) error {
+		return putAll(tx.Bucket(bucketMeta), values)
 	})
 }
 
-func putAll(b *bbolt.Bucket, values map[string][]byte) error {
+func putAll(b *sealed.Bucket, values map[string][]byte) error {
 	for k, v := range values {
 		var err error
 		if v == nil {
@@ -267,14 +199,14 @@ func putAll(b *bbolt.Bucket, values map[string][]byte) error {
 
 // forgetAll makes the disk unknown: no ancestor, and a joiner's state.
 func (r *records) forgetAll(aside bool) error {
-	return r.db.Update(func(tx *bbolt.Tx) error {
-		if err := tx.DeleteBucket([]byte(bucketAncestor)); err != nil {
-			return err
+	return r.db.Update(func(tx *sealed.Tx) error {
+		anc := tx.Bucket(bucketAncestor)
+		if last := anc.Last(); last != nil {
+			if err := anc.DeleteRange(anc.First(), last); err != nil {
+				return err
+			}
 		}
-		if _, err := tx.CreateBucket([]byte(bucketAncestor)); err != nil {
-			return err
-		}
-		return putAll(tx.Bucket([]byte(bucketMeta)), joinerMeta(aside))
+		return putAll(tx.Bucket(bucketMeta), joinerMeta(aside))
 	})
 }
 
@@ -297,8 +229,8 @@ type recordJob struct {
 	done func(error) // called when it is on disk; may be nil
 }
 
-func (j recordJob) write(tx *bbolt.Tx) error {
-	anc := tx.Bucket([]byte(bucketAncestor))
+func (j recordJob) write(tx *sealed.Tx) error {
+	anc := tx.Bucket(bucketAncestor)
 	for _, u := range j.updates {
 		var err error
 		if u.Ancestor == nil {
@@ -310,7 +242,7 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	notes := tx.Bucket([]byte(bucketNotes))
+	notes := tx.Bucket(bucketNotes)
 	for _, n := range j.notes {
 		var err error
 		if n.Note == nil {
@@ -322,7 +254,7 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	conflicts := tx.Bucket([]byte(bucketConflicts))
+	conflicts := tx.Bucket(bucketConflicts)
 	for _, c := range j.conflicts {
 		if err := conflicts.Put([]byte(c.ID), encodeConflict(c)); err != nil {
 			return err
@@ -333,7 +265,7 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	plan := tx.Bucket([]byte(bucketPlan))
+	plan := tx.Bucket(bucketPlan)
 	for _, name := range j.unplan {
 		if err := plan.Delete([]byte(name)); err != nil {
 			return err
@@ -344,19 +276,23 @@ func (j recordJob) write(tx *bbolt.Tx) error {
 			return err
 		}
 	}
-	meta := tx.Bucket([]byte(bucketMeta))
+	meta := tx.Bucket(bucketMeta)
 	if j.followed > 0 {
 		if err := meta.Put([]byte(metaFollowed), binary.BigEndian.AppendUint64(nil, uint64(j.followed))); err != nil {
 			return err
 		}
 	}
-	if j.reached > revisionOf(meta.Get([]byte(metaReached))) { // there are two lanes
+	before, err := meta.Get([]byte(metaReached))
+	if err != nil {
+		return err
+	}
+	if j.reached > revisionOf(before) { // there are two lanes
 		if err := meta.Put([]byte(metaReached), binary.BigEndian.AppendUint64(nil, uint64(j.reached))); err != nil {
 			return err
 		}
 	}
 	if j.joined {
-		return putAll(meta, map[string][]byte{metaJoiner: nil, metaAside: nil})
+		return putAll(meta, map[string][]byte{metaJoiner: nil, metaAside: nil, metaLost: nil})
 	}
 	return nil
 }

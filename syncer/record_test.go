@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
@@ -66,34 +67,6 @@ func TestCodecRefusesDamage(t *testing.T) {
 		}
 		_, _ = decodeAncestor(rapid.SliceOf(rapid.Byte()).Draw(t, "noise")) // must not panic
 	})
-}
-
-func TestDamagedRecordsSayWhatToDo(t *testing.T) {
-	_, b := committedFile(t, nil, "f", "x")
-	b.halt()
-	file := filepath.Join(b.dir, "t.db")
-	whole, err := os.ReadFile(file)
-	must(t, err)
-	for name, damage := range map[string]func() error{
-		"truncated": func() error { return os.Truncate(file, int64(2*os.Getpagesize())) },
-		"empty pages": func() error {
-			return os.WriteFile(file, make([]byte, len(whole)), 0o600)
-		},
-		"noise": func() error { return os.WriteFile(file, []byte("not a database"), 0o600) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			must(t, os.WriteFile(file, whole, 0o600))
-			must(t, damage())
-			s, err := Open(b.cfg)
-			var damaged *DamagedError
-			if err == nil {
-				_ = s.Close()
-			}
-			if !errors.As(err, &damaged) || damaged.File != file {
-				t.Errorf("opened a damaged file: %v", err)
-			}
-		})
-	}
 }
 
 // TestPersisterKeepsTheOrderOfAPath: a large file that is flushed beside the
@@ -155,8 +128,7 @@ func TestRecordsOfANewerVersionAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	var newer *NewerRecordsError
-	var damaged *DamagedError
-	if _, err := openRecords(file); !errors.As(err, &newer) || errors.As(err, &damaged) {
+	if _, err := openRecords(file); !errors.As(err, &newer) || errors.Is(err, sealed.ErrDamaged) {
 		t.Fatalf("opened: %v", err)
 	}
 	if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {

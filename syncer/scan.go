@@ -36,7 +36,7 @@ type scanner struct {
 	dirs   map[manifest.Path]struct{}
 	asked  uint64 // complete scans asked for …
 	ended  uint64 // … and answered up to this one
-	failed bool   // the last complete one
+	failed error  // of the last complete one
 	last   ScanStatus
 	done   broadcast
 
@@ -74,15 +74,16 @@ func (sc *scanner) request(dir manifest.Path) (ticket uint64) {
 	return ticket
 }
 
-// wait waits until a complete scan that was asked for has ended.
+// wait waits until a complete scan that was asked for has ended, and tells why
+// it has failed if it has.
 func (sc *scanner) wait(ctx context.Context, ticket uint64) error {
 	for {
 		next := sc.done.next()
 		sc.mu.Lock()
-		over := sc.ended >= ticket
+		over, err := sc.ended >= ticket, sc.failed
 		sc.mu.Unlock()
 		if over {
-			return nil
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -136,7 +137,7 @@ func (sc *scanner) pause() time.Duration {
 	}
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if sc.failed {
+	if sc.failed != nil {
 		return scanRetry
 	}
 	return max(d, scanShare*sc.last.Took)
@@ -168,7 +169,7 @@ func (sc *scanner) one(ctx context.Context) bool {
 	}
 	sc.mu.Lock()
 	if ticket > 0 {
-		sc.ended, sc.failed = ticket, err != nil
+		sc.ended, sc.failed = ticket, err
 		if err == nil {
 			sc.last = ScanStatus{Ended: time.Now(), Took: time.Since(start), Entries: entries}
 		}

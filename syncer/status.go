@@ -25,6 +25,9 @@ func (s *Syncer) Status(ctx context.Context) (Status, error) {
 			st.Warnings = append(st.Warnings, why)
 		}
 	}
+	for _, file := range s.setAside() {
+		st.Warnings = append(st.Warnings, recordsLost(file))
+	}
 	if g, done, err := s.root.borrow(); err == nil {
 		st.Path = g.fs.Path()
 		if caps := g.fs.Capabilities(); !caps.Leases {

@@ -5,10 +5,9 @@ import (
 	"io"
 	"sync"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/sealed"
 	"github.com/gatesync/gatesync/vfs"
 )
 
@@ -155,11 +154,11 @@ type stepRecords struct {
 	*steps
 }
 
-func (r stepRecords) View(fn func(*bbolt.Tx) error) error { return r.db.View(fn) }
-func (r stepRecords) Close() error                        { return r.db.Close() }
+func (r stepRecords) View(fn func(*sealed.Tx) error) error { return r.db.View(fn) }
+func (r stepRecords) Close() error                         { return r.db.Close() }
 
 // Update: ancestors, plans, conflicts and notes.
-func (r stepRecords) Update(fn func(*bbolt.Tx) error) (err error) {
+func (r stepRecords) Update(fn func(*sealed.Tx) error) (err error) {
 	if err := r.Op("Records.Update", ""); err != nil {
 		return err
 	}
@@ -181,6 +180,8 @@ func (l stepLog) View(tree string) (manifest.View, bool) { return l.log.View(tre
 func (l stepLog) Since(tree string, after manifest.Revision) ([]manifest.Commit, bool) {
 	return l.log.Since(tree, after)
 }
+
+func (l stepLog) CaughtUp() bool { return l.log.CaughtUp() }
 
 func (l stepLog) Watch() (<-chan struct{}, func()) { return l.log.Watch() }
 

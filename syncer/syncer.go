@@ -85,15 +85,16 @@ func Open(cfg Config) (*Syncer, error) {
 		cfg.Since = cfg.Generation
 	}
 
-	rec, err := openRecords(cfg.Records)
-	if err != nil {
-		return nil, fmt.Errorf("tree %s: %w", cfg.Tree, err)
-	}
 	s := &Syncer{
-		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(), rec: rec,
+		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(),
 		proposals: make(chan struct{}, 8), bigOffers: make(chan struct{}, 2),
 		stagedBy: fmt.Sprintf("%x", cfg.Now().UnixNano()),
 	}
+	rec, err := s.openOrReplace()
+	if err != nil {
+		return nil, fmt.Errorf("tree %s: %w", cfg.Tree, err)
+	}
+	s.rec = rec
 	s.root = newRootKeeper(cfg.OpenRoot, marker{
 		Format: markerFormat, Cluster: cfg.ClusterID, Tree: cfg.TreeID, Generation: cfg.Generation,
 	}, s.log)
@@ -193,12 +194,26 @@ func (s *Syncer) Run(ctx context.Context) error {
 	var last sync.WaitGroup
 	last.Go(func() { s.persister.run(persisting) })
 
+	damaged := make(chan error, 1)
+	wg.Go(func() {
+		select {
+		case <-ctx.Done():
+		case err := <-s.persister.damaged:
+			damaged <- err
+			cancel()
+		}
+	})
 	s.runLoop(ctx)
 	wg.Wait()
 	s.bg.Wait()
 	stopPersisting() // last: the others hand it what they have done
 	last.Wait()
-	return nil
+	select {
+	case err := <-damaged:
+		return fmt.Errorf("tree %s: %w; at the next start it is set aside, and what differs is held", s.cfg.Tree, err)
+	default:
+		return nil
+	}
 }
 
 // Close ends the use of root and records. Run must have returned.
@@ -290,6 +305,11 @@ func (s *Syncer) readLog() {
 		s.logAt = 0 // of another life, or a root that was given up
 	}
 	if !ok || view.Revision < s.logAt || !s.logRead && uint64(view.Revision) < s.floor.Load() || s.logRead && view.Revision == s.logAt {
+		return
+	}
+	// With the records it is lost how far the disk had followed: a log that is
+	// still replayed would bring back what is long gone.
+	if !s.logRead && s.began.Lost && !s.cfg.Log.CaughtUp() {
 		return
 	}
 	ev := Committed{View: view}

@@ -19,6 +19,7 @@ type collector struct {
 	applied, lag, entries, held, conflicts, rejected, busy, rootLost        *prometheus.Desc
 	failing, unsent, watched, overflows, dataFree, dataReserve, dataTrouble *prometheus.Desc
 	proposals, blobs, blobBytes, blobDisk, carrierBytes                     *prometheus.Desc
+	corrupt, mended, lostBlobs, scrubbed, scrubs                            *prometheus.Desc
 }
 
 func newCollector(source Source) *collector {
@@ -56,6 +57,11 @@ func newCollector(source Source) *collector {
 		blobs:        d("blobs", "Blobs in the store."),
 		blobBytes:    d("blob_bytes", "Bytes of content in the blob store."),
 		blobDisk:     d("blob_disk_bytes", "Bytes that the blob store takes on disk."),
+		corrupt:      d("blobs_corrupt_total", "Blobs found damaged on this node's disk."),
+		mended:       d("blobs_mended_total", "Blobs missing after damage that were brought back."),
+		lostBlobs:    d("blobs_lost", "Blobs damaged here that no other member has."),
+		scrubbed:     d("scrub_bytes_total", "Bytes of content that the scrub of the blob store has read."),
+		scrubs:       d("scrub_passes_total", "Complete passes of the scrub."),
 		carrierBytes: d("carrier_bytes_total", "Bytes of content by carrier and direction.", "carrier", "direction"),
 	}
 }
@@ -113,6 +119,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.blobs, float64(s.Blobs.Count))
 	gauge(c.blobBytes, float64(s.Blobs.Bytes))
 	gauge(c.blobDisk, float64(s.Blobs.Disk))
+	counter(c.corrupt, s.Blobs.Corrupt)
+	counter(c.mended, s.Blobs.Mended)
+	gauge(c.lostBlobs, float64(s.Blobs.Lost))
+	counter(c.scrubbed, s.Blobs.Scrubbed)
+	counter(c.scrubs, s.Blobs.Scrubs)
 	for _, k := range s.Carriers {
 		counter(c.carrierBytes, k.Sent, k.Name, "sent")
 		counter(c.carrierBytes, k.Received, k.Name, "received")

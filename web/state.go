@@ -60,6 +60,12 @@ type Blobs struct {
 	Count int
 	Bytes int64 // of content
 	Disk  int64 // on disk
+
+	Corrupt  uint64 // found since the start
+	Mended   uint64 // brought back since the start
+	Lost     int    // corrupt here, and on no other member
+	Scrubbed uint64 // bytes that the scrub has read
+	Scrubs   uint64 // complete passes
 }
 
 // Carrier counts the bytes of one way of travelling.

@@ -17,6 +17,7 @@ var level = map[string]int{
 	"vfs":                  1,
 	"config":               1,
 	"blob":                 2,
+	"sealed":               2,
 	"delta":                2,
 	"raftstore":            3,
 	"transport":            3,

@@ -34,6 +34,13 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	for _, t := range s.Trees {
 		adviseTree(t, say)
 	}
+	for _, l := range s.Blobs.Lost {
+		say("CONTENT LOST: blob %s (%s) is missing since this disk was damaged, and no member that can be reached has it. It stands for:\n%s\nstart members that are off, or bring the files back from a backup; check the disk",
+			l.Digest, size(l.Size), strings.Join(l.Where, "\n"))
+	}
+	if n := max(s.Blobs.Mended, s.Blobs.Corrupt); len(s.Blobs.Lost) == 0 && n > 0 {
+		say("%s damaged or missing on this disk, %d brought back: check the disk", plural(int(n), "blob"), s.Blobs.Mended)
+	}
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)

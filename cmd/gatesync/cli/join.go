@@ -6,13 +6,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/node"
 )
 
 func (a *app) joinCmd() *cobra.Command {
 	var f nodeFlags
 	var token string
-	var adopt, witness bool
+	var adopt, again, witness bool
 	cmd := &cobra.Command{
 		Use:   "join HOST:PORT",
 		Short: "Make this node a member of an existing cluster",
@@ -27,7 +28,11 @@ With --adopt they are spread at once.
 
 With --witness this node has no tree: it holds the log and the content of all
 trees, and votes. Beside two gateways it makes the third voter, so that either
-of them may fail.`,
+of them may fail.
+
+With --again a node whose part of the log is damaged comes back as a new member,
+with the settings of its gatesync.yaml (so --name, --listen and --tree are not
+given), its trees and its content. Remove its former self first.`,
 		Example: `  gatesync join 10.0.0.1:7946 --token gs1-… --data-dir /var/lib/gatesync \
     --name gw2 --listen 10.0.0.2:7946 --tree server=/opt/apim/repository/deployment/server`,
 		Args: exactArgs("HOST:PORT"),
@@ -36,12 +41,17 @@ of them may fail.`,
 	cmd.Flags().StringVar(&token, "token", "", "join token (or GATESYNC_TOKEN, which no process list shows)")
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "spread files that stand only in this node's trees")
 	cmd.Flags().BoolVar(&witness, "witness", false, "without a tree: this node holds log and content, and votes")
+	cmd.Flags().BoolVar(&again, "again", false, "the data directory holds a node that cannot go on as itself: come back as a new one")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if witness && len(f.trees) > 0 {
 			return usage(cmd, errors.New("--witness is a node without a tree: leave one of --witness and --tree out"))
 		}
 		f.treeless = witness
-		cfg, err := f.config(cmd, a)
+		settings := func() (config.Config, error) { return f.config(cmd, a) }
+		if again {
+			settings = func() (config.Config, error) { return a.load(nil) }
+		}
+		cfg, err := settings()
 		if err != nil {
 			return err
 		}
@@ -51,7 +61,7 @@ of them may fail.`,
 		if token == "" {
 			return usage(cmd, errors.New("--token is missing: `gatesync token` on a member prints one"))
 		}
-		made, err := node.Join(cmd.Context(), cfg, node.JoinOptions{Via: args[0], Token: token, Adopt: adopt, Version: a.Version})
+		made, err := node.Join(cmd.Context(), cfg, node.JoinOptions{Via: args[0], Token: token, Adopt: adopt, Again: again, Version: a.Version})
 		if err != nil {
 			return err
 		}
