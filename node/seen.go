@@ -2,12 +2,10 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -38,10 +36,7 @@ type seen struct {
 }
 
 func readSeen(path string) (f seenFile, err error) {
-	text, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(text, &f)
-	}
+	err = readJSON(path, &f)
 	return f, err
 }
 
