@@ -128,7 +128,8 @@ func (g *guardedLogs) DeleteRange(from, to uint64) error {
 	return err
 }
 
-// guardedStable is the same for term and vote.
+// guardedStable is the same for term and vote. It lies below steadfast, which
+// waits for a full disk, and would wait for a damaged one too.
 type guardedStable struct {
 	raft.StableStore
 	store *Store

@@ -178,7 +178,7 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }, ahead: s.fellBehind}
 	s.logs = &watchedLogs{logs: wrap(disk)}
 	s.stable = &steadfast{
-		StableStore: disk, log: s.log, closing: s.closing, failed: s.failed, fence: func() { s.stream.fence(true) },
+		StableStore: guardedStable{disk, s}, log: s.log, closing: s.closing, failed: s.failed, fence: func() { s.stream.fence(true) },
 	}
 	s.lookAtDisk()
 	if err := s.start(); err != nil {
@@ -214,7 +214,7 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	})
-	if s.raft, err = raft.NewRaft(config, s.fsm, cache, guardedStable{s.stable, s}, kept, s.transport); err != nil {
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
 		s.stream.wait()
