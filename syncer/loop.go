@@ -204,12 +204,15 @@ func (l *Loop) Ancestor() *AncestorMap { return l.anc.Clone() }
 // tellFollowed has it persisted how far the disk has followed, when all is
 // quiet.
 func (l *Loop) tellFollowed() {
-	if l.works.len() > 0 || !l.mayAct() {
+	if !l.mayAct() {
 		return
 	}
-	if l.joined {
+	if l.joined && l.allStuck() {
 		l.joined = false
 		l.emit(Joined{})
+	}
+	if l.works.len() > 0 {
+		return
 	}
 	if l.view.Revision > l.state.Followed || !l.state.SameBoot {
 		// What a loss of power has left has been looked at, all of it.
@@ -401,10 +404,20 @@ func (l *Loop) dropAncestors() {
 	}
 	l.anc = NewAncestorMap()
 	l.floor, l.state.Followed, l.state.Reached = 0, 0, 0
-	l.works.each(func(w *work) bool { w.chain = nil; return true })
+	l.works.each(func(w *work) bool {
+		w.chain = nil
+		w.void = w.phase == offered || w.phase == awaiting || w.phase == applying
+		return true
+	})
 	l.view.Manifest.All(func(p manifest.Path, n manifest.Node) bool {
 		w := l.works.ensure(p)
 		w.pending = n.Revision
 		return true
 	})
+}
+
+func (l *Loop) allStuck() (all bool) {
+	all = true
+	l.works.each(func(w *work) bool { all = w.stuck(); return all })
+	return all
 }

@@ -200,6 +200,14 @@ func (l *Loop) applied(ev Applied) {
 }
 
 func (l *Loop) stepped(w *work, r StepResult) {
+	if w.void {
+		w.void = false
+		if r.Outcome == StepDone {
+			l.emit(Record{Updates: []Update{{Path: w.path}}})
+		}
+		l.lookNow(w)
+		return
+	}
 	switch r.Outcome {
 	case StepDone:
 		l.setAncestor(w, r.Ancestor)
@@ -232,8 +240,8 @@ func (l *Loop) stepped(w *work, r StepResult) {
 		if r.Err != nil {
 			w.why = r.Err.Error()
 		}
-		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
-		w.tries++
+		l.lookLater(w, backoff(busyDelay, busyMax, w.setbacks))
+		w.setbacks++
 	default:
 		w.failing = "cannot be written"
 		if r.Err != nil {

@@ -27,8 +27,8 @@ func newDeletes() deletes {
 }
 
 // saw notes the first sighting of an absence.
-func (d *deletes) saw(now time.Time) {
-	if d.first.IsZero() {
+func (d *deletes) saw(now time.Time, quiet time.Duration) {
+	if d.first.IsZero() || len(d.candidates) == 0 && now.Sub(d.last) > quiet {
 		d.first = now
 	}
 	d.last = now
@@ -38,7 +38,7 @@ func (d *deletes) saw(now time.Time) {
 func (d *deletes) add(p manifest.Path, now time.Time) {
 	d.candidates.add(p)
 	if d.first.IsZero() {
-		d.saw(now)
+		d.saw(now, 0)
 	}
 }
 
@@ -273,6 +273,10 @@ func (l *Loop) holdUnseen(w *work) {
 		return
 	}
 	c, _ := l.view.Manifest.Get(w.path)
+	if l.state.Lost {
+		l.note(w.path, Note{Guard: GuardRecords, Why: "it could not be looked at, and this node's records of the tree were damaged", Base: c.Revision})
+		return
+	}
 	l.note(w.path, Note{Guard: GuardJoiner, Why: "stood here before this node joined the cluster", Base: c.Revision})
 }
 

@@ -186,7 +186,7 @@ func (l *Loop) absenceHolds(w *work, obs Observation) bool {
 	}
 	if w.goneAt.IsZero() {
 		w.goneAt = l.now
-		l.deletes.saw(l.now)
+		l.deletes.saw(l.now, 2*l.cfg.Settle)
 		w.obs = obs
 		l.lookLater(w, l.cfg.Settle)
 		l.hintBelow(w.path)

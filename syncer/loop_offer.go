@@ -218,6 +218,11 @@ func (l *Loop) proposed(ev Proposed) {
 // ancestor, even where the disk has moved on. It tells whether the path can be
 // decided on at once.
 func (l *Loop) conclude(w *work) bool {
+	if w.void {
+		w.void = false
+		l.lookNow(w)
+		return false
+	}
 	switch w.result.refused {
 	case 0:
 	case manifest.Malformed:

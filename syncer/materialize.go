@@ -104,6 +104,7 @@ type job struct {
 	ancestor *Ancestor
 	conflict string // id of the conflict that was recorded for it in advance
 	unplan   bool   // nothing of it is left in the staging directory
+	out      bool   // what stood there has left the tree, as far as is known
 	kept     bool   // what it displaced is in quarantine, and stays in the plan
 	touched  bool   // the tree was changed: its directory has to be flushed
 	moved    bool   // a move between the tree and the staging directory was tried: the name may hold anything
@@ -234,7 +235,7 @@ func (a *applier) finish() {
 		switch {
 		case j.outcome == StepDone:
 			rec.updates = append(rec.updates, Update{Path: j.step.Path, Ancestor: j.ancestor})
-		case j.conflict != "":
+		case j.conflict != "" && !j.out:
 			rec.unconflict = append(rec.unconflict, j.conflict)
 		}
 	}
@@ -252,6 +253,7 @@ func (a *applier) cleanUp(j *job) {
 		st, serr := a.fs.StatStaged(j.name)
 		ours, err = serr == nil && st.Ino == j.ino, serr
 	}
+	j.out = j.out || !ours
 	if ours {
 		err = a.fs.RemoveStaged(j.name)
 		j.unplan = err == nil

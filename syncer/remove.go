@@ -95,9 +95,11 @@ func (a *applier) takeOut(j *job) (gone bool, err error) {
 	}
 	switch {
 	case expected && !unsure && a.fs.RemoveStaged(j.name) == nil:
+		j.out = true
 		j.unplan = true
 		return true, nil
 	case expected:
+		j.out = true
 		a.quarantine(j, j.name)
 		return true, nil
 	}

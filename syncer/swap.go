@@ -240,7 +240,7 @@ func (a *applier) cameOut(j *job, h *held, out string) error {
 		}
 		return a.swapBack(j)
 	}
-	j.touched = true
+	j.touched, j.out = true, true
 	a.placed(j)
 	clean := false
 	switch {
