@@ -113,10 +113,12 @@ func (n *Node) open() (err error) {
 	if n.lock, err = n.dir.lock(); err != nil {
 		return err
 	}
-	if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // a newer log is refused before anything is written
-		return err
-	}
 	before := n.file.incarnation()
+	if n.file.YieldTo <= before { // else the log is given up, whatever it is
+		if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // a newer log is refused before anything is written
+			return err
+		}
+	}
 	var instance transport.Instance
 	if n.file, instance, err = n.dir.begin(n.slog); err != nil {
 		return err

@@ -323,11 +323,10 @@ func (d *disk) deleteRange(from, to uint64) error {
 		return fmt.Errorf("delete the entries %d to %d of a log from %d to %d: it would get a gap", from, to, first, last)
 	}
 	if to < last { // its end stays where it is
-		if err := d.write(func() error { return d.bolt.DeleteRange(from, to) }); err != nil {
-			return err
-		}
+		// First, so that who reads an entry at this moment does not take it for
+		// lost. If the deletion fails, the next start measures again.
 		d.setEnds(to+1, last)
-		return nil
+		return d.write(func() error { return d.bolt.DeleteRange(from, to) })
 	}
 	left := from - 1
 	if from == first {

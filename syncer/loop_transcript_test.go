@@ -140,6 +140,9 @@ func (p *player) event(f []string) []Effect {
 	case "past": // REV NODE PATH TEXT …: a commit that the next jump brings along
 		p.past = append(p.past, p.commit(f).(Committed).Commits...)
 		return nil
+	case "lost-records":
+		p.state.Joiner, p.state.Lost = true, true
+		return nil
 	case "joiner":
 		p.state.Joiner = true
 		return nil
