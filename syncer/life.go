@@ -24,7 +24,7 @@ func (s *Syncer) ofThisLife(known loaded) (loaded, error) {
 
 // joinerMeta is what the records say of a joiner's tree.
 func joinerMeta(aside bool) map[string][]byte {
-	m := map[string][]byte{metaJoiner: {1}, metaFollowed: nil, metaReached: nil}
+	m := map[string][]byte{metaJoiner: {1}, metaAside: nil, metaFollowed: nil, metaReached: nil}
 	if aside {
 		m[metaAside] = []byte{1}
 	}
@@ -40,7 +40,7 @@ func (s *Syncer) rooted(found *rootFound) error {
 		return nil
 	}
 	meta := map[string][]byte{metaRooted: {1}}
-	if found.fresh {
+	if found.fresh && !found.older { // what an older life has left is unknown too
 		found.fresh = false
 	} else {
 		found.fresh = true

@@ -403,7 +403,7 @@ func (l *Loop) dropAncestors() {
 		l.emit(Record{Updates: updates})
 	}
 	l.anc = NewAncestorMap()
-	l.floor, l.state.Followed, l.state.Reached = 0, 0, 0
+	l.floor, l.told, l.state.Followed, l.state.Reached = 0, 0, 0, 0
 	l.works.each(func(w *work) bool {
 		w.chain = nil
 		w.void = w.phase == offered || w.phase == awaiting || w.phase == applying

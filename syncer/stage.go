@@ -90,7 +90,9 @@ func (a *applier) makeRoom() {
 		if j.step.Op != PutFile {
 			continue
 		}
-		if free -= j.step.New.Entry.Size; free < 0 {
+		if size := j.step.New.Entry.Size; size <= free {
+			free -= size
+		} else { // the smaller ones behind it need not wait
 			j.end(StepNoRoom, fmt.Errorf("no space for %d bytes in %s (%d are kept in reserve): free some, and it goes on by itself",
 				j.step.New.Entry.Size, a.fs.Path(), a.s.cfg.Reserve))
 		}

@@ -123,7 +123,7 @@ func (s *Syncer) load() error {
 	if known, err = s.ofThisLife(known); err != nil {
 		return err
 	}
-	if s.rec.fresh && s.cfg.Joiner {
+	if !known.rooted && s.cfg.Joiner {
 		known.state.Joiner, known.state.Aside = true, s.cfg.Aside
 		if err := s.rec.setMeta(joinerMeta(s.cfg.Aside)); err != nil {
 			return err
