@@ -181,6 +181,8 @@ func (r *Recovery) ask(ctx context.Context, identity *transport.Identity, m *Rec
 		return fmt.Errorf("the cluster was recovered already: %s (%s) is of incarnation %s. Start this node's daemon, it rejoins by itself", m.Name, m.Address, newer.Theirs)
 	case errors.Is(err, cluster.ErrNotMember):
 		return fmt.Errorf("%s: %w", m.Name, err)
+	case err != nil && !isGone(err, r.file.Cluster):
+		return fmt.Errorf("%s (%s) answers and does not accept this node: it may be one of a living majority, and would give up its log for the recovered one. Mend that first: %w", m.Name, m.Address, err)
 	case err != nil:
 		return nil // as was to be expected
 	}
@@ -192,9 +194,28 @@ func (r *Recovery) ask(ctx context.Context, identity *transport.Identity, m *Rec
 		Id: string(r.file.Node), ClusterId: r.file.Cluster, Visit: true, ClockNs: time.Now().UnixNano(), Format: raftstore.Newest,
 	}})
 	if err != nil {
+		m.Alive = true // somebody of the cluster is there, whatever else
 		return nil
 	}
 	s := res.GetState()
 	m.Alive, m.Leader, m.Revision, m.Last = true, s.GetLeader() != "", s.GetRevision(), s.GetLogLast()
 	return nil
+}
+
+// isGone tells whether an attempt to reach a member failed because it is not
+// there: nobody answers, or somebody else.
+func isGone(err error, clusterID string) bool {
+	var (
+		unreachable *transport.UnreachableError
+		stranger    *transport.NotGatesyncError
+		mismatch    *transport.PeerMismatchError
+		wrong       *transport.WrongClusterError
+	)
+	switch {
+	case errors.As(err, &wrong):
+		return wrong.Theirs != "" && wrong.Theirs != clusterID
+	case errors.As(err, &unreachable), errors.As(err, &stranger), errors.As(err, &mismatch):
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded)
 }
