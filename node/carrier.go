@@ -11,6 +11,7 @@ import (
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/fallback"
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/raftstore"
 )
 
 // spreadWithin bounds the wait for receipts; the syncer tries again, and what
@@ -47,7 +48,7 @@ func (c *carrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manif
 			to = append(to, m.ID)
 		}
 	}
-	need := len(voters)/2 + 1
+	need := raftstore.Majority(len(voters))
 	if reachable < need {
 		return nil, fmt.Errorf("content cannot reach a majority of the voters, %d of %d are alive: %w", reachable, len(voters), cluster.ErrNoQuorum)
 	}

@@ -186,7 +186,7 @@ func mayLeave(all []raftstore.Standing, id cluster.NodeID, force bool) error {
 	if force {
 		return nil
 	}
-	need, alive, whole := len(others)/2+1, 0, 0
+	need, alive, whole := raftstore.Majority(len(others)), 0, 0
 	var dead, behind []string
 	for _, o := range others {
 		switch {

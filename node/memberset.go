@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/gatesync/gatesync/cluster"
 )
@@ -83,4 +84,19 @@ func (n *Node) caughtUp() bool {
 		n.read.Store(true)
 	}
 	return n.read.Load()
+}
+
+// currentLook is how often current looks: being caught up is no change of the
+// log that somebody would tell of.
+const currentLook = 50 * time.Millisecond
+
+// current waits until this node knows what is committed, and every tree of its
+// settings is open.
+func (n *Node) current(ctx context.Context) error {
+	for !n.caughtUp() || !n.trees.complete() {
+		if err := wait(ctx, currentLook); err != nil {
+			return err
+		}
+	}
+	return nil
 }

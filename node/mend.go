@@ -14,12 +14,8 @@ import (
 	"github.com/gatesync/gatesync/syncer"
 )
 
-const (
-	// mendPoll is how often the mender looks whether the log was read.
-	mendPoll = 200 * time.Millisecond
-	// mendAgain is how long it waits before it tries again what is still lost.
-	mendAgain = time.Minute
-)
+// mendAgain is how long it waits before it tries again what is still lost.
+const mendAgain = time.Minute
 
 // mender brings back content that the blob store lost to a damaged disk: from
 // other members, or from this node's own trees. The store has given receipts
@@ -32,6 +28,7 @@ type mender struct {
 	janitor *janitor
 	blobs   *recentBlobs
 	trees   *treeSet
+	current func(context.Context) error // waits until it is known what is committed
 	fetch   func(context.Context, []manifest.BlobRef, func(manifest.Digest, error)) error
 	coming  func(manifest.Digest) bool // the keeper or a tree fetches it right now
 	again   time.Duration
@@ -58,7 +55,7 @@ func (m *mender) run(ctx context.Context) error {
 			m.slog.Warn("the damaged blob store cannot be repaired yet", "err", err)
 			timer.Reset(m.again)
 		}
-		if !m.current(ctx) {
+		if m.current(ctx) != nil {
 			return nil
 		}
 		left, err := m.mend(ctx)
@@ -72,20 +69,6 @@ func (m *mender) run(ctx context.Context) error {
 			timer.Reset(m.again)
 		}
 	}
-}
-
-// current waits until this node knows what is committed; false when ctx ended.
-func (m *mender) current(ctx context.Context) bool {
-	tick := time.NewTicker(mendPoll)
-	defer tick.Stop()
-	for !m.janitor.log.CaughtUp() || !m.trees.complete() {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-		}
-	}
-	return true
 }
 
 // mend fetches what is missing and tells whether something is left.

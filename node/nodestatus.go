@@ -66,7 +66,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 			}
 		}
 	}
-	s.Tolerance = s.VotersAlive - (s.Voters/2 + 1)
+	s.Tolerance = s.VotersAlive - raftstore.Majority(s.Voters)
 	return s, nil
 }
 

@@ -221,7 +221,7 @@ func (n *Node) wire() {
 	n.counted = newCountedLog(n.log)
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
 	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
-	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, fetch: n.carrier.Fetch, coming: n.carrier.coming, again: mendAgain, slog: n.slog}
+	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, current: n.current, fetch: n.carrier.Fetch, coming: n.carrier.coming, again: mendAgain, slog: n.slog}
 	n.scrubber = &scrubber{blobs: n.blobs, every: n.cfg.Scrub.Std(), slog: n.slog}
 	n.steering = &steering{
 		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,

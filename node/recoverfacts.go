@@ -114,7 +114,7 @@ func (f *RecoveryFacts) quorum() error {
 			}
 		}
 	}
-	if len(e.Names) > 0 && e.Alive > e.Voters/2 {
+	if len(e.Names) > 0 && e.Alive >= raftstore.Majority(e.Voters) {
 		return e
 	}
 	return nil

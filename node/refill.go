@@ -1,12 +1,6 @@
 package node
 
-import (
-	"context"
-	"time"
-)
-
-// refillLook is how often a node that is still reading the log looks again.
-const refillLook = 200 * time.Millisecond
+import "context"
 
 // refill waits until a blob store that was wiped holds all content again (the
 // keeper sees to that); then node.json names it.
@@ -17,12 +11,7 @@ func (n *Node) refill(ctx context.Context) error {
 	if n.file.Store != "" {
 		n.slog.Warn("the blob store is a new one: its content is fetched again; what conflicts had kept aside here is gone", "was", n.file.Store, "is", n.blobs.ID())
 	}
-	for !n.caughtUp() || !n.trees.complete() {
-		if wait(ctx, refillLook) != nil {
-			return nil
-		}
-	}
-	if n.keeper.waitContent(ctx, n.log.Revision()) != nil {
+	if n.current(ctx) != nil || n.keeper.waitContent(ctx, n.log.Revision()) != nil {
 		return nil // stopping
 	}
 	return n.storeComplete()

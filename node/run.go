@@ -148,14 +148,16 @@ func (n *Node) registerLocal() {
 
 // knowsTrees waits until this node can tell joiners what the cluster keeps.
 func (n *Node) knowsTrees(ctx context.Context) error {
+	if err := n.current(ctx); err != nil {
+		return err
+	}
 	ch, stop := n.log.Watch()
 	defer stop()
-	for !n.caughtUp() || !n.trees.complete() || len(n.log.Trees()) == 0 {
+	for len(n.log.Trees()) == 0 {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ch:
-		case <-time.After(50 * time.Millisecond): // being caught up is no change of the log
 		}
 	}
 	return nil

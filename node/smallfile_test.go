@@ -90,7 +90,7 @@ func TestDamagedIdentityIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := transport.SignNode(caPEM, caKey, csr, "c-1", "n-1", "gw1", time.Now())
+	cert, err := (transport.CA{ClusterID: "c-1", Cert: caPEM, Key: caKey}).Sign(csr, "n-1", "gw1", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

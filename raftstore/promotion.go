@@ -57,7 +57,7 @@ type Step struct {
 // Who is demoted stays a member, and is promoted again like any other.
 func NextStep(members []Standing, p Policy) (Step, bool) {
 	v := count(members)
-	if v.alive < majority(v.all) {
+	if v.alive < Majority(v.all) {
 		return Step{}, false // nothing could be committed
 	}
 	if s, ok := wished(members, v); ok {
@@ -129,13 +129,7 @@ func (v voters) without(m Standing) voters {
 }
 
 // safe tells whether something can be committed.
-func (v voters) safe() bool { return v.all > 0 && v.alive >= majority(v.all) }
+func (v voters) safe() bool { return v.all > 0 && v.alive >= Majority(v.all) }
 
-func majority(voters int) int { return voters/2 + 1 }
-
-// Tolerance is how many more voters may fail before nothing can be committed;
-// negative where that is so already.
-func Tolerance(members []Standing) int {
-	v := count(members)
-	return v.alive - majority(v.all)
-}
+// Majority is how many of so many voters have to agree.
+func Majority(voters int) int { return voters/2 + 1 }

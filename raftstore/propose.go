@@ -141,7 +141,7 @@ func (s *state) receiptsSuffice(changes []manifest.Change, receipts []*pb.Receip
 			holders[r.GetNode()] = true
 		}
 	}
-	if need := len(s.voters)/2 + 1; len(holders) < need {
+	if need := Majority(len(s.voters)); len(holders) < need {
 		return refuse(CodeReceipts, "the content is on the disks of %d voters, %d of %d are needed; spread it and propose again",
 			len(holders), need, len(s.voters))
 	}

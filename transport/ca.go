@@ -102,11 +102,6 @@ type CA struct {
 	Life      time.Duration // of the certificates; 0: a year
 }
 
-// SignNode is CA.Sign for a CA that replaces no other and signs for a year.
-func SignNode(caPEM, caKeyPEM, csrDER []byte, clusterID string, id cluster.NodeID, name string, now time.Time) (certPEM []byte, err error) {
-	return CA{ClusterID: clusterID, Cert: caPEM, Key: caKeyPEM}.Sign(csrDER, id, name, now)
-}
-
 // Sign makes a node's certificate, for as long as the CA signs and is itself
 // valid, for both ends of a connection, with the node's identity as its URI.
 // The cross certificate comes behind it.

@@ -106,7 +106,7 @@ func FuzzCSR(f *testing.F) {
 	f.Add(csr)
 	f.Add([]byte("rubbish"))
 	f.Fuzz(func(t *testing.T, csr []byte) {
-		text, err := SignNode(ca, key, csr, "c-1", "n-1", "gw1", time.Now())
+		text, err := (CA{ClusterID: "c-1", Cert: ca, Key: key}).Sign(csr, "n-1", "gw1", time.Now())
 		if err != nil {
 			return
 		}

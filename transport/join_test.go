@@ -229,7 +229,7 @@ func TestStatusThere(t *testing.T) {
 
 func TestSignNodeRefuses(t *testing.T) {
 	ca := newTestCA(t)
-	if _, err := SignNode(ca.cert, ca.key, []byte("rubbish"), ca.id, "n-1", "gw1", time.Now()); err == nil {
+	if _, err := (CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}).Sign([]byte("rubbish"), "n-1", "gw1", time.Now()); err == nil {
 		t.Error("rubbish was signed")
 	}
 	key, err := NewKey()
@@ -242,10 +242,10 @@ func TestSignNodeRefuses(t *testing.T) {
 	}
 	tampered := bytes.Clone(csr)
 	tampered[len(tampered)-1] ^= 1
-	if _, err := SignNode(ca.cert, ca.key, tampered, ca.id, "n-1", "gw1", time.Now()); err == nil {
+	if _, err := (CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}).Sign(tampered, "n-1", "gw1", time.Now()); err == nil {
 		t.Error("a request that its key did not sign was signed")
 	}
-	if _, err := SignNode(ca.cert, ca.key, csr, ca.id, "", "gw1", time.Now()); err == nil {
+	if _, err := (CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}).Sign(csr, "", "gw1", time.Now()); err == nil {
 		t.Error("a certificate without an id")
 	}
 	// Never longer than the CA.
@@ -253,7 +253,7 @@ func TestSignNodeRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := SignNode(ca.cert, ca.key, csr, ca.id, "n-1", "gw1", root.NotAfter.Add(-time.Hour))
+	cert, err := (CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}).Sign(csr, "n-1", "gw1", root.NotAfter.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -204,7 +204,7 @@ func TestReloadMidFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	renewed, err := SignNode(ca.cert, ca.key, csr, ca.id, "n-1", "gw1", time.Now())
+	renewed, err := (CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}).Sign(csr, "n-1", "gw1", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func TestNewCAWithoutRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		cert, err := SignNode(ca.cert, ca.key, csr, ca.id, node, string(node), time.Now())
+		cert, err := (CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}).Sign(csr, node, string(node), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

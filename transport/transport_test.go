@@ -47,7 +47,7 @@ func (ca testCA) issue(t *testing.T, id cluster.NodeID, at time.Time) Files {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := SignNode(ca.cert, ca.key, csr, ca.id, id, "gw-"+string(id), at)
+	cert, err := (CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}).Sign(csr, id, "gw-"+string(id), at)
 	if err != nil {
 		t.Fatal(err)
 	}
