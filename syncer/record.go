@@ -24,6 +24,7 @@ const (
 	metaBoot       = "boot"       // id of the boot under which the file was made, or metaFollowed written last
 	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
 	metaRooted     = "rooted"     // present: the root has been given its marker
+	metaMarker     = "marker"     // name of the root's marker that the records belong to
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
 	metaGeneration = "generation" // of the marker that the records belong to
 	metaReached    = "reached"    // steps of revisions up to this one have begun
@@ -55,6 +56,7 @@ type database interface {
 type loaded struct {
 	state  State
 	rooted bool
+	marker string // that the records belong to, "": not known
 	// generation of the cluster's marker that it belongs to, 0: not known.
 	generation uint64
 }
@@ -103,6 +105,8 @@ func (r *records) load(bootID string) (out loaded, err error) {
 			switch string(k) {
 			case metaRooted:
 				out.rooted = true
+			case metaMarker:
+				out.marker = string(v)
 			case metaJoiner:
 				out.state.Joiner = true
 			case metaAside:
@@ -198,16 +202,14 @@ func putAll(b *sealed.Bucket, values map[string][]byte) error {
 }
 
 // forgetAll makes the disk unknown: no ancestor, and a joiner's state.
-func (r *records) forgetAll(aside bool) error {
-	return r.db.Update(func(tx *sealed.Tx) error {
-		anc := tx.Bucket(bucketAncestor)
-		if last := anc.Last(); last != nil {
-			if err := anc.DeleteRange(anc.First(), last); err != nil {
-				return err
-			}
+func forgetAll(tx *sealed.Tx, aside bool) error {
+	anc := tx.Bucket(bucketAncestor)
+	if last := anc.Last(); last != nil {
+		if err := anc.DeleteRange(anc.First(), last); err != nil {
+			return err
 		}
-		return putAll(tx.Bucket(bucketMeta), joinerMeta(aside))
-	})
+	}
+	return putAll(tx.Bucket(bucketMeta), joinerMeta(aside))
 }
 
 func (r *records) close() error { return r.db.Close() }

@@ -87,7 +87,7 @@ func TestPersisterKeepsTheOrderOfAPath(t *testing.T) {
 		}
 		return errorfs.Wrap(r, hang), nil
 	}, marker{Format: 1}, slog.New(slog.DiscardHandler))
-	_, err = root.find(context.Background(), true, nil)
+	_, err = root.find(context.Background(), true, false, nil)
 	must(t, err)
 	defer root.close()
 	p := newPersister(rec, root, slog.New(slog.DiscardHandler))

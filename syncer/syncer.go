@@ -130,22 +130,18 @@ func (s *Syncer) load() error {
 		}
 	}
 	s.first.Store(!known.rooted)
-	s.root.onFresh = func(older bool) error {
-		if s.first.Load() {
-			return nil // the first marker of a new tree: nothing was known before
-		}
-		return s.rec.forgetAll(older && s.cfg.Aside)
+	s.root.made = known.marker
+	s.root.onMake = func(made string) error {
+		return s.rec.setMeta(map[string][]byte{metaMarker: []byte(made)})
 	}
-	found, err := s.root.find(context.Background(), s.first.Load(), s.recoverStaging)
+	s.root.onFound = s.rooted
+	found, err := s.root.find(context.Background(), s.first.Load(), false, s.recoverStaging)
 	switch {
 	case errors.Is(err, ErrRootLost):
 		s.log.Warn("the root cannot be used yet", "err", err)
 	case err != nil:
 		return err
 	default:
-		if err := s.rooted(&found); err != nil {
-			return err
-		}
 		s.found, s.foundOK = found, true
 		if found.fresh { // what was known until now is void
 			if known, err = s.rec.load(s.cfg.BootID); err != nil {
