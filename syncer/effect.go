@@ -102,7 +102,8 @@ type RootBack struct {
 }
 
 // Scanned: a complete scan of the tree has ended and all its hints are in.
-type Scanned struct{}
+// Of what stands below the Unread directories nobody knows anything.
+type Scanned struct{ Unread []Trouble }
 
 // Tick: time went by.
 type Tick struct{}
@@ -208,14 +209,16 @@ type Guard string
 
 // The guards.
 const (
-	GuardRoot       Guard = "root"        // the root is missing or not ours
-	GuardMassDelete Guard = "mass-delete" // too many deletions at once
-	GuardJoiner     Guard = "joiner"      // stood here before the node joined
-	GuardRecords    Guard = "records"     // the records that knew its past were damaged
-	GuardUnfit      Guard = "unfit"       // cannot be replicated
-	GuardRefused    Guard = "refused"     // the machine refused it, not for a conflict
-	GuardLeft       Guard = "left-behind" // could not be removed
-	GuardRoom       Guard = "room"        // no space
+	GuardRoot       Guard = "root"           // the root is missing or not ours
+	GuardMassDelete Guard = "mass-delete"    // too many deletions at once
+	GuardJoiner     Guard = "joiner"         // stood here before the node joined
+	GuardRecords    Guard = "records"        // the records that knew its past were damaged
+	GuardUnread     Guard = "unread"         // a directory could not be read when the node joined: what is new below it is held
+	GuardUnreadLost Guard = "unread-records" // … or when its records were damaged: what differs below it is held
+	GuardUnfit      Guard = "unfit"          // cannot be replicated
+	GuardRefused    Guard = "refused"        // the machine refused it, not for a conflict
+	GuardLeft       Guard = "left-behind"    // could not be removed
+	GuardRoom       Guard = "room"           // no space
 )
 
 // Rescan asks for a complete scan of the tree; answered by Hinted (any number

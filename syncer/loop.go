@@ -101,10 +101,12 @@ type Loop struct {
 	looks  pathSet // to be looked at in this call
 	timers timerHeap
 
-	scanned  bool   // the first scan since the root was found is complete
-	refill   bool   // what is unknown in the root goes aside: it is filled anew, or of an older life
-	joined   bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
-	rootLost string // why nothing may be done, "" if all is well
+	unread   []Trouble // directories that the last complete scan could not list
+	careful  pathSet   // those with a note of it: what stands below is unknown (loop_unread.go)
+	scanned  bool      // the first scan since the root was found is complete
+	refill   bool      // what is unknown in the root goes aside: it is filled anew, or of an older life
+	joined   bool      // no joiner any more, which is told when all is quiet: a crash before that begins anew
+	rootLost string    // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
 	removals pathSet // judged deletions, to be offered likewise
@@ -138,7 +140,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		queue: pathSet{}, removals: pathSet{}, leaving: pathSet{}, toApply: pathSet{},
 		bigQueue: pathSet{}, bigToApply: pathSet{},
 		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
-		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(),
+		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(), careful: pathSet{},
 	}
 	if l.anc == nil {
 		l.anc = NewAncestorMap()
@@ -146,6 +148,11 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 	l.refill = st.Joiner && st.Aside
 	if l.notes == nil {
 		l.notes = map[manifest.Path]Note{}
+	}
+	for p, n := range l.notes {
+		if n.Guard.unread() {
+			l.careful.add(p)
+		}
 	}
 	l.view.Manifest = manifest.New()
 	l.floor = st.Floor()
@@ -179,7 +186,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	case RootBack:
 		l.findRoot(ev.Fresh, ev.Aside)
 	case Scanned:
-		l.scanEnded()
+		l.scanEnded(ev.Unread)
 	case Ruling:
 		l.rule(ev)
 	case Tick:
@@ -187,6 +194,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	l.fireTimers()
 	l.decideReady()
 	l.maybeJoined()
+	l.maybeRead()
 	l.flushAsks()
 	l.flushLooks()
 	l.tellFollowed()
@@ -213,6 +221,9 @@ func (l *Loop) tellFollowed() {
 	}
 	if l.works.len() > 0 {
 		return
+	}
+	if !l.state.SameBoot && len(l.unread) > 0 {
+		return // what a loss of power has left there was not looked at
 	}
 	if l.view.Revision > l.state.Followed || !l.state.SameBoot {
 		// What a loss of power has left has been looked at, all of it.
@@ -310,8 +321,8 @@ func (l *Loop) readyAll() {
 	l.works.each(func(w *work) bool { l.ready.add(w.path); return true })
 }
 
-func (l *Loop) scanEnded() {
-	l.scanned = true
+func (l *Loop) scanEnded(unread []Trouble) {
+	l.scanned, l.unread = true, unread
 	l.readyAll()
 }
 
@@ -344,6 +355,7 @@ func (l *Loop) maybeJoined() {
 			return true
 		})
 	}
+	l.noteUnread()
 	l.state.Joiner, l.state.Aside, l.state.Lost, l.refill = false, false, false, false
 	l.joined = true
 }

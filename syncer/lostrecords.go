@@ -82,6 +82,7 @@ func (l *Loop) undecided(w *work, a Ancestor, d manifest.Entry, c manifest.Node)
 	n, noted := l.notes[w.path]
 	noted = noted && n.Guard == GuardRecords
 	lost := l.state.Lost && l.state.Joiner && a.Entry.Absent() && !l.refill
+	lost = lost || a.Entry.Absent() && l.unreadAbove(w.path) == GuardUnreadLost
 	if !noted && !lost || l.rulings[w.path] != 0 {
 		return false
 	}

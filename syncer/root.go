@@ -230,7 +230,7 @@ func (k *rootKeeper) writeMarker(root vfs.FS, made string, older bool) error {
 // rootFound is how an attempt to find the root ended well.
 type rootFound struct {
 	gen      *rootGen
-	reopened bool // another directory than before
+	reopened bool   // another directory than before
 	made     string // names its marker
 	fresh    bool   // the records belong to another marker, or to none: they say nothing about it
 	older    bool   // as it had one of an older generation
