@@ -86,6 +86,10 @@ type Fetched struct {
 	Why    string // of the first failure
 }
 
+// PeerBack: a node can be reached again that could not. What could not be had
+// is asked for at once.
+type PeerBack struct{}
+
 // Applied answers an Apply, step by step.
 type Applied struct{ Results []StepResult }
 
@@ -131,6 +135,7 @@ func (Looked) event()    {}
 func (Committed) event() {}
 func (Proposed) event()  {}
 func (Fetched) event()   {}
+func (PeerBack) event()  {}
 func (Applied) event()   {}
 func (RootLost) event()  {}
 func (RootBack) event()  {}
@@ -230,7 +235,8 @@ type Rescan struct{}
 // restart is no joiner's. Not answered.
 type Joined struct{}
 
-// Follow says that the disk has followed every revision up to this one, and
+// Follow says that the disk has followed every revision up to this one (0:
+// nothing new is known of that), and
 // that whatever a loss of power had left on it was looked at: to be persisted,
 // with the boot of the machine, after the Records before it; late is well, lost
 // is well. Not answered.

@@ -106,6 +106,7 @@ type Loop struct {
 	scanned  bool      // the first scan since the root was found is complete
 	refill   bool      // what is unknown in the root goes aside: it is filled anew, or of an older life
 	joined   bool      // no joiner any more, which is told when all is quiet: a crash before that begins anew
+	cutSeen  bool      // after a loss of power: what differed when all was known for the first time is marked
 	rootLost string    // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
@@ -125,6 +126,7 @@ type Loop struct {
 	rulings map[manifest.Path]Verb
 	wants   map[manifest.Digest][]manifest.Path // blobs asked for, and who wants them
 	asks    []manifest.BlobRef                  // to be asked for in this call
+	lacks   map[manifest.Digest]lack            // asked for in vain, and not had since
 
 	told manifest.Revision // the newest that Status named as applied
 
@@ -141,6 +143,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		bigQueue: pathSet{}, bigToApply: pathSet{},
 		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
 		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(), careful: pathSet{},
+		lacks: map[manifest.Digest]lack{},
 	}
 	if l.anc == nil {
 		l.anc = NewAncestorMap()
@@ -179,6 +182,8 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 		l.proposed(ev)
 	case Fetched:
 		l.fetched(ev)
+	case PeerBack:
+		l.peerBack()
 	case Applied:
 		l.applied(ev)
 	case RootLost:
@@ -219,17 +224,34 @@ func (l *Loop) tellFollowed() {
 		l.joined = false
 		l.emit(Joined{})
 	}
-	if l.works.len() > 0 {
-		return
-	}
-	if !l.state.SameBoot && len(l.unread) > 0 {
-		return // what a loss of power has left there was not looked at
-	}
-	if l.view.Revision > l.state.Followed || !l.state.SameBoot {
-		// What a loss of power has left has been looked at, all of it.
-		l.state.Followed, l.state.SameBoot = l.view.Revision, true
+	sameBoot := l.state.SameBoot || l.overcome()
+	switch {
+	case sameBoot && l.works.len() == 0 && (l.view.Revision > l.state.Followed || !l.state.SameBoot):
+		l.state.Followed = l.view.Revision
 		l.emit(Follow{Revision: l.view.Revision})
+	case sameBoot && !l.state.SameBoot:
+		l.emit(Follow{Revision: l.state.Followed})
 	}
+	l.state.SameBoot = sameBoot
+}
+
+// overcome tells whether everything that a loss of power had left has been
+// looked at and decided: what differed after the first complete scan has come
+// to rest once, path by path, whatever else is written meanwhile.
+func (l *Loop) overcome() bool {
+	if len(l.unread) > 0 {
+		return false
+	}
+	left := false
+	l.works.each(func(w *work) bool {
+		if !l.cutSeen {
+			w.cut = true
+		}
+		left = left || w.cut
+		return !(left && l.cutSeen)
+	})
+	l.cutSeen = true
+	return !left
 }
 
 // mayAct tells whether anything may be decided: the root is ours, its first

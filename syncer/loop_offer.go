@@ -239,7 +239,7 @@ func (l *Loop) conclude(w *work) bool {
 		w.setbacks++
 		return false
 	}
-	w.tries, w.setbacks, w.why = 0, 0, ""
+	w.tries, w.setbacks, w.why, w.cut = 0, 0, "", false
 	c, _ := l.view.Manifest.Get(w.path)
 	if w.sent.Absent() {
 		if was, ok := l.anc.Get(w.path); ok && !was.Entry.IsDir() {

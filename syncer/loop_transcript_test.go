@@ -212,6 +212,8 @@ func (p *player) parse(f []string) Event {
 		return Fetched{Have: []manifest.Digest{p.entry(f[1]).Digest}}
 	case "lack":
 		return Fetched{Failed: []manifest.Digest{p.entry(f[1]).Digest}}
+	case "peer-back":
+		return PeerBack{}
 	case "done", "surprise", "busy", "left", "noroom", "failed":
 		return p.stepped(f[0], paths)
 	case "lose-root":

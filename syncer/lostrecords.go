@@ -45,7 +45,8 @@ func (s *Syncer) openOrReplace() (*records, error) {
 	return openRecords(file)
 }
 
-// rebuild makes a record file that knows nothing but the conflicts of a damaged one.
+// rebuild makes a record file that knows nothing but the conflicts of a damaged
+// one, and what can be read of its plan.
 func (s *Syncer) rebuild(fresh, damaged string) (kept int, err error) {
 	r, err := openRecords(fresh)
 	if err != nil {
@@ -57,6 +58,14 @@ func (s *Syncer) rebuild(fresh, damaged string) (kept int, err error) {
 		c, err := decodeConflict(string(k), v)
 		if err == nil && (!c.Lost.HasContent() || s.cfg.Blobs.Has(c.Lost.Digest)) {
 			job.conflicts = append(job.conflicts, c)
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	err = sealed.Salvage(damaged, bucketPlan, func(k, v []byte) {
+		if p, err := decodePlanned(string(k), v); err == nil {
+			job.plan = append(job.plan, p)
 		}
 	})
 	if err != nil {

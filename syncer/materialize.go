@@ -103,6 +103,7 @@ type job struct {
 	err      error
 	ancestor *Ancestor
 	conflict string // id of the conflict that was recorded for it in advance
+	beside   bool   // what stood there has, or may have, the staged name besideName
 	unplan   bool   // nothing of it is left in the staging directory
 	out      bool   // what stood there has left the tree, as far as is known
 	kept     bool   // what it displaced is in quarantine, and stays in the plan
@@ -245,6 +246,13 @@ func (a *applier) finish() {
 // cleanUp removes what we staged and did not use. What came out of the tree is
 // not ours to remove: the quarantine gets it, and what cannot be removed now.
 func (a *applier) cleanUp(j *job) {
+	if j.beside && !j.unplan && !j.kept { // the plan goes with its judgement
+		a.quarantine(j, besideName(j.name))
+		j.out = true
+		if st, err := a.fs.StatStaged(j.name); err == nil && st.Ino == j.ino {
+			_ = a.fs.RemoveStaged(j.name) // else the next start does
+		}
+	}
 	if j.name == "" || j.unplan || j.kept {
 		return
 	}

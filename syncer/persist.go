@@ -124,7 +124,7 @@ func (p *persister) commit(ctx context.Context, jobs []recordJob) error {
 				if err := j.write(tx); err != nil {
 					return err
 				}
-				if j.followed == 0 {
+				if !j.looked {
 					continue
 				}
 				if err := tx.Bucket(bucketMeta).Put([]byte(metaBoot), []byte(p.rec.boot)); err != nil {

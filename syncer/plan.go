@@ -49,7 +49,6 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
 		return fmt.Errorf("list the staging directory: %w", err)
 	}
 	inHand := s.quarantine.names()
-	done := recordJob{}
 	there := map[string]bool{}
 	for _, name := range names {
 		key := strings.TrimSuffix(name, "~")
@@ -62,15 +61,23 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
 			return fmt.Errorf("recover %q in the staging directory: %w", name, err)
 		}
 	}
+	done := recordJob{}
 	for key := range plan {
 		if !there[key] {
 			done.unplan = append(done.unplan, key)
 		}
 	}
-	if len(done.unplan) == 0 {
+	if len(done.unplan) == 0 && !s.rec.unplanned {
 		return nil
 	}
-	return s.rec.db.Update(done.write)
+	err = s.rec.db.Update(func(tx *sealed.Tx) error {
+		// What is staged and not planned from now on was staged from now on.
+		return errors.Join(done.write(tx), putAll(tx.Bucket(bucketMeta), map[string][]byte{metaUnplanned: nil}))
+	})
+	if err == nil {
+		s.rec.unplanned = false
+	}
+	return err
 }
 
 // recoverOne deals with one staged name.
@@ -86,27 +93,25 @@ func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p pla
 	switch {
 	case known && !beside && st.Ino == p.ino:
 		s.log.Info("removing what was staged and never put in place", "path", p.path)
-		if err := root.RemoveStaged(name); err != nil {
-			return err
-		}
-		return s.rec.db.Update(recordJob{unplan: []string{p.name}}.write)
+		return root.RemoveStaged(name) // its plan goes with the next start: it may be about name~ too
 	case known && st.Kind == manifest.Dir:
 		if now, err := root.Lstat(p.path); err == nil && now.Ino == p.ino {
 			return root.Exchange(name, p.path) // a directory that came out by mistake; ours is removed the next time
 		}
 		s.log.Error("a directory is left in the staging directory; move it back by hand", "path", p.path, "staged", name)
 		return nil
-	case !known && !s.rec.fresh:
+	case !known && !s.rec.unplanned:
 		// Not in the plan: never swapped, so nothing but our own copy.
 		return root.RemoveStaged(name)
-	}
-	d := displaced{name: name, plan: strings.TrimSuffix(name, "~"), path: p.path, expect: p.expect.Entry, winner: p.winner}
-	if !known {
+	case !known:
 		// The records are new: this may be anybody's only copy.
-		d.path = manifest.Path("unknown-" + name)
+		p = planned{name: strings.TrimSuffix(name, "~"), path: manifest.Path("unknown-" + name)}
+		if err := s.rec.db.Update(recordJob{plan: []planned{p}}.write); err != nil {
+			return err
+		}
 	}
-	err = s.judgeIn(ctx, root, d)
-	if err != nil {
+	d := displaced{name: name, plan: p.name, path: p.path, expect: p.expect.Entry, winner: p.winner}
+	if err := s.judgeIn(ctx, root, d); err != nil {
 		s.log.Info("a displaced file is judged later", "path", p.path, "err", err)
 		s.quarantine.add(d)
 	}

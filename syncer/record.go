@@ -25,6 +25,7 @@ const (
 	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
 	metaRooted     = "rooted"     // present: the root has been given its marker
 	metaMarker     = "marker"     // name of the root's marker that the records belong to
+	metaUnplanned  = "unplanned"  // present: what is staged may be of an earlier record file's plan
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
 	metaGeneration = "generation" // of the marker that the records belong to
 	metaReached    = "reached"    // steps of revisions up to this one have begun
@@ -43,6 +44,8 @@ type records struct {
 	boot string // of the machine, as load was told
 	// fresh: the file was made by this opening.
 	fresh bool
+	// unplanned: what is staged may be of an earlier file's plan. Owned by recoverStaging.
+	unplanned bool
 }
 
 // database is what records asks of a sealed file; a test puts a failing one on top.
@@ -74,8 +77,14 @@ func openRecords(file string) (r *records, err error) {
 			return err
 		}
 		if f == nil {
-			return meta.Put([]byte(metaFormat), []byte(recordFormat))
+			r.unplanned = true
+			return putAll(meta, map[string][]byte{metaFormat: []byte(recordFormat), metaUnplanned: {1}})
 		}
+		unplanned, err := meta.Get([]byte(metaUnplanned))
+		if err != nil {
+			return err
+		}
+		r.unplanned = unplanned != nil
 		if string(f) != recordFormat {
 			return &NewerRecordsError{File: file, Format: string(f)}
 		}
@@ -221,6 +230,7 @@ type recordJob struct {
 	notes    []Remember
 	joined   bool
 	followed manifest.Revision // 0: as before
+	looked   bool              // what a loss of power had left was looked at: the boot is written
 	reached  manifest.Revision // 0: as before
 
 	conflicts  []Conflict

@@ -212,14 +212,13 @@ func (a *applier) exchange(j *job, st vfs.Stat) error {
 // lost; status says that this root is weaker.
 func (a *applier) replaceBeside(j *job) (out string, err error) {
 	out = besideName(j.name)
+	j.moved, j.beside = true, true
 	if err := a.fs.LinkOut(j.step.Path, out); err != nil {
+		_, serr := a.fs.StatStaged(out)
+		j.beside = !errors.Is(serr, fs.ErrNotExist)
 		return "", err
 	}
-	j.moved = true
-	if err := a.fs.Replace(j.name, j.step.Path); err != nil {
-		return "", errors.Join(err, a.fs.RemoveStaged(out))
-	}
-	return out, nil
+	return out, a.fs.Replace(j.name, j.step.Path)
 }
 
 // besideName is the staged name of what replaceBeside displaces.

@@ -263,7 +263,7 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Remember:
 			s.persister.add(recordJob{notes: []Remember{e}})
 		case Follow:
-			s.persister.add(recordJob{followed: e.Revision})
+			s.persister.add(recordJob{followed: e.Revision, looked: true})
 		case Joined:
 			s.persister.add(recordJob{joined: true})
 		case Rescan:

@@ -51,6 +51,7 @@ type work struct {
 	sent     manifest.Entry // what was offered
 	proposed bool           // sent is of this run
 	unsent   bool           // its last offer failed for want of quorum or receipts
+	cut      bool           // differed after a loss of power, and has not come to rest since
 	void     bool           // what is under way for it is of a root that was given up
 	wanted   bool           // as a directory, by a path below it that is to be offered
 	needed   bool           // as a directory, by a path below it that is to be materialized
