@@ -307,7 +307,7 @@ func (l *Loop) committed(ev Committed) {
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
-				own: own && (l.state.SameBoot || w.proposed && w.sent.Same(ch.New)),
+				own: own && (l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)),
 			})
 			l.concern(ch.Path, c.Revision)
 		}

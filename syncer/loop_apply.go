@@ -137,7 +137,7 @@ func (l *Loop) applySteps() {
 	for _, p := range l.bigToApply.sorted() {
 		if w := l.works.get(p); l.onDisk(p.Dir()) {
 			l.start(w)
-			l.emit(Apply{Steps: []Step{w.step}, Reached: l.view.Revision})
+			l.emit(Apply{Steps: []Step{*w.step}, Reached: l.view.Revision})
 		}
 	}
 	if l.applying > 0 || len(l.toApply) == 0 {
@@ -145,7 +145,7 @@ func (l *Loop) applySteps() {
 	}
 	var small []Step
 	for _, p := range l.toApply.sorted() {
-		small = append(small, l.works.get(p).step)
+		small = append(small, *l.works.get(p).step)
 	}
 	l.order(small)
 	small = small[:min(len(small), applyMost)]

@@ -157,7 +157,7 @@ func (l *Loop) deleting() (n int) {
 	for _, paths := range l.batches {
 		for _, p := range paths {
 			a, had := l.anc.Get(p)
-			if w := l.works.get(p); w.sent.Absent() && had && !a.Entry.IsDir() && !l.deletes.moved.has(p) {
+			if w := l.works.get(p); w != nil && w.sent != nil && w.sent.Absent() && had && !a.Entry.IsDir() && !l.deletes.moved.has(p) {
 				n++
 			}
 		}
