@@ -215,6 +215,11 @@ func (s *Syncer) look(ctx context.Context, root vfs.FS, at LookAt, big bool, int
 			return obs, true
 		}
 		obs = s.lookFile(ctx, root, obs, at.Was.Entry, into)
+		if obs.Sight == Unreadable && st.Mode&0o400 == 0 && s.unchangedBut(st, at.Was) {
+			// Nobody but us made it so that we cannot read it: a mode of another
+			// node's, and the times tell of nothing since.
+			obs.Sight, obs.Entry, obs.Stamp, obs.Why = Seen, at.Was.Entry, at.Was.Stamp, ""
+		}
 	default:
 		obs.Sight, obs.Why = Unfit, "is a device, a FIFO or a socket"
 	}

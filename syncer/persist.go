@@ -209,7 +209,11 @@ func syncPaths(root vfs.Flusher, files, dirs map[manifest.Path]error) error {
 		return root.SyncFS()
 	}
 	for f := range files {
-		if err := root.SyncFile(f); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, vfs.ErrNotRegular) {
+		err := root.SyncFile(f)
+		if errors.Is(err, fs.ErrPermission) { // its mode keeps us from opening it
+			err = root.SyncFS()
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, vfs.ErrNotRegular) {
 			files[f] = err
 		}
 	}

@@ -364,6 +364,12 @@ func (s *Syncer) unchanged(st vfs.Stat, a Ancestor) bool {
 	return stampOf(st) == a.Stamp
 }
 
+// unchangedBut is unchanged for a file that was perhaps stamped too soon.
+func (s *Syncer) unchangedBut(st vfs.Stat, a Ancestor) bool {
+	a.Stamp.Racy = false
+	return s.unchanged(st, a)
+}
+
 // modeOf is the mode that is replicated of what stands on disk. A mode that is
 // exactly the agreed one stays it, whatever the mask: nodes with different
 // masks would otherwise answer each other for ever.
