@@ -60,7 +60,11 @@ type Event interface{ event() }
 type Hinted struct{ Paths []manifest.Path }
 
 // Looked answers a Look, path by path; one Look may be answered in pieces.
-type Looked struct{ Observations []Observation }
+type Looked struct {
+	Observations []Observation
+
+	find uint64 // of the root that was looked at, for the executor
+}
 
 // Committed: the log has moved on. Commits lists what came since the last
 // view, oldest first; where the log jumped (a snapshot) Jump is true and the
@@ -103,11 +107,18 @@ type RootLost struct{ Why string }
 type RootBack struct {
 	Fresh bool
 	Aside bool // what the log does not hold goes aside: it is of a life of the cluster that is over
+
+	made string // name of its marker, for the executor
+	find uint64 // number of this finding, likewise
 }
 
 // Scanned: a complete scan of the tree has ended and all its hints are in.
 // Of what stands below the Unread directories nobody knows anything.
-type Scanned struct{ Unread []Trouble }
+type Scanned struct {
+	Unread []Trouble
+
+	find uint64 // of the root that was scanned, for the executor
+}
 
 // Tick: time went by.
 type Tick struct{}

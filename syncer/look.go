@@ -159,6 +159,7 @@ func (l *lookers) work(ctx context.Context, tokens <-chan struct{}, big bool) {
 // root was lost means nothing.
 func (l *lookers) chunk(ctx context.Context, paths []LookAt, big bool) {
 	var out []Observation
+	find := l.s.root.finding()
 	g, done, err := l.s.root.borrow()
 	if err == nil {
 		defer done()
@@ -182,7 +183,7 @@ func (l *lookers) chunk(ctx context.Context, paths []LookAt, big bool) {
 		}
 	}
 	if ctx.Err() == nil && len(out) > 0 {
-		l.s.inbox.post(Looked{Observations: out})
+		l.s.inbox.post(Looked{Observations: out, find: find})
 	}
 }
 

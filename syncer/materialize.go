@@ -122,10 +122,11 @@ func (j *job) surprise(format string, args ...any) {
 
 // applier materializes one group of steps. It lives as long as the group.
 type applier struct {
-	s    *Syncer
-	ctx  context.Context
-	fs   vfs.FS
-	jobs []*job
+	s      *Syncer
+	ctx    context.Context
+	fs     vfs.FS
+	jobs   []*job
+	marker string // of the root, as it was before anything was done
 	// reached is the revision that the steps come from.
 	reached manifest.Revision
 }
@@ -133,7 +134,7 @@ type applier struct {
 // apply does steps that belong together: stage all, flush once, persist the
 // plan, swap one by one, flush once, persist the ancestor, answer.
 func (s *Syncer) apply(ctx context.Context, steps []Step, reached manifest.Revision) {
-	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps)), reached: reached}
+	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps)), reached: reached, marker: s.root.name()}
 	for i, st := range steps {
 		a.jobs[i] = &job{step: st}
 		if err := fit(st); err != nil {
@@ -224,7 +225,7 @@ func (a *applier) finish() {
 	if len(files)+len(dirs) > 0 {
 		err = syncPaths(a.fs, files, dirs)
 	}
-	rec := recordJob{}
+	rec := recordJob{marker: a.marker}
 	for _, j := range a.jobs {
 		if failed := errors.Join(err, files[j.step.Path], dirs[j.step.Path.Dir()]); failed != nil && j.outcome == StepDone && j.touched {
 			j.end(StepFailed, fmt.Errorf("flush: %w", failed))

@@ -38,8 +38,9 @@ func (r *records) planned() (map[string]planned, error) {
 
 // recoverStaging empties the staging directory of what an earlier run left
 // there: Open calls it, and whoever finds a lost root again. Nothing works in
-// the tree meanwhile. What cannot be judged now goes to the quarantine.
-func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
+// the tree meanwhile. What cannot be judged now goes to the quarantine. other:
+// it is not the directory that the plan was made for.
+func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS, other bool) error {
 	plan, err := s.rec.planned()
 	if err != nil {
 		return err
@@ -57,13 +58,13 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
 			continue
 		}
 		p, known := plan[key]
-		if err := s.recoverOne(ctx, root, name, p, known); err != nil {
+		if err := s.recoverOne(ctx, root, name, p, known, other || s.rec.unplanned); err != nil {
 			return fmt.Errorf("recover %q in the staging directory: %w", name, err)
 		}
 	}
 	done := recordJob{}
 	for key := range plan {
-		if !there[key] {
+		if !there[key] && !other {
 			done.unplan = append(done.unplan, key)
 		}
 	}
@@ -80,8 +81,9 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
 	return err
 }
 
-// recoverOne deals with one staged name.
-func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p planned, known bool) error {
+// recoverOne deals with one staged name. unsure: what is not in the plan may
+// be in nobody's any more.
+func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p planned, known, unsure bool) error {
 	st, err := root.StatStaged(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -100,11 +102,11 @@ func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p pla
 		}
 		s.log.Error("a directory is left in the staging directory; move it back by hand", "path", p.path, "staged", name)
 		return nil
-	case !known && !s.rec.unplanned:
+	case !known && !unsure:
 		// Not in the plan: never swapped, so nothing but our own copy.
 		return root.RemoveStaged(name)
 	case !known:
-		// The records are new: this may be anybody's only copy.
+		// This may be anybody's only copy.
 		p = planned{name: strings.TrimSuffix(name, "~"), path: manifest.Path("unknown-" + name)}
 		if err := s.rec.db.Update(recordJob{plan: []planned{p}}.write); err != nil {
 			return err

@@ -94,3 +94,56 @@ func TestPromise_NoLoss_DisplacedBesideAndTheLookFails(t *testing.T) {
 		})
 	}
 }
+
+// Another directory has taken the root's place: what is staged beside it is not
+// what the plan was made for, and what the plan names is elsewhere.
+func TestPromise_NoLoss_AnotherDirectoryInTheRootsPlace(t *testing.T) {
+	_, b := committedFile(t, nil, "f", "old")
+	b.halt()
+	s := b.open()
+	defer func() { must(t, s.Close()) }()
+	away := planned{name: "away-1", path: "f"} // displaced, in the directory that is not there
+	must(t, s.rec.db.Update(recordJob{plan: []planned{away}}.write))
+	b.write("f", "an unseen edit")
+	root, err := b.openRoot()
+	must(t, err)
+	defer root.Close()
+	must(t, root.TakeOut("f", "deadbeef-1")) // of a plan that was given up
+	must(t, s.recoverStaging(ctxOf(t), root, true))
+	all, err := s.Conflicts()
+	must(t, err)
+	if len(all) != 1 || all[0].Path != "unknown-deadbeef-1" {
+		t.Errorf("conflicts: %+v", all)
+	}
+	plan, err := s.rec.planned()
+	must(t, err)
+	if _, ok := plan["away-1"]; !ok {
+		t.Error("the plan of what is in another directory was given up")
+	}
+}
+
+// What was said about a root under another marker comes late: it is void.
+func TestRecordsOfAnotherMarkerAreVoid(t *testing.T) {
+	_, b := committedFile(t, nil, "f", "old")
+	b.halt()
+	s := b.open()
+	defer func() { must(t, s.Close()) }()
+	must(t, s.rooted(&rootFound{made: "new", fresh: true}))
+	late := recordJob{
+		marker: "old", joined: true, followed: 7, looked: true,
+		updates: []Update{{Path: "f", Ancestor: &Ancestor{Revision: 1}}},
+	}
+	must(t, s.rec.db.Update(late.write))
+	known, err := s.rec.load("boot-2")
+	must(t, err)
+	if st := known.state; st.Ancestors.Len() > 0 || !st.Joiner || st.Followed != 0 {
+		t.Errorf("%d ancestors, joiner %v, followed %d", st.Ancestors.Len(), st.Joiner, st.Followed)
+	}
+	late.marker = "new"
+	must(t, s.rec.db.Update(late.write))
+	known, err = s.rec.load("boot-2")
+	must(t, err)
+	if st := known.state; st.Ancestors.Len() != 1 || st.Joiner || st.Followed != 7 {
+		t.Errorf("%d ancestors, joiner %v, followed %d", st.Ancestors.Len(), st.Joiner, st.Followed)
+	}
+}

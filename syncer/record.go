@@ -226,10 +226,14 @@ func (r *records) close() error { return r.db.Close() }
 // recordJob is what one transaction is to persist. Jobs are persisted in the
 // order in which they were handed over.
 type recordJob struct {
+	// marker of the root that it is about: where the records belong to another
+	// one by now, what it says of agreement is void. "": not known.
+	marker   string
 	updates  []Update
 	notes    []Remember
 	joined   bool
 	followed manifest.Revision // 0: as before
+	boot     string            // that looked speaks of
 	looked   bool              // what a loss of power had left was looked at: the boot is written
 	reached  manifest.Revision // 0: as before
 
@@ -242,6 +246,15 @@ type recordJob struct {
 }
 
 func (j recordJob) write(tx *sealed.Tx) error {
+	if j.marker != "" {
+		now, err := tx.Bucket(bucketMeta).Get([]byte(metaMarker))
+		if err != nil {
+			return err
+		}
+		if now != nil && string(now) != j.marker {
+			j.updates, j.followed, j.looked, j.joined = nil, 0, false, false
+		}
+	}
 	anc := tx.Bucket(bucketAncestor)
 	for _, u := range j.updates {
 		var err error
@@ -289,6 +302,11 @@ func (j recordJob) write(tx *sealed.Tx) error {
 		}
 	}
 	meta := tx.Bucket(bucketMeta)
+	if j.looked {
+		if err := meta.Put([]byte(metaBoot), []byte(j.boot)); err != nil {
+			return err
+		}
+	}
 	if j.followed > 0 {
 		if err := meta.Put([]byte(metaFollowed), binary.BigEndian.AppendUint64(nil, uint64(j.followed))); err != nil {
 			return err

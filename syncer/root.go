@@ -53,8 +53,8 @@ type rootKeeper struct {
 	open   func() (vfs.FS, error)
 	want   marker
 	log    *slog.Logger
-	onLost func(why string)
-	since  uint64 // markers from this generation on are our own
+	onLost func(why string) // must not block, nor ask the keeper
+	since  uint64           // markers from this generation on are our own
 	// onMake persists the name of the marker that the records belong to.
 	onMake func(made string) error
 	// onFound decides what the root is to us and persists it in one step, before
@@ -62,11 +62,12 @@ type rootKeeper struct {
 	onFound func(*rootFound) error
 	kick    chan struct{} // wakes guard
 
-	mu   sync.Mutex
-	made string   // the marker that the records belong to, "": not known yet
-	cur  *rootGen // nil before the first successful opening
-	lost string   // why nothing may be done; "" while all is well
-	bare bool     // lost for want of a marker: approve makes a new one
+	mu    sync.Mutex
+	finds uint64   // how often the root was found
+	made  string   // the marker that the records belong to, "": not known yet
+	cur   *rootGen // nil before the first successful opening
+	lost  string   // why nothing may be done; "" while all is well
+	bare  bool     // lost for want of a marker: approve makes a new one
 }
 
 func newRootKeeper(open func() (vfs.FS, error), want marker, log *slog.Logger) *rootKeeper {
@@ -117,6 +118,7 @@ func (k *rootKeeper) verify(g *rootGen) error {
 	fresh := err != nil && g == k.cur && k.lost == ""
 	if fresh {
 		k.lost, k.bare = err.Error(), errors.Is(err, errNoMarker)
+		k.onLost(k.lost) // under the lock: before anybody can say that it is back
 	}
 	k.mu.Unlock()
 	if err == nil {
@@ -124,7 +126,6 @@ func (k *rootKeeper) verify(g *rootGen) error {
 	}
 	if fresh {
 		k.log.Warn("root lost: nothing is proposed or materialized until it is back", "err", err)
-		k.onLost(err.Error())
 		select {
 		case k.kick <- struct{}{}:
 		default:
@@ -232,6 +233,7 @@ type rootFound struct {
 	gen      *rootGen
 	reopened bool   // another directory than before
 	made     string // names its marker
+	find     uint64 // number of this finding
 	fresh    bool   // the records belong to another marker, or to none: they say nothing about it
 	older    bool   // as it had one of an older generation
 }
@@ -239,7 +241,7 @@ type rootFound struct {
 // find looks for the root and, if it is in order, prepares it (recovers what
 // an unfinished plan left) and lends it out again. first: it never had a
 // marker from us; remake: a person wants it to have a new one.
-func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(context.Context, vfs.FS) error) (rootFound, error) {
+func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(ctx context.Context, root vfs.FS, other bool) error) (rootFound, error) {
 	k.mu.Lock()
 	g, done := k.cur, func() {}
 	if g != nil {
@@ -265,11 +267,12 @@ func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(
 		found.older = errors.Is(err, errOlder)
 		found.made, err = k.newMarker(found.gen.fs, first && !found.older, found.older)
 	}
+	news := k.judge(&found, first)
 	if err == nil && prepare != nil {
-		err = prepare(ctx, found.gen.fs)
+		err = prepare(ctx, found.gen.fs, found.fresh || found.reopened && g != nil)
 	}
-	if err == nil {
-		err = k.decide(&found, first)
+	if err == nil && news {
+		err = k.persist(&found)
 	}
 	if err != nil {
 		if found.reopened {
@@ -279,6 +282,8 @@ func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(
 	}
 	k.mu.Lock()
 	k.cur, k.lost, k.bare = found.gen, "", false
+	k.finds++
+	found.find = k.finds
 	if found.made != "" {
 		k.made = found.made
 	}
@@ -289,17 +294,33 @@ func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(
 	return found, nil
 }
 
-// decide tells whether the records say anything about a root that is in order,
-// and has it persisted.
-func (k *rootKeeper) decide(found *rootFound, first bool) error {
+// judge tells whether the records say anything about a root that is in order;
+// news, whether there is anything to be persisted about it.
+func (k *rootKeeper) judge(found *rootFound, first bool) (news bool) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	named := found.made != "" && found.made != k.made
 	found.fresh = k.foreign(found.made) || first && (found.made == "" || named)
-	k.mu.Unlock()
 	found.older = found.older && found.fresh
-	if !first && !named {
-		return nil
-	}
+	return first || named
+}
+
+// finding numbers what is done in the root until it is found anew. To be asked
+// before borrow.
+func (k *rootKeeper) finding() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.finds
+}
+
+// name is that of the marker that the records belong to.
+func (k *rootKeeper) name() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.made
+}
+
+func (k *rootKeeper) persist(found *rootFound) error {
 	if err := k.onFound(found); err != nil {
 		return fmt.Errorf("cannot write the tree's records: %w", err)
 	}
@@ -358,7 +379,7 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 				s.reached.Store(0)
 				s.afresh.Store(true)
 			}
-			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside})
+			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside, made: found.made, find: found.find})
 			s.scanner.request("")
 			continue
 		}

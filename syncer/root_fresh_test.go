@@ -150,3 +150,28 @@ func TestFirstMarkerThenACrash(t *testing.T) {
 	b.start()
 	h.committed(t, "f", "of before the first start")
 }
+
+// What was seen in a root before it was lost says nothing about the one that
+// was found since, however late it is said.
+func TestLateWordOfALostRootIsVoid(t *testing.T) {
+	hang := errorfs.Hang("ReadDir")
+	defer hang.Release()
+	_, b := committedFile(t, nil, "f", "v")
+	find := b.s.root.finding()
+	b.halt()
+	b.inject = hang
+	b.start()
+	<-hang.Entered()
+	b.s.inbox.post(Scanned{find: find + 7})
+	b.s.inbox.post(Looked{find: find + 7, Observations: []Observation{{Path: "f", Sight: Gone}}})
+	st, err := b.s.Status(ctxOf(t))
+	must(t, err)
+	if st.Loop.Scanned {
+		t.Error("the scan of another root counts for this one")
+	}
+	hang.Release()
+	b.settle()
+	if b.read("f") != "v" {
+		t.Error("f is", b.read("f"))
+	}
+}

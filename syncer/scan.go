@@ -186,7 +186,7 @@ func (sc *scanner) one(ctx context.Context) (scanned, whole bool) {
 	}
 	sc.mu.Unlock()
 
-	start := time.Now()
+	start, find := time.Now(), sc.s.root.finding()
 	entries, err := sc.scan(ctx, dirs)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrRootLost) {
 		sc.s.log.Warn("a scan has failed; the next one tries again", "err", err)
@@ -200,7 +200,7 @@ func (sc *scanner) one(ctx context.Context) (scanned, whole bool) {
 	}
 	sc.mu.Unlock()
 	if ticket > 0 && err == nil {
-		sc.s.inbox.post(Scanned{Unread: slices.Clone(sc.unread)})
+		sc.s.inbox.post(Scanned{Unread: slices.Clone(sc.unread), find: find})
 	}
 	sc.tryAgain()
 	sc.done.signal()

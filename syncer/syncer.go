@@ -20,12 +20,14 @@ import (
 // the two materializing lanes run beside it and answer through the inbox. All
 // of them live inside Run.
 type Syncer struct {
-	cfg   Config
-	log   *slog.Logger
-	inbox *inbox
-	loop  *Loop // owned by Run's loop goroutine
-	rec   *records
-	root  *rootKeeper
+	cfg    Config
+	log    *slog.Logger
+	inbox  *inbox
+	loop   *Loop  // owned by Run's loop goroutine
+	marker string // of the root that the loop knows; owned by the loop goroutine, like find
+	find   uint64 // of the root that the loop knows
+	rec    *records
+	root   *rootKeeper
 
 	persister  *persister
 	lookers    *lookers
@@ -171,7 +173,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 
 	if s.foundOK {
 		s.watcher.reset(s.found.gen.fs.Path())
-		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside})
+		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside, made: s.found.made, find: s.found.find})
 	} else {
 		lost, _ := s.root.state()
 		s.inbox.post(RootLost{Why: lost})
@@ -248,6 +250,19 @@ func (s *Syncer) runLoop(ctx context.Context) {
 
 // handle feeds one event in and starts what comes out.
 func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
+	// What was seen in a root that was lost since says nothing about this one.
+	switch ev := ev.(type) {
+	case RootBack:
+		s.marker, s.find = ev.made, ev.find
+	case Scanned:
+		if ev.find != s.find {
+			return
+		}
+	case Looked:
+		if ev.find != s.find {
+			return
+		}
+	}
 	for _, e := range s.loop.Handle(s.cfg.Now(), ev) {
 		switch e := e.(type) {
 		case Look:
@@ -259,13 +274,13 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Apply:
 			s.lanes.add(e)
 		case Record:
-			s.persister.add(recordJob{updates: e.Updates})
+			s.persister.add(recordJob{marker: s.marker, updates: e.Updates})
 		case Remember:
 			s.persister.add(recordJob{notes: []Remember{e}})
 		case Follow:
-			s.persister.add(recordJob{followed: e.Revision, looked: true})
+			s.persister.add(recordJob{marker: s.marker, followed: e.Revision, looked: true})
 		case Joined:
-			s.persister.add(recordJob{joined: true})
+			s.persister.add(recordJob{marker: s.marker, joined: true})
 		case Rescan:
 			s.scanner.request("")
 		case Wake:
