@@ -125,6 +125,8 @@ type testCluster struct {
 	tune Tuning
 	wrap func(cluster.NodeID) func(logs) logs
 	free func(cluster.NodeID) (int64, error) // of the disks; nil: nobody looks
+	// saves puts a faulty disk under a node's term and vote; nil: none is
+	saves func(cluster.NodeID) func(raft.StableStore) raft.StableStore
 }
 
 func newTestCluster(t testing.TB) *testCluster {
@@ -135,6 +137,9 @@ func (c *testCluster) config(id cluster.NodeID) Config {
 	cfg := Config{Dir: filepath.Join(c.dir, string(id)), ID: id, Tuning: c.tune, Reserve: -1}
 	if c.free != nil {
 		cfg.Reserve, cfg.free = 1000, func(string) (int64, error) { return c.free(id) }
+	}
+	if c.saves != nil {
+		cfg.saves = c.saves(id)
 	}
 	return cfg
 }

@@ -138,7 +138,7 @@ func (s *Store) ApplyLocal(ctx context.Context, cmd *pb.Command) (*pb.Outcome, u
 	if len(entry) > MaxEntry {
 		return nil, 0, cluster.NotCommitted(&TooLargeError{Size: len(entry), Limit: MaxEntry})
 	}
-	if s.raft.State() != raft.Leader || s.stalled.Load() {
+	if s.raft.State() != raft.Leader || s.Silent() {
 		return nil, 0, s.notLeader()
 	}
 	if err := s.room(); err != nil {
