@@ -85,7 +85,7 @@ func (n *Node) start(s *stages) {
 
 func (n *Node) janitor() *janitor {
 	return &janitor{
-		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
+		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: n.peers.clock, slog: n.slog,
 	}
 }
 
