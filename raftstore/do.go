@@ -225,28 +225,6 @@ func noop() *pb.Command {
 	return &pb.Command{Format: Format, Do: &pb.Command_Noop{Noop: &pb.Noop{}}}
 }
 
-// Barrier returns once this node has applied everything that was committed
-// when it was called.
-func (s *Store) Barrier(ctx context.Context) error {
-	_, index, err := s.do(ctx, noop())
-	if err != nil {
-		return err
-	}
-	for {
-		moved := s.applied.wait()
-		if s.fsm.applied.Load() >= index {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-s.closing:
-			return ErrClosed
-		case <-ctx.Done():
-			return fmt.Errorf("this node has applied the log up to %d, not yet up to %d: %w", s.fsm.applied.Load(), index, ctx.Err())
-		}
-	}
-}
-
 func (s *Store) notLeader() error {
 	leader, _ := s.Leader()
 	if leader == s.cfg.ID {

@@ -33,6 +33,7 @@ type Store struct {
 	transport *raft.NetworkTransport
 	raft      *raft.Raft
 	sequence  *sequence
+	barriers  barriers
 
 	watchers watchers
 	leaders  beacon // signalled when the leader may have changed
