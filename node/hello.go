@@ -140,6 +140,10 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
 		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
 	}
+	s.Lacks = s.GetLacks()[:min(len(s.GetLacks()), namedAtMost)]
+	for i, what := range s.GetLacks() {
+		s.Lacks[i] = plainText(what, maxLack)
+	}
 	strangers := p.strangers()
 	for _, m := range fromMessages(members) {
 		switch m.ID {
