@@ -77,6 +77,10 @@ func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Con
 	nc := &netConn{Conn: c, ends: [2]string{l.id, string(address)}, of: l.of}
 	l.of.mu.Lock()
 	defer l.of.mu.Unlock()
+	if l.of.off[l.id] || l.of.off[string(address)] { // cut meanwhile
+		_ = c.Close()
+		return nil, fmt.Errorf("no way from %s to %s", l.id, address)
+	}
 	l.of.conns[nc] = struct{}{}
 	return nc, nil
 }
