@@ -334,8 +334,12 @@ func (s *session) handle(r *pb.PushResponse) error {
 			return s.violated("a receipt without a store")
 		}
 		b.answer(outcome{store: of.Receipt.GetStore()})
-		if !b.needed && !b.ended && b.parcel == "" {
+		switch {
+		case b.needed || b.ended:
+		case b.parcel == "":
 			s.lane.push.stats.skipped.Add(int64(len(b.refs)))
+		case s.lane.push.share != nil:
+			s.lane.push.share.served(s.lane.key.peer)
 		}
 	case *pb.PushResponse_Refused:
 		b.answer(outcome{err: &RefusedError{Peer: s.lane.key.peer, Why: fmt.Sprintf("%.500s", of.Refused)}})
