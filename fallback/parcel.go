@@ -147,7 +147,7 @@ func (s *Share) write(ctx context.Context, dir *os.Root, name string, refs []man
 	w := &chunked{share: s, ctx: ctx, f: f, began: time.Now()}
 	defer func() {
 		if err != nil {
-			_ = s.gate.Do("remove", func() error { return errors.Join(f.Close(), dir.Remove(part)) })
+			_ = s.gate.Close("remove", func() error { return errors.Join(f.Close(), dir.Remove(part)) })
 		}
 	}()
 	for _, ref := range refs {
@@ -320,7 +320,7 @@ func (s *Share) take(ctx context.Context, name string, refs []manifest.BlobRef, 
 	if err != nil {
 		return s.untaken(dir, file, err)
 	}
-	defer func() { _ = s.gate.Do("close", f.Close) }()
+	defer func() { _ = s.gate.Close("close", f.Close) }()
 	r := &parcelReader{share: s, ctx: ctx, f: f, began: time.Now(), beat: beat}
 	for _, ref := range refs {
 		if needs(ref.Digest) {

@@ -322,7 +322,7 @@ func (s *Share) lose(err error) {
 		s.log.Warn("the share cannot be used: content is pushed instead", "path", s.path, "err", err)
 	}
 	if top != nil {
-		_ = s.gate.Do("close", func() error { return errors.Join(dir.Close(), top.Close()) })
+		_ = s.gate.Close("close", func() error { return errors.Join(dir.Close(), top.Close()) })
 	}
 }
 
@@ -365,7 +365,7 @@ func (s *Share) Close() error {
 	s.mu.Lock()
 	s.top, s.dir = nil, nil
 	s.mu.Unlock()
-	return s.gate.Do("close", func() error { return errors.Join(dir.Close(), top.Close()) })
+	return s.gate.Close("close", func() error { return errors.Join(dir.Close(), top.Close()) })
 }
 
 // ShareStatus tells about the share.

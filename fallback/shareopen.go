@@ -45,7 +45,7 @@ func PrepareShare(path string) error {
 	if err != nil {
 		return err
 	}
-	return g.Do("close", top.Close)
+	return g.Close("close", top.Close)
 }
 
 // openShare opens the directory and makes sure, by that descriptor, that it is
@@ -148,7 +148,7 @@ func (s *Share) open() error {
 	dir, err := vfs.Pass(s.gate, "take up", func() (*os.Root, error) { return s.takeUp(top, nonce) }, func(dir *os.Root) { _ = errors.Join(dir.Close(), top.Close()) })
 	if err != nil {
 		if !errors.Is(err, vfs.ErrHung) {
-			_ = s.gate.Do("close", top.Close)
+			_ = s.gate.Close("close", top.Close)
 		}
 		return err
 	}

@@ -59,6 +59,7 @@ type Gate struct {
 	real  string // path without symlinks, once it is known
 	mount int    // id of the mount, as of the last look; 0: unknown
 	stuck map[*passage]struct{}
+	owed  []func() error // closings that were refused, for when the gate opens
 	ended bool
 }
 
@@ -186,6 +187,25 @@ func (g *Gate) Long(op string, fn func() error) error {
 	return err
 }
 
+// Close is Do for what has to be done in the end, however long it takes: a
+// closing that finds the gate shut, and is told so, is made up for when it
+// opens. Else descriptors would be lost, or be closed by the runtime, which
+// must not hang.
+func (g *Gate) Close(op string, fn func() error) error {
+	if g == nil {
+		return fn()
+	}
+	if err := g.Hung(); err != nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if len(g.stuck) > 0 {
+			g.owed = append(g.owed, fn)
+			return err
+		}
+	}
+	return g.Long(op, fn)
+}
+
 // Pass makes a call through a gate. fn may outlive the call of Pass: it must
 // not touch what its caller uses afterwards. What it brings too late is handed
 // to late, which may be nil, on fn's own goroutine.
@@ -222,10 +242,14 @@ func pass[T any](g *Gate, op string, patience time.Duration, fn func() (T, error
 		if err == nil {
 			v, err = fn()
 		}
-		if g.came(p) {
+		wanted, owed := g.came(p)
+		if wanted {
 			done <- result[T]{v, err}
 		} else if late != nil && err == nil {
 			late(v)
+		}
+		for _, fn := range owed {
+			_ = g.Close("close", fn) // nobody is left to be told
 		}
 	}()
 	timer := time.NewTimer(patience)
@@ -262,13 +286,17 @@ func (g *Gate) ask(op string) error {
 	return g.before(op, g.path)
 }
 
-// came notes that a call has come back, and tells whether somebody waits.
-func (g *Gate) came(p *passage) bool {
+// came notes that a call has come back, and tells whether somebody waits for
+// it, and what is to be made up for now that nothing is stuck.
+func (g *Gate) came(p *passage) (wanted bool, owed []func() error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p.back = true
 	delete(g.stuck, p)
-	return !p.left
+	if len(g.stuck) == 0 {
+		owed, g.owed = g.owed, nil
+	}
+	return !p.left, owed
 }
 
 // leave gives a call up, unless it has come back.

@@ -180,3 +180,32 @@ func TestMountOfThisMachine(t *testing.T) {
 		t.Errorf("a symlink to /proc: %+v %v", m, err)
 	}
 }
+
+// What could not be closed while the mount hung is closed once it answers.
+func TestGateMakesUpForClosings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mount := 1
+		g := at(&mount)
+		release := make(chan struct{})
+		if err := g.Do("stat", func() error { <-release; return nil }); !errors.Is(err, ErrHung) {
+			t.Fatal(err)
+		}
+		closed := 0
+		for range 3 {
+			if err := g.Close("close", func() error { closed++; return nil }); !errors.Is(err, ErrHung) {
+				t.Errorf("closed while it hangs: %v", err)
+			}
+		}
+		if closed != 0 {
+			t.Error("it was started all the same")
+		}
+		close(release)
+		synctest.Wait()
+		if closed != 3 {
+			t.Errorf("%d of 3 were closed", closed)
+		}
+		if err := g.Close("close", func() error { closed++; return nil }); err != nil || closed != 4 {
+			t.Errorf("a closing of today: %v", err)
+		}
+	})
+}
