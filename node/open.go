@@ -323,6 +323,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
 		ShareNonce: n.shareNonce(),
+		Lacks:      n.keeper.lacking(),
 	}
 }
 
