@@ -48,8 +48,11 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	}
 	for _, t := range n.cfg.Trees {
 		if _, open := find(n.trees.all(), t.Name); !open {
-			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Storage: "local",
-				Root: "the cluster does not know this tree yet; it is added as soon as there is a quorum"})
+			why := "the cluster does not know this tree yet; it is added as soon as there is a quorum"
+			if f, known := n.treeFileOf(t.Name); known && !f.New {
+				why = "its mount has not answered yet; the tree is taken up as soon as it does"
+			}
+			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Storage: "local", Root: why})
 		}
 	}
 	for _, m := range members {

@@ -31,6 +31,15 @@ func (g *Gate) OpenRoot(o Options) (FS, error) {
 // for its caller, with ErrHung. Path and Capabilities ask nobody and pass.
 func Behind(g *Gate, below FS) FS { return &gated{FS: below, gate: g} }
 
+// GateOf returns the gate before an FS, nil where there is none: for calls on
+// its Path that are not the FS's own.
+func GateOf(f FS) *Gate {
+	if g, ok := f.(*gated); ok {
+		return g.gate
+	}
+	return nil
+}
+
 type gated struct {
 	FS
 	gate *Gate
