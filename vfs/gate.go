@@ -10,9 +10,9 @@ import (
 
 // How long a call into a mount may take before it counts as hung.
 const (
-	gatePatience = 5 * time.Second  // for most
-	gateLong     = time.Minute      // for what may honestly take long: flushes, listings
-	gateHurry    = time.Second      // for all, once the program is about to end
+	gatePatience = 5 * time.Second // for most
+	gateLong     = time.Minute     // for what may honestly take long: flushes, listings
+	gateHurry    = time.Second     // for all, once the program is about to end
 )
 
 // ErrHung: the mount does not answer.
