@@ -180,10 +180,48 @@ func TestPromise_Converge_ShareOnNFS(t *testing.T) {
 			}
 			t.Logf("300 kB over the share: %v", s.put(a, 300_000, 20*time.Second))
 
+			if f == v4hard {
+				s.figures()
+			}
 			s.faults(f)
 			s.waitEqual(30 * time.Second)
 		})
 	}
+}
+
+// sent is how many bytes have left a host.
+func (h *host) sent() (n int64) {
+	h.b.t.Helper()
+	b, err := os.ReadFile("/sys/class/net/" + h.cable() + "/statistics/rx_bytes")
+	h.b.check(err)
+	_, err = fmt.Sscan(string(b), &n)
+	h.b.check(err)
+	return n
+}
+
+// figures compares the carriers here: the time until a file is on both of the
+// others, and what leaves the author for it.
+func (s *shared) figures() {
+	s.b.t.Helper()
+	a := s.nodes[0]
+	measure := func(way string) {
+		for _, size := range []int{4_000, 60_000, 70_000, 1 << 20, 8 << 20} {
+			var took []time.Duration
+			before := a.host.sent()
+			for range 5 {
+				took = append(took, s.put(a, size, 60*time.Second))
+			}
+			slices.Sort(took)
+			s.b.t.Logf("%s: a file of %d bytes is on both others after %v (median of 5: %v); %.0f kB leave the author for each",
+				way, size, took[2].Round(time.Millisecond), took, float64(a.host.sent()-before)/5000)
+		}
+	}
+	measure("share")
+	s.b.server.export(readOnly)
+	s.put(a, 300_000, 30*time.Second)
+	measure("push")
+	s.b.server.export(writable)
+	s.waitUsed(90 * time.Second)
 }
 
 // faults lets the share go in every way, under load, and come back.
