@@ -52,7 +52,7 @@ type Share struct {
 	nonce  string   // written there by this node; "" as long as top is nil
 	why    string   // why it cannot be used, "" while it can
 	since  time.Time
-	fails  int                       // attempts to lay a parcel that failed, in a row
+	fails  int                       // calls into it that failed, since a parcel was laid or taken
 	free   int64                     // bytes on it, as of the last look
 	proved map[cluster.NodeID]string // nonces that were found here
 	doubts map[cluster.NodeID]doubt

@@ -216,6 +216,9 @@ func (s *shared) figures() {
 				way, size, took[2].Round(time.Millisecond), took, float64(a.host.sent()-before)/5000)
 		}
 	}
+	idle := s.mounts[0].rpcs()
+	time.Sleep(20 * time.Second) // nobody does anything
+	s.b.t.Logf("idle: %d calls of a node to the server in a minute", 3*(s.mounts[0].rpcs()-idle))
 	measure("share")
 	s.b.server.export(readOnly)
 	s.put(a, 300_000, 30*time.Second)
