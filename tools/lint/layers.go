@@ -18,6 +18,7 @@ var level = map[string]int{
 	"config":               1,
 	"blob":                 2,
 	"sealed":               2,
+	"checkout":             2,
 	"delta":                2,
 	"raftstore":            3,
 	"transport":            3,
