@@ -105,6 +105,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 differences found ·
 		c.cmd.GroupID = c.group
 		root.AddCommand(c.cmd)
 	}
+	documentExits(root)
 	return root
 }
 
