@@ -34,7 +34,7 @@ revision that stands in the tree instead.`,
 	})
 	show := &cobra.Command{
 		Use: "show ID", Short: "Print the content that was kept aside", Args: exactArgs("ID"),
-		Long: "Print the content that was kept aside, byte by byte, to compare it or to keep it elsewhere.",
+		Long:    "Print the content that was kept aside, byte by byte, to compare it or to keep it elsewhere.",
 		Example: "  gatesync conflicts show ID | diff - /opt/gateway/conf/api.xml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
