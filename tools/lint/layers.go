@@ -25,6 +25,7 @@ var level = map[string]int{
 	"fallback":             3,
 	"syncer":               3,
 	"backup":               4,
+	"doctor":               4,
 	"web":                  4,
 	"node":                 5,
 	"cmd":                  6,

@@ -95,7 +95,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 differences found ·
 		cmd   *cobra.Command
 	}{
 		{"node", a.initCmd()}, {"node", a.tokenCmd()}, {"node", a.joinCmd()}, {"node", a.runCmd()},
-		{"look", a.statusCmd()}, {"look", a.membersCmd()}, {"look", a.logCmd()}, {"look", a.waitCmd()}, {"look", a.verifyCmd()},
+		{"look", a.statusCmd()}, {"look", a.membersCmd()}, {"look", a.logCmd()}, {"look", a.waitCmd()}, {"look", a.verifyCmd()}, {"look", a.doctorCmd()},
 		{"look", a.conflictsCmd()}, {"look", a.heldCmd()},
 		{"act", a.resyncCmd()}, {"act", a.approveCmd()}, {"act", a.restoreCmd()}, {"act", a.retryCmd()}, {"act", a.removeCmd()},
 		{"act", a.promoteCmd()}, {"act", a.demoteCmd()}, {"act", a.transferCmd()}, {"act", a.rotateCACmd()},
@@ -105,6 +105,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 differences found ·
 		c.cmd.GroupID = c.group
 		root.AddCommand(c.cmd)
 	}
+	documentExits(root)
 	return root
 }
 
