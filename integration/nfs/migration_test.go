@@ -67,7 +67,9 @@ func (n *node) move(root string) {
 	n.must("wait", "--timeout", "60s")
 	n.term(10 * time.Second)
 	n.host.b.check(os.MkdirAll(root, 0o755))
-	n.edit(func(text []byte) []byte { return bytes.Replace(text, []byte("path: "+n.tree), []byte("path: "+root), 1) })
+	n.edit(func(text []byte) []byte {
+		return bytes.Replace(text, []byte("path: "+n.tree), []byte("path: "+root), 1)
+	})
 	n.tree = root
 	n.start()
 	eventually(n.host.b.t, 30*time.Second, "the new root waits for a word", func() error {
