@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,6 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/gatesync/gatesync/backup"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
 
@@ -205,5 +211,51 @@ func TestRecoverIsInterrupted(t *testing.T) {
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A node that was started again after the majority was lost does not know what
+// of its log is committed. It forgets nothing of what it knew, and makes no
+// backup of less than that; with its daemon stopped the backup holds all of it.
+func TestPromise_NoLoss_NoBackupOfLessThanWasCommitted(t *testing.T) {
+	g := trio(t)
+	g[0].write("a.xml", "committed\n")
+	everywhere(t, "a.xml", "committed\n", g[:]...)
+	before, err := g[0].status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range g {
+		n.stop()
+	}
+	last, err := readSeen(dataDir(g[0].cfg.DataDir).seen())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // starts
+		g[0].serve()
+		err = g[0].local(func(ctx context.Context, c pb.LocalClient) error {
+			stream, err := c.Backup(ctx, &pb.BackupRequest{})
+			for err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		})
+		if status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("a backup of a node that has not read its log: %v", err)
+		}
+		g[0].stop()
+	}
+	now, err := readSeen(dataDir(g[0].cfg.DataDir).seen())
+	if err != nil || now.Applied < last.Applied || now.Revision < last.Revision {
+		t.Errorf("known to be committed: %d (revision %d), before that %d (%d); %v", now.Applied, now.Revision, last.Applied, last.Revision, err)
+	}
+	var out bytes.Buffer
+	if _, err := BackupStopped(t.Context(), g[0].cfg, "test", &out); err != nil {
+		t.Fatal(err)
+	}
+	_, sum, err := backup.Read(&out, nil)
+	if err != nil || sum.Revision != before.Revision || sum.Blobs == 0 {
+		t.Errorf("the backup: %+v, %v; revision %d was committed", sum, err, before.Revision)
 	}
 }
