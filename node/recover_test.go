@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/backup"
+	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
@@ -257,5 +258,47 @@ func TestPromise_NoLoss_NoBackupOfLessThanWasCommitted(t *testing.T) {
 	_, sum, err := backup.Read(&out, nil)
 	if err != nil || sum.Revision != before.Revision || sum.Blobs == 0 {
 		t.Errorf("the backup: %+v, %v; revision %d was committed", sum, err, before.Revision)
+	}
+}
+
+// Between the answers and the word to go on a person may think for long: the
+// others are asked again. And who was removed recovers nothing.
+func TestRecoverAsksAgainAndRefusesTheRemoved(t *testing.T) {
+	g := trio(t)
+	for _, n := range g {
+		n.cfg.Listen = n.address()
+	}
+	for _, n := range g {
+		n.stop()
+	}
+	r, err := OpenRecovery(t.Context(), g[0].cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g[1].serve()
+	g[2].serve()
+	r.asked = r.asked.Add(-askAgain - time.Second)
+	var alive *AliveError
+	if _, err := r.Do(); !errors.As(err, &alive) {
+		t.Errorf("recovered beside a majority that came back meanwhile: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g[0].serve()
+	waitVoters(t, g[:], 3)
+	// Its log says so, as it does where it hears of it before it is cut off.
+	leaver := g[2].cfg
+	g[2].stop()
+	removed, err := dataDir(leaver.DataDir).readNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed.Node = "n-0000000000000000"
+	if err := dataDir(leaver.DataDir).writeNode(removed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenRecovery(t.Context(), leaver); !errors.Is(err, cluster.ErrNotMember) {
+		t.Errorf("a node that is no member may recover: %v", err)
 	}
 }

@@ -33,12 +33,12 @@ func TestPromise_Available_WhatNoLeaderSaysIsRefused(t *testing.T) {
 
 	appends := func(term, index uint64, entries ...*raft.Log) error {
 		return evil.AppendEntries(id, to, &raft.AppendEntriesRequest{
-			RPCHeader: header, Term: term, Leader: []byte("n-evil"), PrevLogEntry: index, PrevLogTerm: prev.Term, Entries: entries,
+			RPCHeader: header, Term: term, PrevLogEntry: index, PrevLogTerm: prev.Term, Entries: entries,
 		}, new(raft.AppendEntriesResponse))
 	}
 	snapshot := func(version raft.SnapshotVersion, index uint64, conf []byte) error {
 		return evil.InstallSnapshot(id, to, &raft.InstallSnapshotRequest{
-			RPCHeader: header, SnapshotVersion: version, Term: term, Leader: []byte("n-evil"), LastLogIndex: index, LastLogTerm: 1, Configuration: conf, Size: 4,
+			RPCHeader: header, SnapshotVersion: version, Term: term, LastLogIndex: index, LastLogTerm: 1, Configuration: conf, Size: 4,
 		}, new(raft.InstallSnapshotResponse), io.LimitReader(bytes.NewReader([]byte("none")), 4))
 	}
 	for what, say := range map[string]func() error{
