@@ -418,7 +418,7 @@ func CheckMarker(content []byte, cluster, tree string, generation, since uint64)
 	if since == 0 {
 		since = generation
 	}
-	err := inspectMarker(content, marker{Cluster: cluster, Tree: tree, Generation: generation}, since)
+	_, err := inspectMarker(content, marker{Cluster: cluster, Tree: tree, Generation: generation}, since)
 	if errors.Is(err, errOurs) {
 		return nil
 	}
