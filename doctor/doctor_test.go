@@ -165,6 +165,15 @@ func TestFindings(t *testing.T) {
 		{"shared: should be", tree(func(t *Tree) { t.Storage = "direct" }), "shared directories", Problem, "none of the others sees this directory: gw2, gw3"},
 		{"shared: on NFS, and not", onNFS(""), "shared directories", Note, "are other directories"},
 		{"shared: not known", peer(func(m *Member) { m.Sights[0] = Sight{Tree: "server", Err: "hangs"} }), "shared directories", Warning, "gw2 (hangs)"},
+		{"share: well", share(func(*Tree, *SeenShare) {}), "share", Note, "seen by gw2 too"},
+		{"share: hung", share(func(t *Tree, _ *SeenShare) { t.Hung, t.Trial = "listing it", nil }), "share", Warning, "content is pushed meanwhile"},
+		{"share: gone", share(func(t *Tree, _ *SeenShare) { t.Err, t.Trial = "no such directory", nil }), "share", Warning, "no such directory"},
+		{"share: local", share(func(t *Tree, _ *SeenShare) { t.Mount.Type = "ext4" }), "share", Warning, "nobody else sees it"},
+		{"share: not writable", share(func(t *Tree, _ *SeenShare) { t.Trial.Steps = []Step{{Op: "create", Err: "read-only"}} }), "share", Warning, "create: read-only"},
+		{"share: not used", share(func(_ *Tree, s *SeenShare) { s.Well, s.Why = false, "slow" }), "share", Warning, "does not use it: slow"},
+		{"share: alone", share(func(_ *Tree, s *SeenShare) { s.Members = nil }), "share", Warning, "no other member"},
+		{"share: unknown to the daemon", func(f *Facts) { share(func(*Tree, *SeenShare) {})(f); f.Cluster.Share = nil }, "share", Warning, "restart the daemon"},
+		{"share: mounted soft", share(func(t *Tree, _ *SeenShare) { t.Mount = nfs("soft,timeo=10") }), "mounts", Problem, "soft with timeo=10"},
 	} {
 		f := well()
 		c.change(&f)
@@ -190,6 +199,15 @@ func TestFindings(t *testing.T) {
 		if c.check == "" && Count(Examine(f), Note) > 0 {
 			t.Errorf("%s: %+v", c.name, Examine(f))
 		}
+	}
+}
+
+// share is well, with a share.
+func share(change func(*Tree, *SeenShare)) func(*Facts) {
+	return func(f *Facts) {
+		f.Share = &Tree{Name: "share", Path: "/mnt/x", Real: "/mnt/x", Mount: nfs(""), Trial: &Trial{Steps: []Step{{Op: "create"}}, Owner: 1000}}
+		f.Cluster.Share = &SeenShare{Well: true, Members: []string{"gw2"}}
+		change(f.Share, f.Cluster.Share)
 	}
 }
 

@@ -14,6 +14,7 @@ type Facts struct {
 	Limits  Limits    `json:"limits"`
 	Cluster Cluster   `json:"cluster"`
 	Trees   []Tree    `json:"trees"`
+	Share   *Tree     `json:"share,omitempty"` // the directory that content travels over, looked at like a tree's
 }
 
 // Perm are permission bits.
@@ -74,6 +75,14 @@ type Cluster struct {
 	Voter      bool       `json:"voter"`   // this node
 	Members    []Member   `json:"members"` // without this node
 	LogTrees   []SeenTree `json:"log_trees,omitempty"`
+	Share      *SeenShare `json:"seen_share,omitempty"`
+}
+
+// SeenShare is what the daemon says about the share.
+type SeenShare struct {
+	Well    bool     `json:"well"`
+	Why     string   `json:"why,omitempty"`
+	Members []string `json:"members,omitempty"` // who sees the same directory
 }
 
 // SeenTree is what the log or the daemon says about one tree of this node.

@@ -44,6 +44,7 @@ func Examine(f Facts) []Check {
 		{"mounts", checkMounts},
 		{"file operations", checkTrials},
 		{"shared directories", checkShared},
+		{"share", checkShare},
 	}
 	out := make([]Check, 0, len(checks))
 	for _, c := range checks {

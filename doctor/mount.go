@@ -11,13 +11,17 @@ import (
 // mount is judged once, whatever number of trees it holds.
 func checkMounts(s *sheet, f Facts) {
 	var done []string
-	for _, t := range f.Trees {
+	all := f.Trees
+	if f.Share != nil {
+		all = append(slices.Clone(all), *f.Share)
+	}
+	for _, t := range all {
 		if slices.Contains(done, t.Mount.Point) || t.Mount.Point == "" {
 			continue
 		}
 		done = append(done, t.Mount.Point)
 		if _, ro := t.Mount.Options["ro"]; ro {
-			s.problem(t.Mount.Point, "mount it read-write (and see that the server exports it so)", "it is mounted read-only: nothing can be brought to tree %s", t.Name)
+			s.problem(t.Mount.Point, "mount it read-write (and see that the server exports it so)", "it is mounted read-only: nothing can be written to %s", t.Path)
 		}
 		switch {
 		case t.Mount.NFS():

@@ -122,6 +122,11 @@ func (s *Surveyed) askDaemon(ctx context.Context) error {
 	for _, t := range st.Trees {
 		c.LogTrees = append(c.LogTrees, doctor.SeenTree{Name: t.Name, Storage: t.Storage, Root: t.Root})
 	}
+	for _, w := range st.Carriers {
+		if w.Name == "share" {
+			c.Share = &doctor.SeenShare{Well: w.Well, Why: w.Why, Members: w.Members}
+		}
+	}
 	if st.Data.Trouble != "" {
 		s.Damaged = append(s.Damaged, st.Data.Trouble)
 	}

@@ -90,6 +90,13 @@ func gatherFacts(ctx context.Context, cfg config.Config) (f doctor.Facts, err er
 				Judge: func(marker []byte) error { return s.JudgeMarker(t.Name, marker) }})
 		})
 	}
+	if cfg.Share != "" {
+		under.Go(func() {
+			v := machine.Visit(probe.Asked{Name: "share", Path: cfg.Share, UID: f.User.UID, Judge: func([]byte) error { return nil }})
+			v.Close()
+			f.Share = &v.Tree
+		})
+	}
 	under.Wait()
 	nonces := map[string]string{}
 	for _, v := range visits {
