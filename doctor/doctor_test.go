@@ -123,6 +123,11 @@ func TestFindings(t *testing.T) {
 		{"trees: staged inside", tree(func(t *Tree) { t.Beside = false }), "trees", Note, ".gatesync/staging"},
 
 		{"trial: root squash", func(f *Facts) { onNFS("")(f); f.User.UID = 0; f.Trees[0].Trial.Owner = 65534 }, "file operations", Problem, "no_root_squash"},
+		{"trial: root may not write", func(f *Facts) {
+			onNFS("")(f)
+			f.User.UID = 0
+			f.Trees[0].Trial = &Trial{Steps: []Step{{Op: "make a directory", Err: "permission denied"}}, Leases: true, Locks: true}
+		}, "file operations", Problem, "no_root_squash"},
 		{"trial: mapped users", trial(func(x *Trial) { x.Owner = 99 }), "file operations", Problem, "maps users"},
 		{"trial: not writable", trial(func(x *Trial) { x.Steps = []Step{{Op: "create", Err: "permission denied"}} }), "file operations", Problem, "make /opt/gw writable"},
 		{"trial: full", trial(func(x *Trial) { x.Steps = []Step{{Op: "flush", Err: "no space left on device"}} }), "file operations", Problem, "make room"},

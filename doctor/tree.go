@@ -60,12 +60,16 @@ func checkTrials(s *sheet, f Facts) {
 func checkTrial(s *sheet, f Facts, t Tree, x Trial) {
 	squash := squashed(f, t, x)
 	if squash != "" {
-		s.problem(t.Name, "export it with no_root_squash (or anonuid= of the gateway's user), or run daemon and gateway as an ordinary user that owns it", "%s", squash)
+		s.problem(t.Name, unsquash, "%s", squash)
 	}
 	if bad, failed := x.Failed("make a directory", "create", "write", "flush", "read back"); failed {
 		remedy := "make " + t.Path + " writable for the daemon's user (chown, chmod, mount options)"
-		if strings.Contains(bad.Err, "space") || strings.Contains(bad.Err, "quota") {
+		switch {
+		case strings.Contains(bad.Err, "space") || strings.Contains(bad.Err, "quota"):
 			remedy = "make room there"
+		case f.User.UID == 0 && t.Mount.NFS() && strings.Contains(bad.Err, "permi"): // root may do everything, but for this
+			remedy = unsquash
+			bad.Err += " (root is nobody there: root_squash)"
 		}
 		s.problem(t.Name, remedy, "%s: %s", bad.Op, bad.Err)
 		return
@@ -98,6 +102,8 @@ func checkTrial(s *sheet, f Facts, t Tree, x Trial) {
 		s.warn(t.Name, "remove it by hand", "the trial's own files could not be removed: %s", x.Left)
 	}
 }
+
+const unsquash = "export it with no_root_squash (or anonuid= of the gateway's user), or run daemon and gateway as an ordinary user that owns it"
 
 // nobody is whom servers map to who may not be who he says.
 const nobody = 65534
