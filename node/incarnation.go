@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,10 +45,14 @@ func Serve(ctx context.Context, cfg config.Config, o Options) error {
 	}
 }
 
-// refusedBy takes what a member says of this very node.
+// refusedBy takes what a member says of this very node. It is said again with
+// each attempt to connect.
 func (n *Node) refusedBy(err error) {
 	var other *transport.IncarnationError
 	if errors.As(err, &other) && !other.Yield() {
+		if other.Newer() {
+			n.server.Refusals().Note(string(other.Node), "a newer life of the cluster", err)
+		}
 		return
 	}
 	select {
@@ -56,15 +61,31 @@ func (n *Node) refusedBy(err error) {
 	}
 }
 
-// heed ends the node where a member has said that it may not go on as it is.
-// From the first such word on it takes no part in Raft; that it has yielded is
-// on disk before it stops.
+// heed ends the node where a member whose word counts has said that it may not
+// go on as it is. From then on it takes no part in Raft; that it has yielded
+// is on disk before it stops.
 func (n *Node) heed(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	led := time.Now() // when there last was a leader, or this node started
 	var err error
-	select {
-	case <-ctx.Done():
-		return nil
-	case err = <-n.refusals:
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case err = <-n.refusals:
+		}
+		if _, ok := n.log.Leader(); ok {
+			led = time.Now()
+		}
+		if err == nil {
+			continue
+		}
+		if why := n.doubt(err, time.Since(led)); why != "" {
+			n.server.Refusals().Note(string(speaker(err)), "its word on this node", fmt.Errorf("not heeded, %s: %w", why, err))
+			err = nil
+		}
 	}
 	n.log.Silence()
 	var newer *transport.IncarnationError

@@ -82,6 +82,7 @@ type Node struct {
 	outdated  chan error                      // the cluster has gone beyond what this version understands
 	members   atomic.Pointer[memberSet]
 	read      atomic.Bool // the log was read once, see caughtUp
+	life      lifeProof
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs
@@ -146,7 +147,7 @@ func (n *Node) open() (err error) {
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
 		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
 		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
-		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
+		Instance: instance, Instances: n.instances, Refused: n.refusedBy, Proof: n.proof,
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ type peerConn struct {
 	// What the other end has shown, to be judged again when the CAs change.
 	presented []*x509.Certificate
 	usage     x509.ExtKeyUsage
+	chain     []*x509.Certificate // as it was verified: leaf … root
 
 	mu      sync.Mutex
 	closed  bool
