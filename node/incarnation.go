@@ -125,6 +125,12 @@ func (d dataDir) begin(log *slog.Logger) (f nodeFile, is transport.Instance, err
 	if f.HasLog && !raftstore.Exists(d.raft()) {
 		return f, is, &PartError{DataDir: string(d), Part: "raft", Name: f.Name}
 	}
+	var j joining
+	if readJSON(d.joining(), &j) == nil && j.Node == f.Node { // the power failed before it was gone
+		if err := d.endJoin(); err != nil {
+			return f, is, err
+		}
+	}
 	f.Starts++
 	is = transport.Instance{Incarnation: f.incarnation(), Start: f.Starts, Nonce: transport.NewNonce()}
 	if is.Term, is.Last, err = raftstore.Extent(d.raft()); err != nil {

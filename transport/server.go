@@ -57,7 +57,7 @@ type Config struct {
 
 	HandshakeTimeout time.Duration // 0: 10 s
 	MaxHandshakes    int           // at a time; 0: 128. More push out the oldest.
-	MaxJoins         int           // connections of joiners at a time; 0: 32
+	MaxJoins         int           // connections of joiners at a time; 0: 32. More push out the oldest without a call.
 }
 
 // Server is the one port of a node, and its connections to the others.
@@ -128,7 +128,7 @@ func Listen(cfg Config) (*Server, error) {
 		cfg: cfg, listener: l, refusals: refusals,
 		members: newMemberServer(cfg.Member, refusals), joins: newJoinServer(),
 		toGRPC: newHandoff(l.Addr()), toJoin: newHandoff(l.Addr()),
-		pending: &conns{max: cfg.MaxHandshakes}, joiners: &conns{max: cfg.MaxJoins},
+		pending: &conns{max: cfg.MaxHandshakes}, joiners: &conns{max: cfg.MaxJoins, spare: isJoining},
 		stop: make(chan struct{}),
 	}
 	s.raft = newStreamLayer(s)
@@ -285,7 +285,7 @@ func (s *Server) admit(raw net.Conn) {
 	var err error
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
-		remove, ok := s.joiners.add(raw)
+		remove, ok := s.joiners.addEvicting(to)
 		if !ok {
 			v = verdictBusy
 		}
