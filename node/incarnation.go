@@ -123,7 +123,7 @@ func (d dataDir) begin(log *slog.Logger) (f nodeFile, is transport.Instance, err
 		f.takeOver(begun)
 	}
 	if f.HasLog && !raftstore.Exists(d.raft()) {
-		return f, is, &PartError{DataDir: string(d), Part: "raft", Name: f.Name}
+		return f, is, &PartError{DataDir: string(d), Part: "raft"}
 	}
 	var j joining
 	if readJSON(d.joining(), &j) == nil && j.Node == f.Node { // the power failed before it was gone
@@ -208,19 +208,14 @@ func syncDir(path string) error {
 type PartError struct {
 	DataDir string
 	Part    string
-	Name    string // of the node, "" where it is not known
 }
 
 func (e *PartError) Error() string {
-	who := e.Name
-	if who == "" {
-		who = "NAME"
-	}
 	why := map[string]string{
 		"raft":      "this node's log is gone. It may have voted and acknowledged what it now does not know, so it may not come back as its old self",
 		"node.json": "the file that says who this node is is gone, while its log or records are still there",
 		"tls":       "this node's key or certificate is gone, and nobody would talk to it",
 	}[e.Part]
-	return fmt.Sprintf("%s lacks %s: %s. Put it back as it last was, if you can; else run `gatesync remove %s` on another member, then `gatesync join` with a new data directory (the trees may stay where they are). If this was the only member left: `gatesync restore-cluster` from a backup",
-		e.DataDir, e.Part, why, who)
+	return fmt.Sprintf("%s lacks %s: %s. Put it back as it last was, if you can; else "+cluster.ReplaceSelf+". If this was the only member left: `gatesync restore-cluster` from a backup",
+		e.DataDir, e.Part, why)
 }

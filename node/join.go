@@ -69,6 +69,10 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 		return made, err
 	}
 	res, err := askToJoin(ctx, o.Via, tok, req)
+	if errors.Is(err, cluster.ErrNotMember) {
+		err = fmt.Errorf("this join was begun earlier as %s, and that node was removed meanwhile. That beginning is forgotten: run the command again, with a new token", j.Node)
+		return made, errors.Join(err, d.endJoin())
+	}
 	if err != nil {
 		return made, err
 	}

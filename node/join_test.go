@@ -1,12 +1,17 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
 )
 
@@ -76,5 +81,35 @@ func TestANoteOfAJoinThatOutlivedItMakesNoOldSelf(t *testing.T) {
 	g[1].stop()
 	if id := again("gw5"); id != "n-00000000000000aa" {
 		t.Errorf("an interrupted join begins anew, as %s", id)
+	}
+	// Unless the cluster has removed the node that it was to make.
+	err = g[0].local(func(ctx context.Context, c pb.LocalClient) error {
+		_, err := c.RemoveNode(ctx, &pb.RemoveNodeRequest{Node: "gw5", Force: true})
+		return err
+	})
+	if err = errors.Join(err, os.Remove(d.nodeFile())); err != nil {
+		t.Fatal(err)
+	}
+	put(joining{Node: "n-00000000000000aa", Key: key})
+	g[1].cfg.Name = "gw6"
+	o := JoinOptions{Via: g[0].address(), Token: g[0].token(time.Minute, 1), Again: true, Version: "test"}
+	if _, err := Join(t.Context(), g[1].cfg, o); err == nil || !strings.Contains(err.Error(), "run the command again") {
+		t.Errorf("an interrupted join of a removed node: %v", err)
+	}
+	if id := again("gw6"); id == "n-00000000000000aa" {
+		t.Error("it came back as what was removed")
+	}
+}
+
+// Whatever keeps a node from going on as itself, the remedy is the same.
+func TestOneRemedyForWhoCannotGoOn(t *testing.T) {
+	for _, err := range []error{
+		&PartError{DataDir: "/d", Part: "raft"}, &PartError{DataDir: "/d", Part: "tls"}, &PartError{DataDir: "/d", Part: "node.json"},
+		&raftstore.DamagedError{File: "log.db", Err: errors.New("x")},
+		&transport.TwinError{Addr: "a:1"}, &transport.WentBackError{Addr: "a:1"}, &transport.RemovedError{Addr: "a:1"},
+	} {
+		if text := err.Error(); !strings.Contains(text, cluster.JoinAgain) || strings.Contains(text, "new data directory") {
+			t.Errorf("%T: %s", err, text)
+		}
 	}
 }

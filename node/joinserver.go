@@ -119,7 +119,9 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	if err != nil {
 		return nil, err
 	}
-	if err := raftstore.OutcomeErr(out); err != nil {
+	if err := raftstore.OutcomeErr(out); isCode(err, raftstore.CodeRemoved) {
+		return nil, cluster.ErrNotMember // of a join that was interrupted, see Join
+	} else if err != nil {
 		return nil, status.Error(codes.PermissionDenied, tokenAdvice(err))
 	}
 	res := &pb.JoinResponse{

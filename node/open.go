@@ -130,9 +130,9 @@ func (n *Node) open() (err error) {
 	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
-			err = fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls", Name: n.file.Name}, err)
+			return fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls"}, err)
 		}
-		return fmt.Errorf("this node's identity: %w; restore the file from a backup, or remove this node and `gatesync join … --again`", err)
+		return fmt.Errorf("this node's identity: %w; restore the file from a backup; or "+cluster.ReplaceSelf, err)
 	}
 	n.renewExpired()
 	store, err := openBlobs(n.dir, n.cfg, n.slog)

@@ -89,7 +89,7 @@ func (e *IncarnationError) Yield() bool { return e.Newer() && e.Proven }
 
 func (e *IncarnationError) Error() string {
 	if e.Newer() && !e.Proven {
-		return fmt.Sprintf("%s at %s says that it belongs to incarnation %s of the cluster, this node belongs to incarnation %s, and the cluster's CA has not signed that: it is not believed. If the cluster was recovered there, install the version of gatesync that runs here there too; with certificates of an own PKI, which prove no such thing, bring this node over with `gatesync join HOST:PORT --token T --again`. If not, stop that daemon", e.Node, e.Addr, e.Theirs, e.Ours)
+		return fmt.Sprintf("%s at %s says that it belongs to incarnation %s of the cluster, this node belongs to incarnation %s, and the cluster's CA has not signed that: it is not believed. If the cluster was recovered there, install the version of gatesync that runs here there too; with certificates of an own PKI, which prove no such thing, bring this node over: "+cluster.JoinAgain+". If not, stop that daemon", e.Node, e.Addr, e.Theirs, e.Ours)
 	}
 	if e.Yield() {
 		return fmt.Sprintf("%s belongs to incarnation %s of the cluster, this node to incarnation %s: the cluster was recovered without it; it rejoins by itself", e.Addr, e.Theirs, e.Ours)
@@ -113,7 +113,7 @@ func (e *TwinError) Error() string {
 	if e.Alive {
 		return fmt.Sprintf("another daemon with this node's identity runs at %s (says %s): this data directory or that one is a copy, and only one may run. The one that was there first goes on. Remove this copy; for a further node join it with a new data directory", where, e.Addr)
 	}
-	return fmt.Sprintf("another daemon with this node's identity ran at %s since this data directory was last used (says %s): this is a copy, or was put back from an older state. It may not come back as its old self: `gatesync remove` this node on another member, then join it anew with a new data directory", where, e.Addr)
+	return fmt.Sprintf("another daemon with this node's identity ran at %s since this data directory was last used (says %s): this is a copy, or was put back from an older state. It may not come back as its old self. If the other one is still in use, remove this copy. Else "+cluster.ReplaceSelf, where, e.Addr)
 }
 
 // WentBackError: this node's log holds less than it once told the others.
@@ -123,5 +123,5 @@ type WentBackError struct {
 }
 
 func (e *WentBackError) Error() string {
-	return fmt.Sprintf("this node's log ends before what it told %s earlier: the data directory was put back from an older state (a backup, a snapshot of the machine), or its disk lost what it had flushed. It may have voted and acknowledged since, so it may not come back as its old self: `gatesync remove` this node on another member, then join it anew with a new data directory (its tree may stay)", e.Addr)
+	return fmt.Sprintf("this node's log ends before what it told %s earlier: the data directory was put back from an older state (a backup, a snapshot of the machine), or its disk lost what it had flushed. It may have voted and acknowledged since, so it may not come back as its old self: "+cluster.ReplaceSelf, e.Addr)
 }
