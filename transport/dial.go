@@ -68,9 +68,10 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 	if peer == "" {
 		peer = g.Node // own PKI, and nobody to ask what name this is: as good as its word
 	}
-	err = d.formats.judge(addr, g)
+	// The life first: what the log of another one is written in is nothing to us.
+	err = d.sameLife(addr, peer, g, slices.Concat(chain[1:], m.roots))
 	if err == nil {
-		err = d.sameLife(addr, peer, g, slices.Concat(chain[1:], m.roots))
+		err = d.formats.judge(addr, g)
 	}
 	if err != nil {
 		_ = c.Close()

@@ -273,4 +273,15 @@ func TestFormatsKeepOldNodesApart(t *testing.T) {
 	if len(told) > 0 {
 		t.Errorf("the new node was told: %v", <-told)
 	}
+	// In which format the log of another life is, does not matter.
+	other := start(t, Config{
+		Identity: ca.identity(t, "n-4"), ClusterID: ca.id, Self: "n-4", Resolve: b.resolve, Instance: Instance{Incarnation: 2, Nonce: NewNonce()},
+		Formats: Formats{Knows: 9, Active: func() uint32 { return 9 }, Outdated: func(error) {}},
+	}, nil)
+	b.set("n-4", other.Addr().String())
+	_, _, err = old.connect(testContext(t), "n-4", protoGRPC)
+	wantError[*IncarnationError](t, err)
+	if len(told) > 0 {
+		t.Errorf("another life ends a node with its format: %v", <-told)
+	}
 }
