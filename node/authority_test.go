@@ -426,6 +426,36 @@ func TestFailingRenewalsPauseUnderWriting(t *testing.T) {
 	})
 }
 
+// A clock that is wrong by years, as after a boot with a dead battery, costs the
+// node no certificate: what no peer would take is not made, and not written.
+func TestAClockThatIsFarOffSpoilsNoCertificate(t *testing.T) {
+	r, _, now := newRenewer(t, 90*24*time.Hour)
+	right := *now
+	for _, wrong := range []time.Time{time.Unix(0, 0), right.AddDate(20, 0, 0)} {
+		*now = wrong
+		if err := r.look(t.Context()); err == nil {
+			t.Errorf("in %s the certificate is renewed", wrong)
+		}
+		if _, err := transport.LoadIdentity(r.files); err != nil {
+			t.Errorf("after a look in %s the node cannot start: %v", wrong, err)
+		}
+		*now = right.Add(80 * 24 * time.Hour)
+		if err := r.look(t.Context()); err != nil || r.due() {
+			t.Errorf("once the clock is right: %v", err)
+		}
+		*now = right
+		r.life, r.failures = 0, 0
+	}
+	// Nor is anything else written that does not fit.
+	stranger, _ := newAuthority(t)
+	if err := transport.WriteRenewed(r.files, stranger.Cert, nil); err == nil {
+		t.Error("a CA file that the certificate does not fit is written")
+	}
+	if _, err := transport.LoadIdentity(r.files); err != nil {
+		t.Error(err)
+	}
+}
+
 // The files always fit each other, whatever step the CA's replacement is at,
 // also where the node has missed the steps between.
 func TestRenewerFollowsTheCA(t *testing.T) {

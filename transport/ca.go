@@ -128,6 +128,11 @@ func (c CA) Sign(csrDER []byte, id cluster.NodeID, name string, now time.Time) (
 	if c.ClusterID == "" || id == "" {
 		return nil, errors.New("a certificate needs a cluster and a node id")
 	}
+	if now.Before(ca.NotBefore) || now.After(ca.NotAfter) {
+		// Its certificate would be valid at no time.
+		return nil, fmt.Errorf("the CA is valid from %s to %s, and the clock here says %s: set the clock right (NTP), or replace the CA (gatesync rotate-ca) before it ends",
+			ca.NotBefore.UTC().Format(time.RFC3339), ca.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err

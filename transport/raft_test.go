@@ -233,7 +233,10 @@ func TestReloadMidFlight(t *testing.T) {
 	_ = c.Close()
 
 	// What cannot be used changes nothing.
-	if err := WriteRenewed(f, nil, newTestCA(t).cert); err != nil {
+	if err := WriteRenewed(f, nil, newTestCA(t).cert); err == nil {
+		t.Error("a certificate that does not fit the key was written")
+	}
+	if err := os.WriteFile(f.Cert, newTestCA(t).cert, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := id.Reload(); err == nil {
