@@ -90,8 +90,11 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 func (d dataDir) beginJoin() (joining, error) {
 	var j joining
 	err := readJSON(d.joining(), &j)
-	if err == nil && j.Node != "" && len(j.Key) > 0 && !d.was(j.Node) {
-		return j, nil
+	if err == nil && len(j.Key) > 0 && !d.was(j.Node) {
+		// An older version made up the id: nobody would admit it again.
+		if id, err := idOfKey(j.Key); err == nil && id == j.Node {
+			return j, nil
+		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errFileDamaged) {
 		return j, err
@@ -100,8 +103,20 @@ func (d dataDir) beginJoin() (joining, error) {
 	if err != nil {
 		return j, err
 	}
-	j = joining{Node: cluster.NewNodeID(), Key: key}
+	id, err := idOfKey(key)
+	if err != nil {
+		return j, err
+	}
+	j = joining{Node: id, Key: key}
 	return j, writeJSON(d.joining(), j)
+}
+
+func idOfKey(keyPEM []byte) (cluster.NodeID, error) {
+	csr, err := transport.NewCSR(keyPEM)
+	if err != nil {
+		return "", err
+	}
+	return transport.IDOfKey(csr)
 }
 
 func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string, clusters []string, o JoinOptions) (*pb.JoinRequest, error) {

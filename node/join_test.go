@@ -76,10 +76,14 @@ func TestANoteOfAJoinThatOutlivedItMakesNoOldSelf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(joining{Node: "n-00000000000000aa", Key: key})
+	begun, err := idOfKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(joining{Node: begun, Key: key})
 	g[1].run()
 	g[1].stop()
-	if id := again("gw5"); id != "n-00000000000000aa" {
+	if id := again("gw5"); id != string(begun) {
 		t.Errorf("an interrupted join begins anew, as %s", id)
 	}
 	// Unless the cluster has removed the node that it was to make.
@@ -90,13 +94,13 @@ func TestANoteOfAJoinThatOutlivedItMakesNoOldSelf(t *testing.T) {
 	if err = errors.Join(err, os.Remove(d.nodeFile())); err != nil {
 		t.Fatal(err)
 	}
-	put(joining{Node: "n-00000000000000aa", Key: key})
+	put(joining{Node: begun, Key: key})
 	g[1].cfg.Name = "gw6"
 	o := JoinOptions{Via: g[0].address(), Token: g[0].token(time.Minute, 1), Again: true, Version: "test"}
 	if _, err := Join(t.Context(), g[1].cfg, o); err == nil || !strings.Contains(err.Error(), "run the command again") {
 		t.Errorf("an interrupted join of a removed node: %v", err)
 	}
-	if id := again("gw6"); id == "n-00000000000000aa" {
+	if id := again("gw6"); id == string(begun) {
 		t.Error("it came back as what was removed")
 	}
 }
@@ -111,5 +115,56 @@ func TestOneRemedyForWhoCannotGoOn(t *testing.T) {
 		if text := err.Error(); !strings.Contains(text, cluster.JoinAgain) || strings.Contains(text, "new data directory") {
 			t.Errorf("%T: %s", err, text)
 		}
+	}
+}
+
+// A token is used up, and somebody finds it: it admits nobody any more, and
+// makes no certificate of the node that used it. That node itself may ask
+// again, for its answer may have been lost.
+func TestPromise_OwnTree_AUsedTokenMakesNobodyElsesCertificate(t *testing.T) {
+	g := [2]*gateway{newGateway(t, "gw1"), newGateway(t, "gw2")}
+	if _, err := Init(t.Context(), g[0].cfg); err != nil {
+		t.Fatal(err)
+	}
+	g[0].run()
+	token := g[0].token(time.Minute, 1)
+	tok, err := transport.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := dataDir(g[1].cfg.DataDir)
+	lock, err := d.prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	j, err := d.beginJoin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(j joining) error {
+		t.Helper()
+		req, err := joinRequest(g[1].cfg, tok, j, "127.0.0.1:1", nil, JoinOptions{Version: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = askToJoin(t.Context(), g[0].address(), tok, req)
+		return err
+	}
+	if err := errors.Join(ask(j), ask(j)); err != nil {
+		t.Errorf("the node itself, twice: %v", err)
+	}
+	thief := j
+	if thief.Key, err = transport.NewKey(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(thief); err == nil || !strings.Contains(err.Error(), "not its key's") {
+		t.Errorf("whoever finds the token gets the certificate of who used it: %v", err)
+	}
+	if thief.Node, err = idOfKey(thief.Key); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(thief); err == nil || !strings.Contains(err.Error(), "used up") {
+		t.Errorf("a used token admits somebody else: %v", err)
 	}
 }

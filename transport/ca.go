@@ -94,6 +94,20 @@ func NewCSR(keyPEM []byte) (csrDER []byte, err error) {
 	return csr, nil
 }
 
+// IDOfKey is the id of a joiner: the beginning of its public key's digest. Who
+// asks again for a certificate of an id so shows that it has the same key.
+func IDOfKey(csrDER []byte) (cluster.NodeID, error) {
+	csr, err := x509.ParseCertificateRequest(csrDER)
+	if err == nil {
+		err = csr.CheckSignature()
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the signing request: %w", err)
+	}
+	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	return cluster.NodeID("n-" + hex.EncodeToString(sum[:8])), nil
+}
+
 // CA signs the certificates of a cluster's nodes.
 type CA struct {
 	ClusterID string
