@@ -72,8 +72,9 @@ func TestPromise_NoLoss_ARemovedNodeThatRecoveredTakesNobodyAlong(t *testing.T) 
 	g[1].serve()
 	waitVoters(t, g[:2], 2)
 	for _, n := range g[:2] {
-		if s, err := n.status(); err != nil || s.Incarnation != 1 || s.Revision == 0 {
-			t.Errorf("%s: incarnation %d, revision %d, %v", n.cfg.Name, s.Incarnation, s.Revision, err)
+		eventually(t, 10*time.Second, func() error { return inTheLog(n, 1) })
+		if s, err := n.status(); err != nil || s.Incarnation != 1 {
+			t.Errorf("%s: incarnation %d, %v", n.cfg.Name, s.Incarnation, err)
 		}
 	}
 	everywhere(t, "after.xml", "by the majority\n", g[:2]...)
