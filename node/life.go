@@ -15,9 +15,10 @@ import (
 // leader calls within half a heartbeat.
 const leaderless = 5 * time.Second
 
-// newerLife is what this node knows of somebody who says that the cluster is in
-// a newer life, or that this node may not go on as it is.
-type newerLife struct {
+// word is what this node knows of somebody who says that the cluster is in a
+// newer life, or that this node may not go on as it is.
+type word struct {
+	life    bool // it is about a newer life
 	read    bool // this node has read its log: who is a member is known
 	member  bool // by the log
 	removed bool // by what the log held at the start, be it not committed
@@ -28,18 +29,22 @@ type newerLife struct {
 
 // doubt is why the word of that node does not count, or not yet; "" where it
 // does. A removed node that was recovered while it was cut off holds the CA's
-// key, too: so its word needs more than a signature.
-func (l newerLife) doubt() string {
+// key, too: so its word on a newer life needs more than a signature. That this
+// data directory is a copy, or went back, counts at once: here it is going on
+// that would be dangerous, for it may vote twice.
+func (w word) doubt() string {
 	switch {
-	case l.read && !l.member:
+	case w.read && !w.member:
 		return "it is no member of the cluster"
-	case l.read:
+	case w.read:
 		return ""
-	case l.removed:
+	case w.removed:
 		return "it was removed from the cluster, as this node's log says"
-	case !l.named:
+	case !w.life:
+		return ""
+	case !w.named:
 		return "this node has not read its log, and does not know it"
-	case l.alone < leaderless:
+	case w.alone < leaderless:
 		return "this node reads its log first"
 	}
 	return ""
@@ -49,8 +54,9 @@ func (l newerLife) doubt() string {
 func (n *Node) doubt(err error, alone time.Duration) string {
 	from := speaker(err)
 	_, named := n.book.address(from)
-	return newerLife{
-		read: n.caughtUp(), member: contains(n.log.Members(), from), removed: n.began.Removed[string(from)], named: named, alone: alone,
+	var life *transport.IncarnationError
+	return word{
+		life: errors.As(err, &life), read: n.caughtUp(), member: contains(n.log.Members(), from), removed: n.began.Removed[string(from)], named: named, alone: alone,
 	}.doubt()
 }
 

@@ -28,19 +28,23 @@ func (g *gateway) says(text string) error {
 func TestWhoseWordOnThisNodeCounts(t *testing.T) {
 	const long = leaderless
 	for _, c := range []struct {
-		l    newerLife
+		w    word
 		want string // of the doubt
 	}{
-		{newerLife{read: true, member: true}, ""},
-		{newerLife{read: true, member: true, removed: true}, ""}, // it was not committed
-		{newerLife{read: true, named: true, alone: long}, "no member"},
-		{newerLife{named: true, alone: long}, ""},
-		{newerLife{named: true, alone: long - 1}, "reads its log first"},
-		{newerLife{alone: long}, "does not know it"},
-		{newerLife{named: true, removed: true, alone: long}, "was removed"},
+		{word{life: true, read: true, member: true}, ""},
+		{word{life: true, read: true, member: true, removed: true}, ""}, // it was not committed
+		{word{life: true, read: true, named: true, alone: long}, "no member"},
+		{word{life: true, named: true, alone: long}, ""},
+		{word{life: true, named: true, alone: long - 1}, "reads its log first"},
+		{word{life: true, alone: long}, "does not know it"},
+		{word{life: true, named: true, removed: true, alone: long}, "was removed"},
+		// A copy must not vote: it stops at once, whoever says so.
+		{word{}, ""},
+		{word{named: true, removed: true}, "was removed"},
+		{word{read: true}, "no member"},
 	} {
-		if got := c.l.doubt(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%+v: %q, want %q", c.l, got, c.want)
+		if got := c.w.doubt(); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%+v: %q, want %q", c.w, got, c.want)
 		}
 	}
 }
