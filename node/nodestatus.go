@@ -134,7 +134,7 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 	st := MemberStatus{
 		ID: string(m.ID), Name: m.Name, Role: roleWord(m), Address: addr, Alive: alive,
 		Applied: h.state.GetApplied(), Version: h.state.GetVersion(),
-		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(),
+		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(), Nowhere: h.state.GetLacks(),
 		Format: max(m.Format, raftstore.Format),
 	}
 	if !h.at.IsZero() {
@@ -149,7 +149,7 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 	}
 	if m.ID == n.file.Node {
 		st.Applied, st.Version = uint64(n.applied(ctx)), n.opts.Version
-		st.Content, st.Missing = uint64(n.keeper.content()), n.keeper.missing.Load()
+		st.Content, st.Missing, st.Nowhere = uint64(n.keeper.content()), n.keeper.missing.Load(), n.keeper.lacking()
 	}
 	return st
 }

@@ -322,6 +322,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
+		Lacks: n.keeper.lacking(),
 	}
 }
 

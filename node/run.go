@@ -85,7 +85,7 @@ func (n *Node) start(s *stages) {
 
 func (n *Node) janitor() *janitor {
 	return &janitor{
-		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
+		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: n.peers.clock, slog: n.slog,
 	}
 }
 
@@ -142,7 +142,7 @@ func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
 		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
-		carrier: n.carrier, proposals: n.counted,
+		carrier: n.carrier, proposals: n.counted, nowhere: n.keeper.lacking,
 	})
 }
 

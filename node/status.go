@@ -89,6 +89,7 @@ type MemberStatus struct {
 	// and of the retained history; Missing is how many blobs it lacks.
 	Content   uint64     `json:"content"`
 	Missing   uint64     `json:"missing,omitempty"`
+	Nowhere   []string   `json:"nowhere,omitempty"`    // what it lacks and nobody who answers has: the first of it, and what it stands for
 	DeadSince *time.Time `json:"dead_since,omitempty"` // as far as the answering node knows
 }
 

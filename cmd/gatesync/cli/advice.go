@@ -45,6 +45,9 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)
+		} else if len(m.Nowhere) > 0 {
+			say("%s lacks %s of the cluster's content, and no member that answers has:\n%s\nstart members that are off, or put a file with that content into a tree; until then it counts as behind",
+				m.Name, plural(m.Missing, "blob"), strings.Join(m.Nowhere, "\n"))
 		} else if m.Missing > 0 {
 			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
