@@ -51,6 +51,7 @@ func (n *Node) refusedBy(err error) {
 	var other *transport.IncarnationError
 	if errors.As(err, &other) && !other.Yield() {
 		if other.Newer() {
+			n.claim.Store(&claim{at: time.Now(), text: err.Error()})
 			n.server.Refusals().Note(string(other.Node), "a newer life of the cluster", err)
 		}
 		return

@@ -60,6 +60,12 @@ func (n *Node) doubt(err error, alone time.Duration) string {
 	}.doubt()
 }
 
+// claim is what somebody said, and when.
+type claim struct {
+	at   time.Time
+	text string
+}
+
 // speaker is the member that said something of this very node.
 func speaker(err error) cluster.NodeID {
 	var (

@@ -39,6 +39,9 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
 		}},
 	}
+	if c := n.claim.Load(); c != nil && time.Since(c.at) < time.Minute {
+		s.UnprovenLife = c.text
+	}
 	if s.Quorum {
 		s.Leader = string(leader)
 	}

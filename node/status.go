@@ -9,17 +9,20 @@ type Status struct {
 	Cluster string     `json:"cluster"`
 	// Incarnation counts the cluster's lives: recover and restore-cluster begin
 	// the next one.
-	Incarnation uint64          `json:"incarnation"`
-	Leader      string          `json:"leader"` // id; "" when none is known
-	Quorum      bool            `json:"quorum"`
-	Revision    uint64          `json:"revision"` // committed, as known here
-	CaughtUp    bool            `json:"caught_up"`
-	Members     []MemberStatus  `json:"members"`
-	Trees       []TreeStatus    `json:"trees"`
-	Blobs       BlobStatus      `json:"blobs"`
-	Data        DataStatus      `json:"data"`
-	Carriers    []CarrierStatus `json:"carriers"`
-	HTTP        string          `json:"http,omitempty"`
+	Incarnation uint64 `json:"incarnation"`
+	// UnprovenLife is what somebody says now: that the cluster was recovered
+	// without this node. It is not believed, for the CA has not signed it.
+	UnprovenLife string          `json:"unproven_life,omitempty"`
+	Leader       string          `json:"leader"` // id; "" when none is known
+	Quorum       bool            `json:"quorum"`
+	Revision     uint64          `json:"revision"` // committed, as known here
+	CaughtUp     bool            `json:"caught_up"`
+	Members      []MemberStatus  `json:"members"`
+	Trees        []TreeStatus    `json:"trees"`
+	Blobs        BlobStatus      `json:"blobs"`
+	Data         DataStatus      `json:"data"`
+	Carriers     []CarrierStatus `json:"carriers"`
+	HTTP         string          `json:"http,omitempty"`
 	// Voters counts them; Tolerance is how many more of them may fail before
 	// nothing can be committed, negative where that is so already.
 	Voters      int          `json:"voters"`
