@@ -84,7 +84,11 @@ func (n *Node) heed(ctx context.Context) error {
 			continue
 		}
 		if why := n.doubt(err, time.Since(led)); why != "" {
-			n.server.Refusals().Note(string(speaker(err)), "its word on this node", fmt.Errorf("not heeded, %s: %w", why, err))
+			err = fmt.Errorf("not heeded, %s: %w", why, err)
+			n.server.Refusals().Note(string(speaker(err)), "its word on this node", err)
+			if why != readsFirst {
+				n.claim.Store(&claim{at: time.Now(), text: err.Error() + ". If it did happen there: " + cluster.JoinAgain})
+			}
 			err = nil
 		}
 	}

@@ -45,10 +45,12 @@ func (w word) doubt() string {
 	case !w.named:
 		return "this node has not read its log, and does not know it"
 	case w.alone < leaderless:
-		return "this node reads its log first"
+		return readsFirst
 	}
 	return ""
 }
+
+const readsFirst = "this node reads its log first"
 
 // doubt judges who said err of this very node. One goroutine asks (heed).
 func (n *Node) doubt(err error, alone time.Duration) string {

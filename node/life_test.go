@@ -105,7 +105,7 @@ func TestPromise_Available_AMadeUpLifeEndsNobody(t *testing.T) {
 	eventually(t, 5*time.Second, func() error { return g[0].says("it is not believed") })
 	g[0].write("on.xml", "it goes on\n")
 	everywhere(t, "on.xml", "it goes on\n", g[:2]...)
-	if s, err := g[0].status(); err != nil || s.Incarnation != 1 || !strings.Contains(s.UnprovenLife, "not believed") {
-		t.Errorf("incarnation %d, %q, %v", s.Incarnation, s.UnprovenLife, err)
+	if s, err := g[0].status(); err != nil || s.Incarnation != 1 || !strings.Contains(s.DoubtedLife, "not believed") {
+		t.Errorf("incarnation %d, %q, %v", s.Incarnation, s.DoubtedLife, err)
 	}
 }

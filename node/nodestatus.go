@@ -40,7 +40,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		}},
 	}
 	if c := n.claim.Load(); c != nil && time.Since(c.at) < time.Minute {
-		s.UnprovenLife = c.text
+		s.DoubtedLife = c.text
 	}
 	if s.Quorum {
 		s.Leader = string(leader)

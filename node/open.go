@@ -83,7 +83,7 @@ type Node struct {
 	members   atomic.Pointer[memberSet]
 	read      atomic.Bool // the log was read once, see caughtUp
 	life      lifeProof
-	claim     atomic.Pointer[claim] // the latest of a newer life that was not proved
+	claim     atomic.Pointer[claim] // the latest of a newer life that was not believed
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs

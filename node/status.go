@@ -10,19 +10,19 @@ type Status struct {
 	// Incarnation counts the cluster's lives: recover and restore-cluster begin
 	// the next one.
 	Incarnation uint64 `json:"incarnation"`
-	// UnprovenLife is what somebody says now: that the cluster was recovered
-	// without this node. It is not believed, for the CA has not signed it.
-	UnprovenLife string          `json:"unproven_life,omitempty"`
-	Leader       string          `json:"leader"` // id; "" when none is known
-	Quorum       bool            `json:"quorum"`
-	Revision     uint64          `json:"revision"` // committed, as known here
-	CaughtUp     bool            `json:"caught_up"`
-	Members      []MemberStatus  `json:"members"`
-	Trees        []TreeStatus    `json:"trees"`
-	Blobs        BlobStatus      `json:"blobs"`
-	Data         DataStatus      `json:"data"`
-	Carriers     []CarrierStatus `json:"carriers"`
-	HTTP         string          `json:"http,omitempty"`
+	// DoubtedLife is what somebody says now, that the cluster was recovered
+	// without this node, and why it is not believed.
+	DoubtedLife string          `json:"doubted_life,omitempty"`
+	Leader      string          `json:"leader"` // id; "" when none is known
+	Quorum      bool            `json:"quorum"`
+	Revision    uint64          `json:"revision"` // committed, as known here
+	CaughtUp    bool            `json:"caught_up"`
+	Members     []MemberStatus  `json:"members"`
+	Trees       []TreeStatus    `json:"trees"`
+	Blobs       BlobStatus      `json:"blobs"`
+	Data        DataStatus      `json:"data"`
+	Carriers    []CarrierStatus `json:"carriers"`
+	HTTP        string          `json:"http,omitempty"`
 	// Voters counts them; Tolerance is how many more of them may fail before
 	// nothing can be committed, negative where that is so already.
 	Voters      int          `json:"voters"`

@@ -18,8 +18,8 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if s.Node.Role == "removed" {
 		say("this node was removed from the cluster: to come back, stop its daemon; then " + cluster.JoinAgain)
 	}
-	if s.UnprovenLife != "" {
-		say("%s", s.UnprovenLife)
+	if s.DoubtedLife != "" {
+		say("%s", s.DoubtedLife)
 	}
 	if s.Data.Trouble != "" {
 		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
