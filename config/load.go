@@ -157,6 +157,7 @@ func (c *Config) resolve() {
 	for i := range c.Trees {
 		abs(&c.Trees[i].Path)
 	}
+	abs(&c.Share)
 	abs(&c.TLS.CA)
 	abs(&c.TLS.Cert)
 	abs(&c.TLS.Key)

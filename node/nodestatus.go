@@ -21,7 +21,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	defer cancel()
 	n.ask(ctx)
 	leader, _ := n.log.Leader()
-	blobs, push := n.blobs.Stats(), n.push.Stats()
+	blobs := n.blobs.Stats()
 	begins, ends := n.identity.Validity()
 	members := n.knownMembers()
 	left := time.Until(ends)
@@ -33,11 +33,9 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		},
 		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
-		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: n.mender.lost()},
-		Data:  n.dataStatus(),
-		Carriers: []CarrierStatus{{
-			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
-		}},
+		Blobs:    BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: n.mender.lost()},
+		Data:     n.dataStatus(),
+		Carriers: n.carriers(),
 	}
 	if c := n.claim.Load(); c != nil && time.Since(c.at) < time.Minute {
 		s.DoubtedLife = c.text
@@ -53,8 +51,11 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	}
 	for _, t := range n.cfg.Trees {
 		if _, open := find(n.trees.all(), t.Name); !open {
-			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Storage: "local",
-				Root: "the cluster does not know this tree yet; it is added as soon as there is a quorum"})
+			why := "the cluster does not know this tree yet; it is added as soon as there is a quorum"
+			if f, known := n.treeFileOf(t.Name); known && !f.New {
+				why = "its mount has not answered yet; the tree is taken up as soon as it does"
+			}
+			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Storage: "local", Root: why})
 		}
 	}
 	for _, m := range members {

@@ -45,7 +45,10 @@ func (n *Node) start(s *stages) {
 	s.closer("blob store", time.Second, n.blobs.Close)
 	s.run("identity", time.Second, n.heed)
 	s.run("network", time.Second, n.server.Run)
-	s.closer("carrier", time.Second, n.push.Close)
+	s.closer("carrier", 2*time.Second, n.closeCarrier)
+	if n.share != nil {
+		s.run("share", 2*time.Second, n.share.Run)
+	}
 	s.closer("log", 2*time.Second, n.log.Close)
 	s.run("log", time.Second, n.log.Guard)
 	s.run("log's disk", time.Second, n.log.Failed)

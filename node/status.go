@@ -168,4 +168,15 @@ type CarrierStatus struct {
 	Name          string `json:"name"`
 	SentBytes     uint64 `json:"sent_bytes"`
 	ReceivedBytes uint64 `json:"received_bytes"`
+	// Well: it carries. The others are of the share: Path is its directory, Why
+	// says why it cannot be used, Since when this state began, Members who sees
+	// the same directory, HeldBytes what this node has lying there, Doubts which
+	// members could not read from it lately, and why.
+	Well      bool              `json:"well"`
+	Path      string            `json:"path,omitempty"`
+	Why       string            `json:"why,omitempty"`
+	Since     *time.Time        `json:"since,omitempty"`
+	Members   []string          `json:"members,omitempty"`
+	HeldBytes int64             `json:"held_bytes,omitempty"`
+	Doubts    map[string]string `json:"doubts,omitempty"`
 }
