@@ -42,6 +42,9 @@ func (s *Store) Cluster() (id string, caCert, caKey []byte) { return s.machine.C
 // Format returns the active format of the log, as known here.
 func (s *Store) Format() uint32 { return s.machine.Format() }
 
+// Shares returns what the log says of a tree's directories.
+func (s *Store) Shares(tree string) cluster.Shares { return s.machine.Shares(tree) }
+
 // Authorities returns the CAs of the cluster, as known here.
 func (s *Store) Authorities() Authorities { return s.machine.Authorities() }
 

@@ -115,6 +115,10 @@ func (r *restoring) record(rec *pb.SnapshotRecord) error {
 		return r.addSession(of.Session)
 	case *pb.SnapshotRecord_Part:
 		return r.addPart(of.Part)
+	case *pb.SnapshotRecord_Sighting:
+		return r.addSighting(of.Sighting)
+	case *pb.SnapshotRecord_Mount:
+		return r.addMount(of.Mount)
 	}
 	return errors.New("of a kind that is not known here")
 }
