@@ -3,6 +3,7 @@ package raftstore
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -22,10 +23,26 @@ const maxSeen = 256
 type places struct {
 	sightings map[string]*pb.PutSighting // by node
 	mounts    []*pb.SnapshotMount        // by id
+	epochs    uint64                     // the newest of any steward: it never falls, whatever becomes of mounts
 }
 
 func (p *places) clone() places {
-	return places{sightings: maps.Clone(p.sightings), mounts: slices.Clone(p.mounts)}
+	return places{sightings: maps.Clone(p.sightings), mounts: slices.Clone(p.mounts), epochs: p.epochs}
+}
+
+// Member returns a member's name; false where the id is none's.
+func (m *Machine) Member(id cluster.NodeID) (name string, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.members[string(id)]
+	return p.GetName(), ok
+}
+
+// SharesKnown tells whether the log's format has sightings and stewards.
+func (m *Machine) SharesKnown() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.has(mountsFormat)
 }
 
 // Shares returns what the log says of a tree's directories.
@@ -111,7 +128,7 @@ func (s *state) sightingFits(p *pb.PutSighting) *pb.Outcome {
 		return refuse(CodeNotMember, "node %q is not, or no longer, a member of this cluster", p.GetNode())
 	case s.trees[p.GetTree()] == nil:
 		return refuse(CodeUnknownTree, "the cluster has no tree %q; see gatesync status for its trees", p.GetTree())
-	case !validText(p.GetNonce()) || !validName(p.GetMount()) || !validText(p.GetStorage()) || badly(p.GetSees()) || badly(p.GetMisses()):
+	case !validText(p.GetNonce()) || !validName(p.GetMount()) || len(p.GetMount()) > 64 || !validText(p.GetStorage()) || badly(p.GetSees()) || badly(p.GetMisses()):
 		return refuse(CodeMalformed, "a malformed sighting of tree %q", p.GetTree())
 	}
 	return nil
@@ -133,7 +150,8 @@ func (s *state) putSteward(p *pb.PutSteward) *pb.Outcome {
 		return refuse(CodeMount, "mount %s of tree %q has epoch %d and the members %v", old.GetId(), p.GetTree(), old.GetEpoch(), old.GetMembers())
 	}
 	next := t.places.clone()
-	next.mounts[at] = &pb.SnapshotMount{Tree: p.GetTree(), Id: old.GetId(), Members: old.GetMembers(), Steward: p.GetNode(), Epoch: old.GetEpoch() + 1}
+	next.epochs++
+	next.mounts[at] = &pb.SnapshotMount{Tree: p.GetTree(), Id: old.GetId(), Members: old.GetMembers(), Steward: p.GetNode(), Epoch: next.epochs}
 	t.places = next
 	return done()
 }
@@ -229,15 +247,24 @@ func (p *places) regroup(spoke string) {
 		}
 		made[c.group] = m
 	}
+	ids := map[string]bool{}
+	for _, m := range made {
+		ids[m.GetId()] = true // of those that are nil yet "", which is no id
+	}
 	for g, group := range groups {
-		if made[g] == nil {
-			first := p.sightings[group[0]]
-			made[g] = &pb.SnapshotMount{Tree: first.GetTree(), Id: first.GetMount(), Members: group}
+		if made[g] != nil {
+			continue
 		}
+		first := p.sightings[group[0]]
+		id := first.GetMount()
+		for n := 1; ids[id]; n++ { // that one has gone on with others
+			id = fmt.Sprintf("%s.%d", first.GetMount(), n)
+		}
+		ids[id] = true
+		made[g] = &pb.SnapshotMount{Tree: first.GetTree(), Id: id, Members: group, Epoch: p.epochs}
 	}
 	slices.SortFunc(made, func(a, b *pb.SnapshotMount) int { return cmp.Compare(a.GetId(), b.GetId()) })
-	// Two nodes that chose one id, against all odds, have one mount less.
-	p.mounts = slices.CompactFunc(made, func(a, b *pb.SnapshotMount) bool { return a.GetId() == b.GetId() })
+	p.mounts = made
 }
 
 // writePlaces writes what is known of the trees' directories.
@@ -284,6 +311,9 @@ func (r *restoring) addMount(m *pb.SnapshotMount) error {
 	}
 	if n := len(t.places.mounts); n > 0 && t.places.mounts[n-1].GetId() >= m.GetId() {
 		return errors.New("mounts out of order")
+	}
+	if m.GetEpoch() > t.places.epochs {
+		return errors.New("a mount of an epoch that has not begun")
 	}
 	t.places.mounts = append(t.places.mounts, m)
 	return nil

@@ -40,6 +40,7 @@ type Store struct {
 	silent   silence
 	outdated chan uint32
 
+	led      led
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
 	stalled  atomic.Bool

@@ -102,7 +102,7 @@ func (r *restoring) header(h *pb.SnapshotHeader) error {
 func (r *restoring) record(rec *pb.SnapshotRecord) error {
 	switch of := rec.GetOf().(type) {
 	case *pb.SnapshotRecord_Tree:
-		return r.addTree(of.Tree.GetTree())
+		return r.addTree(of.Tree)
 	case *pb.SnapshotRecord_Node:
 		return r.addNode(of.Node)
 	case *pb.SnapshotRecord_Commit:
@@ -123,11 +123,13 @@ func (r *restoring) record(rec *pb.SnapshotRecord) error {
 	return errors.New("of a kind that is not known here")
 }
 
-func (r *restoring) addTree(t *pb.PutTree) error {
+func (r *restoring) addTree(st *pb.SnapshotTree) error {
+	t := st.GetTree()
 	if _, ok := r.trees[t.GetName()]; ok || r.putTree(t).GetCode() != uint32(Done) {
 		return fmt.Errorf("malformed tree %q", t.GetName())
 	}
 	r.tree = r.trees[t.GetName()]
+	r.tree.places.epochs = st.GetEpochs()
 	return nil
 }
 

@@ -88,7 +88,7 @@ func (f *Frozen) header() *pb.SnapshotHeader {
 func (f *Frozen) writeTrees(w *recordWriter) {
 	for _, name := range slices.Sorted(maps.Keys(f.trees)) {
 		t := f.trees[name]
-		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Tree{Tree: &pb.SnapshotTree{Tree: t.info}}})
+		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Tree{Tree: &pb.SnapshotTree{Tree: t.info, Epochs: t.places.epochs}}})
 		t.nodes.All(func(p manifest.Path, n manifest.Node) bool {
 			w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Node{Node: &pb.SnapshotNode{
 				Tree: name, Path: []byte(p), Node: proto.FromNode(n),

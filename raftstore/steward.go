@@ -24,7 +24,10 @@ func NextSteward(s cluster.Shares, m cluster.Mount, life func(cluster.NodeID) Li
 			return "", false
 		}
 	}
-	for _, id := range m.Members {
+	// Who knows what stands there goes before a newcomer.
+	members := slices.Clone(m.Members)
+	slices.SortStableFunc(members, func(a, b cluster.NodeID) int { return rank(s, a) - rank(s, b) })
+	for _, id := range members {
 		g, ok := s.Of(id)
 		l := life(id)
 		if !ok || !l.Alive || l.Unfit || id == m.Steward || g.Storage == "local" {
@@ -36,6 +39,13 @@ func NextSteward(s cluster.Shares, m cluster.Mount, life func(cluster.NodeID) Li
 		return id, true
 	}
 	return "", false
+}
+
+func rank(s cluster.Shares, id cluster.NodeID) int {
+	if g, _ := s.Of(id); g.Joiner {
+		return 1
+	}
+	return 0
 }
 
 // unanswered tells whether a node whose nonce g reads may still be at work

@@ -28,6 +28,11 @@ type LoopConfig struct {
 	BatchContent int64
 	// Adopt offers what a joiner's tree holds instead of holding it back.
 	Adopt bool
+	// Placing: nothing is done before the first Placed.
+	Placing bool
+	// Former tells whether a path held some content in an earlier revision, as far
+	// as history reaches back. It reads the log; may be nil.
+	Former func(manifest.Path, manifest.Entry) bool
 	// Rank orders what is materialized together, lower first. May be nil.
 	Rank func(manifest.Path) int
 }
@@ -101,6 +106,8 @@ type Loop struct {
 	looks  pathSet // to be looked at in this call
 	timers timerHeap
 
+	place Placed // where the tree lies
+
 	scanned  bool   // the first scan since the root was found is complete
 	refill   bool   // what is unknown in the root goes aside: it is filled anew, or of an older life
 	joined   bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
@@ -144,6 +151,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		l.anc = NewAncestorMap()
 	}
 	l.refill = st.Joiner && st.Aside
+	l.place.Unknown = cfg.Placing
 	if l.notes == nil {
 		l.notes = map[manifest.Path]Note{}
 	}
@@ -163,6 +171,9 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	case Hinted:
 		for _, p := range ev.Paths {
 			l.hint(p)
+			if w := l.works.get(p); ev.Witnessed {
+				w.witnessed = true
+			}
 		}
 	case Looked:
 		l.looked(ev)
@@ -180,6 +191,8 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 		l.findRoot(ev.Fresh, ev.Aside)
 	case Scanned:
 		l.scanEnded()
+	case Placed:
+		l.placed(ev)
 	case Ruling:
 		l.rule(ev)
 	case Tick:
@@ -225,7 +238,7 @@ func (l *Loop) tellFollowed() {
 // scan is complete, and there is a view (which there is only once the log has
 // caught up with what this disk agreed on: a manifest never goes backwards).
 func (l *Loop) mayAct() bool {
-	return l.rootLost == "" && l.scanned && l.view.Tree != ""
+	return !l.place.Unknown && l.rootLost == "" && l.scanned && l.view.Tree != ""
 }
 
 func (l *Loop) emit(e Effect) { l.out = append(l.out, e) }
@@ -253,7 +266,11 @@ func (l *Loop) committed(ev Committed) {
 	}
 	live := !ev.Jump && !first
 	for _, c := range ev.Commits {
-		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree
+		own := l.ours(c)
+		mount := own && c.Origin.Kind == manifest.FromMount && l.shared()
+		if live {
+			l.countOthers(c)
+		}
 		for _, ch := range c.Changes {
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
@@ -271,10 +288,11 @@ func (l *Loop) committed(ev Committed) {
 			if w == nil {
 				w = l.works.ensure(ch.Path)
 			}
+			w.news = w.news || live
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
-				own: own && (l.state.SameBoot || w.proposed && w.sent.Same(ch.New)),
+				own: own && (mount || l.state.SameBoot || w.proposed && w.sent.Same(ch.New)), mount: mount,
 			})
 			l.concern(ch.Path, c.Revision)
 		}
@@ -302,6 +320,10 @@ func (l *Loop) concern(p manifest.Path, rev manifest.Revision) {
 	w := l.works.ensure(p)
 	if w.pending == 0 {
 		w.pending = rev
+	}
+	if w.phase == toLook && w.doubts > 0 {
+		w.doubts = 0
+		l.lookNow(w)
 	}
 	l.ready.add(p)
 }
@@ -385,6 +407,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
 		l.dropAncestors()
+		l.knownMount()
 	} else {
 		l.refill = l.state.Joiner && l.state.Aside // it came back by itself
 	}

@@ -84,6 +84,14 @@ func (n *notifier) drop(dir manifest.Path) bool {
 	return true
 }
 
+// watches tells whether a directory is watched.
+func (n *notifier) watches(dir manifest.Path) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, known := n.dirs[dir]
+	return known
+}
+
 // isDir tells whether a directory stands at p now.
 func (n *notifier) isDir(p manifest.Path) bool {
 	st, err := os.Lstat(n.abs(p))

@@ -68,15 +68,16 @@ func (s shore) decide() next {
 		theirs, spoke := s.log.Of(id)
 		read, reads := s.found[id]
 		sees := spoke && theirs.SeesNonce(cluster.Seen{Node: s.self, Nonce: s.nonce})
-		claimed = claimed || spoke && slices.ContainsFunc(theirs.Sees, func(x cluster.Seen) bool { return x.Node == s.self })
-		both := sees && reads && read == theirs.Nonce
-		missed := sees && !both && s.missed[id] == theirs.Nonce
-		n.look = n.look || sees && !both && !missed
+		claims := spoke && claims(theirs, s.self)
+		claimed = claimed || claims
+		there := reads && spoke && read == theirs.Nonce
+		missed := claims && !there && s.missed[id] == theirs.Nonce
+		n.look = n.look || claims && !there && !missed
 		switch {
-		case both:
+		case sees && there:
 			mates = append(mates, id)
 			known = known || !theirs.Joiner
-		case missed, spoke && theirs.MissesNonce(cluster.Seen{Node: s.self, Nonce: s.nonce}):
+		case sees && missed, spoke && theirs.MissesNonce(cluster.Seen{Node: s.self, Nonce: s.nonce}):
 		case reads || sees:
 			open = append(open, id)
 		}
@@ -107,6 +108,12 @@ func (s shore) decide() next {
 		n.place = unknown("the log has yet to say that it is not shared any more")
 	}
 	return n
+}
+
+// claims tells whether a node says to see a nonce of id's, be it an old one: it
+// waits for id to say whether it sees its own.
+func claims(g cluster.Sighting, id cluster.NodeID) bool {
+	return slices.ContainsFunc(g.Sees, func(x cluster.Seen) bool { return x.Node == id })
 }
 
 // alone is for a tree that is to be shared and that nobody else sees: fine for

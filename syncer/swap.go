@@ -132,7 +132,7 @@ func (h *held) release() (intact bool) {
 // what was expected: by its stamp, or by its content where the stamp differs.
 // vfs.ErrChanged where it is something else, vfs.ErrWriter where somebody writes.
 func (a *applier) hold(p manifest.Path, expect Ancestor) (*held, error) {
-	f, err := a.fs.Open(p)
+	f, err := a.s.openFile(a.fs, p)
 	if err != nil {
 		return nil, err
 	}

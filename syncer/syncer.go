@@ -33,6 +33,9 @@ type Syncer struct {
 	watcher    *watcher
 	lanes      lanes
 	quarantine *quarantine
+	placer     *placer
+	beat       beat
+	opened     time.Time
 	proposals  chan struct{} // tokens of small proposals under way
 	bigOffers  chan struct{} // tokens of large ones
 
@@ -86,7 +89,7 @@ func Open(cfg Config) (*Syncer, error) {
 	}
 
 	s := &Syncer{
-		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(),
+		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(), opened: time.Now(),
 		proposals: make(chan struct{}, 8), bigOffers: make(chan struct{}, 2),
 		stagedBy: fmt.Sprintf("%x", cfg.Now().UnixNano()),
 	}
@@ -106,6 +109,10 @@ func Open(cfg Config) (*Syncer, error) {
 	s.watcher = newWatcher(s)
 	s.lanes = newLanes()
 	s.quarantine = newQuarantine()
+	s.placer = newPlacer(s)
+	if cfg.Mounts != nil {
+		s.cfg.Loop.Placing, s.cfg.Loop.Former = true, cfg.Mounts.Former
+	}
 	if err := s.load(); err != nil {
 		_ = rec.close()
 		_ = s.root.close()
@@ -175,6 +182,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 
 	if s.foundOK {
 		s.watcher.reset(s.found.gen.fs.Path())
+		s.placer.begin(s.found.gen)
 		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside})
 	} else {
 		lost, _ := s.root.state()
@@ -185,7 +193,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, fn := range []func(context.Context){
 		s.guardRoot, s.watchLog, s.watcher.run, s.scanner.run, s.lookers.run,
-		s.runSmallLane, s.runBigLane, s.runQuarantine,
+		s.runSmallLane, s.runBigLane, s.runQuarantine, s.placer.run,
 	} {
 		wg.Go(func() { fn(ctx) })
 	}
@@ -264,12 +272,17 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 			s.lanes.add(e)
 		case Record:
 			s.persister.add(recordJob{updates: e.Updates})
+			s.learned(ctx, e.Updates)
 		case Remember:
 			s.persister.add(recordJob{notes: []Remember{e}})
+			s.placer.holds(s.loop.unknownHeld())
 		case Follow:
 			s.persister.add(recordJob{followed: e.Revision})
 		case Joined:
 			s.persister.add(recordJob{joined: true})
+			s.placer.holds(s.loop.unknownHeld())
+		case Keep:
+			s.keep(e)
 		case Rescan:
 			s.scanner.request("")
 		case Wake:

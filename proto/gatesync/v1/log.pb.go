@@ -1423,6 +1423,7 @@ func (x *SnapshotHeader) GetIncarnation() uint64 {
 type SnapshotTree struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tree          *PutTree               `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Epochs        uint64                 `protobuf:"varint,50,opt,name=epochs,proto3" json:"epochs,omitempty"` // of its mounts' stewards: the newest that was ever begun
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1462,6 +1463,13 @@ func (x *SnapshotTree) GetTree() *PutTree {
 		return x.Tree
 	}
 	return nil
+}
+
+func (x *SnapshotTree) GetEpochs() uint64 {
+	if x != nil {
+		return x.Epochs
+	}
+	return 0
 }
 
 type SnapshotNode struct {
@@ -2200,9 +2208,10 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
 	"\aremoved\x18\x06 \x03(\tR\aremoved\x129\n" +
 	"\falso_trusted\x18( \x01(\v2\x16.gatesync.v1.AuthorityR\valsoTrusted\x12 \n" +
-	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"8\n" +
+	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"P\n" +
 	"\fSnapshotTree\x12(\n" +
-	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"]\n" +
+	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\x12\x16\n" +
+	"\x06epochs\x182 \x01(\x04R\x06epochs\"]\n" +
 	"\fSnapshotNode\x12\x12\n" +
 	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12%\n" +
