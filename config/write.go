@@ -43,6 +43,10 @@ http: {{q .HTTP}}
     {{if .Nudge}}nudge: true{{else}}# nudge: true{{end}}   # wake local file watchers when another node has changed a file there
     # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []   # none: this node is a witness{{end}}
 
+# A directory on a mount (NFS) that other members name too: content travels over
+# it while it is well, and is pushed otherwise. It keeps nothing.
+{{if .Share}}share: {{q .Share}}{{else}}# share: /mnt/nfs/exchange{{end}}
+
 # Deletions beyond this are held until somebody approves them: more than so
 # many entries and more than so many percent of the tree, within a minute.
 guard:

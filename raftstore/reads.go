@@ -53,7 +53,7 @@ func (s *Store) SharesKnown() bool { return s.machine.SharesKnown() }
 // disk hangs. A leader that was stopped and wakes up does not count before a
 // majority has answered again.
 func (s *Store) Heard() time.Time {
-	if s.stalled.Load() {
+	if s.Silent() {
 		return time.Time{}
 	}
 	if s.raft.State() == raft.Leader {
@@ -118,7 +118,7 @@ func (s *Store) Leader() (cluster.NodeID, bool) {
 // (a leader without a majority steps down within the lease), or it has heard
 // from a leader lately.
 func (s *Store) Quorum() bool {
-	if s.stalled.Load() {
+	if s.Silent() {
 		return false
 	}
 	if s.raft.State() == raft.Leader {

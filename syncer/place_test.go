@@ -237,7 +237,7 @@ func TestPlaces(t *testing.T) {
 			w.start("c", "y", "direct")
 			w.start("d", "y", "direct")
 			return w.settle(t, "a", "b", "c", "d")
-		}, "a on m-b, b on m-b, c on m-c, d on m-c"},
+		}, "a on m-b, b on m-b, c on m-d, d on m-d"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := c.play(t, newWaters()); got != c.want {

@@ -181,7 +181,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer cancel()
 
 	if s.foundOK {
-		s.watcher.reset(s.found.gen.fs.Path())
+		s.watcher.reset(s.found.gen.fs)
 		s.placer.begin(s.found.gen)
 		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside})
 	} else {
