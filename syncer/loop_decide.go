@@ -389,8 +389,8 @@ func (l *Loop) wakeHeld(dir manifest.Path) {
 }
 
 // step describes how the disk gets from d to c.
-func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) Step {
-	s := Step{Path: w.path, New: c, Ordered: l.rulings[w.path] == Restore}
+func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) *Step {
+	s := &Step{Path: w.path, New: c, Ordered: l.rulings[w.path] == Restore}
 	if w.phase == presumed {
 		s.Expect = a
 	} else if !d.Absent() {

@@ -23,6 +23,30 @@ const (
 	unseenSettle = 5
 )
 
+// sharedWork is what a work knows more where other nodes have the same disk.
+type sharedWork struct {
+	doubts  int             // looks in a row that did not see what the log says …
+	doubtAt time.Time       // … since
+	beaten  manifest.Entry  // what was offered and refused, because another node was first
+	kept    manifest.Digest // of what was kept aside last
+}
+
+func (w *work) onMount() *sharedWork {
+	if w.mount == nil {
+		w.mount = &sharedWork{}
+	}
+	return w.mount
+}
+
+// doubtful tells whether the log says something that is not seen.
+func (w *work) doubtful() bool { return w.mount != nil && w.mount.doubts > 0 }
+
+func (w *work) noDoubt() {
+	if w.mount != nil {
+		w.mount.doubts, w.mount.doubtAt = 0, time.Time{}
+	}
+}
+
 // shared tells whether other nodes have this very directory.
 func (l *Loop) shared() bool { return l.place.Mount != "" }
 
@@ -56,8 +80,8 @@ func (l *Loop) placed(p Placed) {
 	l.knownMount()
 	if was != p {
 		l.works.each(func(w *work) bool {
-			if w.phase == toLook && w.doubts > 0 {
-				w.doubts = 0
+			if w.phase == toLook && w.doubtful() {
+				w.mount.doubts = 0
 				l.lookNow(w)
 			}
 			if w.phase == staged || w.phase == fetching || w.phase == waiting && l.leaving.has(w.path) {
@@ -86,7 +110,7 @@ func (l *Loop) knownMount() {
 func (l *Loop) believe(w *work, v manifest.Verdict, a Ancestor, d manifest.Entry, c manifest.Node) bool {
 	l.keepBeaten(w, d, c)
 	if v == manifest.Nothing || v == manifest.Agree {
-		w.doubts, w.doubtAt = 0, time.Time{}
+		w.noDoubt()
 		return false
 	}
 	if l.rulings[w.path] != 0 {
@@ -103,10 +127,10 @@ func (l *Loop) believe(w *work, v manifest.Verdict, a Ancestor, d manifest.Entry
 		l.keep(w, d, c.Revision, "another node's change was committed first")
 	}
 	mine := w.ownOnMount(c)
-	if mine && w.doubtAt.IsZero() {
-		w.doubtAt = l.now
+	if mine && w.onMount().doubtAt.IsZero() {
+		w.onMount().doubtAt = l.now
 	}
-	if l.steward() && (!mine || l.now.Sub(w.doubtAt) >= repairAfter) {
+	if l.steward() && (!mine || l.now.Sub(w.onMount().doubtAt) >= repairAfter) {
 		return false
 	}
 	l.doubt(w)
@@ -127,10 +151,10 @@ func (l *Loop) believeEdit(w *work, a Ancestor, d manifest.Entry, c manifest.Nod
 	case l.place.Epoch <= 1 || !d.HasContent() || l.cfg.Former == nil || d.SameContent(c.Entry) || !l.cfg.Former(w.path, d):
 		return false
 	}
-	if w.doubtAt.IsZero() {
-		w.doubtAt = l.now
+	if w.onMount().doubtAt.IsZero() {
+		w.onMount().doubtAt = l.now
 	}
-	if l.now.Sub(w.doubtAt) < repairAfter {
+	if l.now.Sub(w.onMount().doubtAt) < repairAfter {
 		l.doubt(w)
 		return true
 	}
@@ -153,18 +177,18 @@ func (l *Loop) leave(w *work, c manifest.Node) {
 // for the steward to bring about.
 func (l *Loop) doubt(w *work) {
 	w.why = "is not yet seen here as committed"
-	l.lookLater(w, backoff(doubtFirst, doubtMost, w.doubts))
-	w.doubts++
+	l.lookLater(w, backoff(doubtFirst, doubtMost, w.onMount().doubts))
+	w.mount.doubts++
 }
 
 // keepBeaten keeps what this node offered and another one of the mount had
 // written over before it was committed: nobody else may have it.
 func (l *Loop) keepBeaten(w *work, d manifest.Entry, c manifest.Node) {
-	lost := w.beaten
-	if !lost.HasContent() || w.phase != settled {
+	if w.mount == nil || !w.mount.beaten.HasContent() || w.phase != settled {
 		return
 	}
-	w.beaten = manifest.Entry{}
+	lost := w.mount.beaten
+	w.mount.beaten = manifest.Entry{}
 	if !lost.SameContent(d) && !lost.SameContent(c.Entry) {
 		l.keep(w, lost, c.Revision, "another gateway wrote the same file on the mount at the same time")
 	}
@@ -172,8 +196,8 @@ func (l *Loop) keepBeaten(w *work, d manifest.Entry, c manifest.Node) {
 
 // keep has content kept aside that this node has seen, once.
 func (l *Loop) keep(w *work, lost manifest.Entry, winner manifest.Revision, why string) {
-	if lost.HasContent() && w.kept != lost.Digest {
-		w.kept = lost.Digest
+	if lost.HasContent() && w.onMount().kept != lost.Digest {
+		w.mount.kept = lost.Digest
 		l.emit(Keep{Path: w.path, Aside: Aside{Lost: lost, Winner: winner, Why: why}})
 	}
 }
