@@ -130,7 +130,7 @@ func (n *Node) renewer() *renewer {
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
 		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
-		life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
+		life: n.cfg.TLS.Lifetime.Std(), now: time.Now, sights: newSights(n.cfg.Trees),
 	}
 }
 
