@@ -19,6 +19,7 @@ var level = map[string]int{
 	"blob":                 2,
 	"sealed":               2,
 	"delta":                2,
+	"fallback/target":      4,
 	"raftstore":            3,
 	"transport":            3,
 	"fallback":             3,
