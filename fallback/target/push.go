@@ -94,11 +94,11 @@ func hello(l *link, o Options) (*pb.PushWelcome, error) {
 		Cluster: o.Cluster, Epoch: o.Epoch, Revision: o.Revision,
 		Delete: string(o.Delete), DryRun: o.DryRun, Fresh: o.Fresh, History: o.History,
 	})
-	if err != nil {
-		return nil, err
-	}
 	var w pb.PushWelcome
-	if err := l.expect(frameWelcome, &w); err != nil {
+	if rerr := l.expect(frameWelcome, &w); rerr != nil { // a refusal says more than a broken pipe
+		return nil, rerr
+	}
+	if err != nil {
 		return nil, err
 	}
 	if w.GetProtocol() != protocol {

@@ -117,16 +117,7 @@ func (r *Receiver) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 	if err == nil {
 		return nil
 	}
-	var no *RefusedError
-	if !errors.As(err, &no) {
-		no = &RefusedError{Code: CodeFailed, Message: err.Error()}
-	}
-	if l.send(frameRefused, &pb.PushRefused{Code: no.Code, Message: no.Message}) == nil {
-		// What is still on its way here has to be read, or the refusal is lost
-		// with the connection.
-		defer time.AfterFunc(lingerMost, func() { _ = conn.Close() }).Stop()
-		_, _ = io.Copy(io.Discard, l.r)
-	}
+	l.refuse(err)
 	return err
 }
 
@@ -226,3 +217,30 @@ func (r *Receiver) tidy(ctx context.Context, live map[manifest.Digest]struct{}) 
 }
 
 func (r *Receiver) partialDir() string { return filepath.Join(r.cfg.DataDir, "partial") }
+
+// Refuse tells a pusher why no session comes about, and closes the stream.
+func Refuse(conn io.ReadWriteCloser, why error) error {
+	if _, err := io.WriteString(conn, magic); err != nil {
+		return err
+	}
+	l := newLink(conn, 0)
+	defer l.close()
+	l.refuse(why)
+	return nil
+}
+
+// refuse tells the other end why this one ends the session, as far as it can
+// be told.
+func (l *link) refuse(why error) {
+	var no *RefusedError
+	if !errors.As(why, &no) {
+		no = &RefusedError{Code: CodeFailed, Message: why.Error()}
+	}
+	if l.send(frameRefused, &pb.PushRefused{Code: no.Code, Message: no.Message}) != nil {
+		return // it is gone
+	}
+	// What is still on its way here has to be read, or the refusal is lost with
+	// the connection.
+	defer time.AfterFunc(lingerMost, func() { _ = l.conn.Close() }).Stop()
+	_, _ = io.Copy(io.Discard, l.r)
+}
