@@ -20,7 +20,6 @@ type pushBed struct {
 	ssh      string   // the ssh command
 	to       string   // TARGET
 	vars     []string // more of the pusher's environment
-	remote   []string // more flags that reach the other end
 }
 
 // pushed is what `push --json` prints of one tree.

@@ -46,13 +46,11 @@ func OpenTarget(cfg Config, fresh bool) (*Target, error) {
 		return nil, err
 	}
 	if lost, bare := s.root.state(); lost != "" {
-		if bare && fresh {
-			s.found, err = s.root.find(context.Background(), true, s.recoverStaging)
-			if err == nil {
-				err = s.rooted(&s.found)
-			}
-		} else if err = fmt.Errorf("%w: %s", ErrRootLost, lost); bare {
-			err = fmt.Errorf("%w: %w", ErrRootBare, ErrRootLost)
+		s.found, err = s.root.find(context.Background(), bare && fresh, s.recoverStaging)
+		if err == nil {
+			err = s.rooted(&s.found)
+		} else if errors.Is(err, errNoMarker) {
+			err = fmt.Errorf("%w: %w", ErrRootBare, err)
 		}
 	}
 	t := &Target{s: s}

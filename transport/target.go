@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 )
 
@@ -30,17 +31,37 @@ func TargetHandshake(ctx context.Context, raw net.Conn, addr string, tok Token) 
 		if cs.NegotiatedProtocol != protoPush {
 			return &NotGatesyncError{Addr: addr, Err: errors.New("it speaks TLS, but takes no pushes")}
 		}
-		return verifyFingerprint(addr, cs.PeerCertificates, tok.Fingerprint)
+		err := verifyFingerprint(addr, cs.PeerCertificates, tok.Fingerprint)
+		if err == nil {
+			return nil
+		}
+		return &WrongTargetError{Addr: addr, Want: tok.Fingerprint, Err: err}
 	}
 	ctx, cancel := context.WithTimeout(ctx, defaultHandshake)
 	defer cancel()
 	c := tls.Client(raw, conf)
 	if err := c.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
+		if wrong := (*WrongTargetError)(nil); errors.As(err, &wrong) {
+			return nil, wrong
+		}
 		return nil, handshakeError(addr, "", err)
 	}
 	return c, nil
 }
+
+// WrongTargetError: another target answers than the one whose token is shown.
+type WrongTargetError struct {
+	Addr, Want string // the fingerprint that the token names
+	Err        error
+}
+
+func (e *WrongTargetError) Error() string {
+	return fmt.Sprintf("%s is not the target whose token this is (the token's fingerprint is %.16s…): check the address, or give the token that `gatesync receive` prints there; nothing was sent", e.Addr, e.Want)
+}
+
+// Unwrap returns the cause.
+func (e *WrongTargetError) Unwrap() error { return e.Err }
 
 // DialTarget connects to a target's port.
 func DialTarget(ctx context.Context, addr string, tok Token) (net.Conn, error) {

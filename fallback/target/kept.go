@@ -51,7 +51,7 @@ func Kept(dataDir string) (list []KeptItem, err error) {
 }
 
 // KeptContent writes what is kept under an id. No push may be under way.
-func KeptContent(dataDir, tree, id string, w io.Writer) (err error) {
+func KeptContent(dataDir, id string, w io.Writer) (err error) {
 	list, err := Kept(dataDir)
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func KeptContent(dataDir, tree, id string, w io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	for _, k := range list {
-		if k.ID != id || tree != "" && k.Tree != tree {
+		if k.ID != id {
 			continue
 		}
 		if !k.Lost.HasContent() {

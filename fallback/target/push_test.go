@@ -146,7 +146,7 @@ func TestPromise_NoLossPushOverWhatWasMadeThere(t *testing.T) {
 	contents := map[string]string{}
 	for _, k := range kept {
 		var out bytes.Buffer
-		if err := target.KeptContent(b.data, k.Tree, k.ID, &out); err != nil {
+		if err := target.KeptContent(b.data, k.ID, &out); err != nil {
 			t.Fatal(err)
 		}
 		contents[string(k.Path)] = out.String()
