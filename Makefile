@@ -11,9 +11,9 @@ TOOLS       := $(CURDIR)/.tools
 RACE        := $(if $(shell command -v gcc cc),-race)
 # What the next version of the log's format is tested for (raftstore/newest_next.go).
 NEXT        := Format|Version|Snapshot|Machine|Authority
-IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v '/integration$$')
+IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v -e '/integration$$' -e '/integration/nfs$$')
 
-.PHONY: build demo test test-unit test-integration fuzz soak soak-steps soak-sim soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration test-nfs fuzz soak soak-steps soak-sim soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -25,6 +25,7 @@ test: ## all tests; the in-process ones under the race detector, the log's also 
 	@{ go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS); \
 	   go test -json -tags $(TAGS),gatesync_nextformat $(TESTFLAGS) -run '$(NEXT)' ./raftstore; \
 	   go test -json -tags $(TAGS) -count=1 -timeout 20m $(TESTFLAGS) ./integration; \
+	   go test -json -tags $(TAGS) -count=1 -timeout 30m $(TESTFLAGS) ./integration/nfs; \
 	   cd tools && go test -json ./...; } 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 
 test-unit: ## the in-process tests alone
@@ -32,6 +33,9 @@ test-unit: ## the in-process tests alone
 
 test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
 	go test -v -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration
+
+test-nfs: ## real NFS mounts, in a guest kernel, alone; TESTFLAGS='-run X'
+	GATESYNC_NFS_MUST=1 go test -v -tags $(TAGS) -count=1 -timeout 30m $(TESTFLAGS) ./integration/nfs
 
 # Every target that `go test -list` finds, one after another: a new one cannot be forgotten.
 FUZZTIME    ?= 10s

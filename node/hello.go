@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -139,6 +140,10 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
 		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
 	}
+	s.Lacks = s.GetLacks()[:min(len(s.GetLacks()), namedAtMost)]
+	for i, what := range s.GetLacks() {
+		s.Lacks[i] = plainText(what, maxLack)
+	}
 	strangers := p.strangers()
 	for _, m := range fromMessages(members) {
 		switch m.ID {
@@ -233,6 +238,21 @@ func (p *peers) lonely() bool {
 		}
 	}
 	return silent > 0 && silent*2 >= len(members)
+}
+
+// clock is what time it is: what the clock in the middle says, of those of the
+// living members and this node's own; the earlier one of two. A few clocks that
+// are off decide nothing.
+func (p *peers) clock() time.Time {
+	now := p.now()
+	clocks := []time.Time{now}
+	for _, m := range p.members() {
+		if h, alive := p.last(m.ID); alive {
+			clocks = append(clocks, time.Unix(0, h.state.GetClockNs()).Add(now.Sub(h.at)))
+		}
+	}
+	slices.SortFunc(clocks, time.Time.Compare)
+	return clocks[(len(clocks)-1)/2]
 }
 
 func toMessages(members []cluster.Member) []*pb.Member {

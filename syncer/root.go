@@ -277,7 +277,7 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 		if err == nil {
 			said = ""
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
-			s.watcher.reset(found.gen.fs.Path())
+			s.watcher.reset(found.gen.fs)
 			if found.fresh {
 				s.floor.Store(0) // nothing counts any more that was agreed on
 				s.reached.Store(0)

@@ -174,7 +174,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer cancel()
 
 	if s.foundOK {
-		s.watcher.reset(s.found.gen.fs.Path())
+		s.watcher.reset(s.found.gen.fs)
 		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside})
 	} else {
 		lost, _ := s.root.state()

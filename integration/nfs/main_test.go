@@ -1,0 +1,270 @@
+package nfs
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What tells the host's half of the tests from the guest's: the environment.
+const (
+	inGuest  = "GATESYNC_NFS_GUEST" // set: this process runs in the guest
+	mustBoot = "GATESYNC_NFS_MUST"  // set: a host that cannot boot a guest fails, and does not skip
+)
+
+// absent says why no guest can be booted here, so that each test can skip by
+// its name. TestMain sets it, once.
+var absent error
+
+// TestMain is two programs. In the guest it runs the tests. On the host it
+// boots a guest for each test that was asked for, and passes on what it says:
+// to `go test` it looks as if they had run here.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getenv(inGuest) != "" || flag.Lookup("test.list").Value.String() != "" {
+		os.Exit(m.Run())
+	}
+	if absent = missingTools(); absent != nil && os.Getenv(mustBoot) == "" {
+		os.Exit(m.Run())
+	}
+	code, err := bootAll(os.Stdout)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "NFS test bed:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// bootAll runs each test in a guest of its own, as many guests at a time as
+// this process may use processors: a guest has one, and is several times
+// faster where it stays on it.
+func bootAll(w io.Writer) (code int, err error) {
+	if absent != nil {
+		return 0, absent
+	}
+	machine, err := openMachine()
+	if err != nil {
+		return 0, err
+	}
+	programs, err := os.MkdirTemp("", "gatesync-nfs-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(programs)
+	if err := compile(programs); err != nil {
+		return 0, err
+	}
+	tests, within, err := chosen(filepath.Join(programs, "nfs.test"))
+	if err != nil {
+		return 0, err
+	}
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return 0, err
+	}
+	todo := make(chan string, len(tests))
+	for _, t := range tests {
+		todo <- t
+	}
+	close(todo)
+	var said sync.Mutex // one guest's words at a time
+	var all sync.WaitGroup
+	for cpu := range len(set) * 64 {
+		if !set.IsSet(cpu) {
+			continue
+		}
+		all.Go(func() {
+			for test := range todo {
+				b := boot{machine: machine, programs: programs, cpu: cpu, test: test, within: within}
+				out, passed := b.run()
+				said.Lock()
+				if !passed {
+					code = 1
+				}
+				_, _ = w.Write(out)
+				said.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	if code == 0 {
+		fmt.Fprintln(w, "PASS")
+	} else {
+		fmt.Fprintln(w, "FAIL")
+	}
+	return code, nil
+}
+
+// compile makes the programs that run in the guest. They are static, and plain
+// even where the tests of the host have the race detector: the guest's
+// processor is too slow for it.
+func compile(dir string) error {
+	for _, args := range [][]string{
+		{"build", "-trimpath", "-buildvcs=false", "-tags", "hashicorpmetrics", "-o", filepath.Join(dir, "gatesync"), "../../cmd/gatesync"},
+		{"test", "-c", "-trimpath", "-tags", "hashicorpmetrics", "-o", filepath.Join(dir, "nfs.test"), "."},
+	} {
+		cmd := exec.Command("go", args...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return nil
+}
+
+// chosen lists the tests that -run and -skip ask for, and what -run says about
+// their subtests.
+func chosen(program string) (tests []string, within string, err error) {
+	top, within, _ := strings.Cut(flag.Lookup("test.run").Value.String(), "/")
+	run, err := regexp.Compile(top)
+	if err != nil {
+		return nil, "", err
+	}
+	skip := flag.Lookup("test.skip").Value.String()
+	leave, err := regexp.Compile(skip)
+	if err != nil {
+		return nil, "", err
+	}
+	cmd := exec.Command(program, "-test.list", ".")
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, "", fmt.Errorf("listing the tests: %w", err)
+	}
+	tests = slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool {
+		return !strings.HasPrefix(name, "Test") || !run.MatchString(name) || skip != "" && leave.MatchString(name)
+	})
+	return tests, within, nil
+}
+
+// boot is one guest that runs one test.
+type boot struct {
+	machine  *machine
+	programs string
+	cpu      int
+	test     string
+	within   string // of its subtests, which; "": all
+}
+
+// A guest's test has to end by itself; if it does not, the guest is killed.
+const (
+	testLimit  = 5 * time.Minute
+	guestLimit = testLimit + 30*time.Second
+)
+
+// run boots, and returns what the test has said and whether it has passed.
+func (b *boot) run() (output []byte, passed bool) {
+	start := time.Now()
+	work, err := os.MkdirTemp("", "gatesync-nfs-boot-")
+	if err != nil {
+		return b.failed(nil, start, err), false
+	}
+	defer os.RemoveAll(work)
+	if err := b.tell(work); err != nil {
+		return b.failed(nil, start, err), false
+	}
+	err = b.boot(work)
+	output, _ = os.ReadFile(filepath.Join(work, "output"))
+	status, _ := os.ReadFile(filepath.Join(work, "status"))
+	if len(status) == 0 {
+		console, _ := os.ReadFile(filepath.Join(work, "console"))
+		kernel, _ := os.ReadFile(filepath.Join(work, "kernel"))
+		return b.failed(output, start, fmt.Errorf("the guest died (%v); it said last:\n%s%s", err, tail(console), tail(kernel))), false
+	}
+	return verdictless(output), strings.TrimSpace(string(status)) == "0"
+}
+
+// tell writes what the guest shall do.
+func (b *boot) tell(work string) error {
+	pattern := "^" + b.test + "$"
+	if b.within != "" {
+		pattern += "/" + b.within
+	}
+	args := []string{"-test.run=" + pattern, "-test.timeout=" + testLimit.String()}
+	for _, name := range []string{"test.v", "test.short", "test.count", "test.failfast"} {
+		args = append(args, "-"+name+"="+flag.Lookup(name).Value.String())
+	}
+	script := "export GOMAXPROCS=1 " + inGuest + "=1"
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "GATESYNC_") {
+			script += " " + quoted(v)
+		}
+	}
+	script += "\ncd /tmp && exec /programs/nfs.test"
+	for _, a := range args {
+		script += " " + quoted(a)
+	}
+	return os.WriteFile(filepath.Join(work, "run"), []byte(script+"\n"), 0o644)
+}
+
+func quoted(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
+
+// boot runs the guest until it turns itself off.
+func (b *boot) boot(work string) error {
+	kernel, err := os.Create(filepath.Join(work, "kernel"))
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	cmd := exec.Command("taskset", "-c", fmt.Sprint(b.cpu), "linux.uml", "mem=1G", "root=none", "rootfstype=hostfs", "rootflags="+b.machine.root, "ro",
+		"init=/init", "con=null", "con0=null,fd:1", "quiet", "umid="+filepath.Base(work), "uml_dir="+b.machine.run, "programs="+b.programs, "work="+work)
+	cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.machine.xstate)
+	if st := (unix.Statfs_t{}); unix.Statfs("/dev/shm", &st) == nil {
+		cmd.Env = append(cmd.Env, "TMPDIR=/dev/shm") // the guest's memory is a file
+	}
+	cmd.Stdout, cmd.Stderr = kernel, kernel
+	// UML is many processes; they are one group, and go together.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	overdue := time.AfterFunc(guestLimit, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
+	defer overdue.Stop()
+	return cmd.Wait()
+}
+
+// failed is the output of a test that could not say itself that it failed.
+func (b *boot) failed(output []byte, start time.Time, err error) []byte {
+	mark := ""
+	if flag.Lookup("test.v").Value.String() == "test2json" {
+		mark = "\x16" // how the testing package marks its own lines for test2json
+	}
+	var w bytes.Buffer
+	if len(output) == 0 {
+		fmt.Fprintf(&w, "%s=== RUN   %s\n", mark, b.test)
+	}
+	w.Write(verdictless(output))
+	fmt.Fprintf(&w, "\n%v\n%s--- FAIL: %s (%.2fs)\n", err, mark, b.test, time.Since(start).Seconds())
+	return w.Bytes()
+}
+
+// verdictless leaves out the last word of each guest's test program: the
+// package's verdict is about all of them.
+func verdictless(output []byte) []byte {
+	var kept []byte
+	for line := range bytes.Lines(output) {
+		switch strings.TrimLeft(strings.TrimSpace(string(line)), "\x16") {
+		case "PASS", "FAIL":
+			continue
+		}
+		kept = append(kept, line...)
+	}
+	return kept
+}
+
+// tail is the end of a log.
+func tail(log []byte) []byte {
+	const most = 6000
+	return log[max(0, len(log)-most):]
+}
