@@ -101,6 +101,7 @@ func snapshotOf(t testing.TB, dir string) string {
 // A target on a port of its own: only who has the token, and only with whom
 // the token is about.
 func TestPushToAPort(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, some(50))
 	r := b.listen("--tree", "server="+b.dst)
@@ -136,6 +137,7 @@ func TestPushToAPort(t *testing.T) {
 
 // Rubbish on its input costs a target nothing but that session.
 func TestReceiveStdioRubbish(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, some(5))
 	b.must()
@@ -165,6 +167,7 @@ func TestReceiveStdioRubbish(t *testing.T) {
 
 // What is no target over there is told apart, with what to do about it.
 func TestPushToNoTarget(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, some(1))
 	for what, c := range map[string]struct{ script, says string }{
@@ -211,6 +214,7 @@ func TestPushToNoTarget(t *testing.T) {
 
 // What a cluster has committed goes to a target that is no member.
 func TestPushOfACluster(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	n := c.nodes[0]
 	for p, text := range some(30) {

@@ -16,7 +16,8 @@ import (
 type pushBed struct {
 	t        testing.TB
 	src, dst string
-	data     string   // the target's
+	data     string   // the target's; "": where it is by itself
+	binary   string   // gatesync over there
 	ssh      string   // the ssh command
 	to       string   // TARGET
 	vars     []string // more of the pusher's environment
@@ -64,7 +65,7 @@ exec sh -c "$*"
 func newPushBed(t testing.TB) *pushBed {
 	t.Helper()
 	dir := t.TempDir()
-	b := &pushBed{t: t, src: filepath.Join(dir, "src"), dst: filepath.Join(dir, "dst"), data: filepath.Join(dir, "data"), ssh: filepath.Join(dir, "ssh")}
+	b := &pushBed{t: t, src: filepath.Join(dir, "src"), dst: filepath.Join(dir, "dst"), data: filepath.Join(dir, "data"), ssh: filepath.Join(dir, "ssh"), binary: gatesync}
 	b.to = "ssh://there" + b.dst
 	if err := os.Mkdir(b.src, 0o755); err != nil {
 		t.Fatal(err)
@@ -76,9 +77,10 @@ func newPushBed(t testing.TB) *pushBed {
 }
 
 func (b *pushBed) command(args ...string) *exec.Cmd {
-	line := append([]string{
-		"push", "--from", b.src, b.to, "--ssh", b.ssh, "--remote-binary", gatesync, "--remote-data-dir", b.data,
-	}, args...)
+	line := append([]string{"push", "--from", b.src, b.to, "--ssh", b.ssh, "--remote-binary", b.binary}, args...)
+	if b.data != "" {
+		line = append(line, "--remote-data-dir", b.data)
+	}
 	cmd := exec.Command(gatesync, line...)
 	cmd.Env = append(append(os.Environ(), "GATESYNC_FREE_RESERVE=1MB"), b.vars...)
 	return cmd

@@ -19,6 +19,7 @@ import (
 // Its list of two directories wipes the second one: what is pushed to one tree
 // touches no other.
 func TestPushHazard_TwoDirectories(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	other := filepath.Join(filepath.Dir(b.dst), "tenants")
 	r := b.listen("--tree", "server="+b.dst, "--tree", "tenants="+other)
@@ -53,9 +54,10 @@ func TestPushHazard_TwoDirectories(t *testing.T) {
 // The loser of its lock deletes the winner's lock: a pusher that is refused
 // leaves the other one alone, and a third one is refused as well.
 func TestPushHazard_TwoPushers(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, map[string]string{"big": noise(2 << 20)})
-	slow := b.command("--limit", "512KB/s")
+	slow := b.command("--limit", "1MB/s")
 	if err := slow.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +85,7 @@ func TestPushHazard_TwoPushers(t *testing.T) {
 // Its `pushd` fails under dash: no shell's dialect matters, and no name breaks
 // the command.
 func TestPushHazard_AnyShellAnyName(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	b.dst = filepath.Join(filepath.Dir(b.dst), `it's a "place" $HOME ; rm -rf x & *`)
 	b.to = "ssh://there" + strings.NewReplacer("%", "%25", " ", "%20", `"`, "%22", ";", "%3B").Replace(b.dst)
@@ -92,6 +95,7 @@ func TestPushHazard_AnyShellAnyName(t *testing.T) {
 
 // An empty source wipes the target: here it is held.
 func TestPromise_NoSurpriseDelete_PushOfAnEmptySource(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, some(3)) // few: emptied is emptied, whatever its size
 	b.must()
@@ -118,6 +122,7 @@ func TestPromise_NoSurpriseDelete_PushOfAnEmptySource(t *testing.T) {
 // A file that was made on a worker is deleted: here it is held, and removed
 // only on a person's word, and then kept aside.
 func TestPromise_NoLoss_PushMeetsWhatWasMadeThere(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, some(30))
 	b.must()
@@ -147,6 +152,7 @@ func TestPromise_NoLoss_PushMeetsWhatWasMadeThere(t *testing.T) {
 // The same size and mtime with other content is not copied: digests decide, at
 // both ends.
 func TestPushHazard_SameSizeAndTime(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, map[string]string{"here": "one", "there": "one"})
 	b.must()
@@ -176,6 +182,7 @@ func TestPushHazard_SameSizeAndTime(t *testing.T) {
 
 // APIs arrive before their sequences: here after them.
 func TestPushHazard_Order(t *testing.T) {
+	t.Parallel()
 	b := newPushBed(t)
 	var dirs []string
 	for _, d := range []string{"api", "sequences", "endpoints"} {

@@ -44,6 +44,7 @@ type receiving struct {
 	wants []want
 	gone  map[manifest.Path]bool
 	skip  map[manifest.Path]bool // left alone, with what is below
+	stays map[manifest.Path]bool // directories that cannot go, for what is in them
 
 	report pb.PushReport
 	lines  []Line
@@ -61,7 +62,7 @@ func (r *Receiver) tree(ctx context.Context, l *link, hello *pb.PushHello, m *pb
 	if err := os.MkdirAll(r.treeDir(tree.Name), 0o700); err != nil {
 		return err
 	}
-	x := &receiving{r: r, l: l, hello: hello, tree: tree, model: manifest.New(), gone: map[manifest.Path]bool{}, skip: map[manifest.Path]bool{}}
+	x := &receiving{r: r, l: l, hello: hello, tree: tree, model: manifest.New(), gone: map[manifest.Path]bool{}, skip: map[manifest.Path]bool{}, stays: map[manifest.Path]bool{}}
 	stateFile := filepath.Join(r.treeDir(tree.Name), "pushed.json")
 	if x.state, err = readState(stateFile); err != nil {
 		return err
@@ -327,15 +328,19 @@ func (x *receiving) apply(ctx context.Context, p plan) (deleted int, err error) 
 				if x.count(st) {
 					deleted++
 				}
+			case x.stays[res.Path] && st.New.Entry.Absent():
+				// A directory goes with what is in it.
 			case res.Busy() && try < busyTries:
 				again = append(again, st)
 			case res.Outcome == syncer.StepLeft:
+				x.stay(res.Path)
 				x.line(Line{res.Path, WhatHeld, "the directory holds ignored files", 0})
 			default:
 				why := "not done"
 				if res.Err != nil {
 					why = res.Err.Error()
 				}
+				x.stay(res.Path)
 				x.line(Line{res.Path, WhatFailed, why, st.New.Entry.Size})
 			}
 		}
@@ -376,6 +381,13 @@ func (x *receiving) ready(ctx context.Context, steps []syncer.Step) []syncer.Ste
 		}
 	}
 	return out
+}
+
+// stay notes that something was not removed: what is above it stays.
+func (x *receiving) stay(p manifest.Path) {
+	for dir := p.Dir(); dir != "" && !x.stays[dir]; dir = dir.Dir() {
+		x.stays[dir] = true
+	}
 }
 
 // lookAgain makes new steps of those that met something else than expected:
