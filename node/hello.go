@@ -44,6 +44,7 @@ type peers struct {
 	started   time.Time // of this daemon: it has heard nothing before
 	log       *slog.Logger
 	reached   func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
+	back      func()                                      // somebody is heard again who was silent; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -160,9 +161,13 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 		p.reached(from, s.GetLogTerm(), s.GetLogApplied())
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := p.of(from)
-	h.at, h.state = p.now(), s
+	h, now := p.of(from), p.now()
+	silent := h.at.IsZero() || now.Sub(h.at) > aliveFor
+	h.at, h.state = now, s
+	p.mu.Unlock()
+	if silent && p.back != nil {
+		p.back()
+	}
 	return nil
 }
 

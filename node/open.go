@@ -216,6 +216,11 @@ func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
 		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
+		back: func() {
+			for _, t := range n.trees.all() {
+				t.syncr.PeerBack()
+			}
+		},
 		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
