@@ -46,10 +46,7 @@ func OpenTarget(cfg Config, fresh bool) (*Target, error) {
 		return nil, err
 	}
 	if lost, bare := s.root.state(); lost != "" {
-		s.found, err = s.root.find(context.Background(), bare && fresh, s.recoverStaging)
-		if err == nil {
-			err = s.rooted(&s.found)
-		} else if errors.Is(err, errNoMarker) {
+		if _, err = s.root.find(context.Background(), s.first.Load(), bare && fresh, s.recoverStaging); errors.Is(err, errNoMarker) {
 			err = fmt.Errorf("%w: %w", ErrRootBare, err)
 		}
 	}
