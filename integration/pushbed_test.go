@@ -131,7 +131,8 @@ func (b *pushBed) same() {
 	}
 }
 
-// files writes files into a directory; "" removes one.
+// files writes files into a directory; "" removes one. What stood there goes
+// first, so that nothing is written through a link.
 func files(t testing.TB, dir string, content map[string]string) {
 	t.Helper()
 	for p, c := range content {

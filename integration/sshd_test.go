@@ -82,7 +82,7 @@ PasswordAuthentication no
 				t.Fatal(err)
 			}
 		}
-		line = append([]string{"unshare", "-m", "sh", "-c",
+		line = append([]string{"unshare", "-m", "--propagation", "private", "sh", "-c",
 			`mount --bind "$1" /etc/passwd && shift && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`, "sh", filepath.Join(dir, "passwd")}, line...)
 	}
 	cmd := exec.Command(line[0], line[1:]...)

@@ -3,6 +3,7 @@ package target_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -44,21 +45,32 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-// write writes files below a directory; content "" removes.
+// write writes files below a directory; content "" removes. What stood there
+// goes first: nothing is ever written through a link, wherever it may lead.
 func write(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for p, content := range files {
 		p = filepath.Join(dir, p)
-		var err error
-		if content == "" {
-			err = os.RemoveAll(p)
-		} else if err = os.MkdirAll(filepath.Dir(p), 0o755); err == nil {
-			err = os.WriteFile(p, []byte(content), 0o644)
+		err := os.RemoveAll(p)
+		if err == nil && content != "" {
+			if err = os.MkdirAll(filepath.Dir(p), 0o755); err == nil {
+				err = writeNew(p, content)
+			}
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// writeNew makes a file where nothing stands: O_EXCL follows no link.
+func writeNew(p, content string) error {
+	f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	return errors.Join(err, f.Close())
 }
 
 // read reads everything below a directory, but for .gatesync.

@@ -39,11 +39,12 @@ type Options struct {
 	Trees []string
 	// To is the target's tree, where there is one source tree; "" its only one,
 	// or the one of the same name.
-	To       string
-	Delete   Policy
-	DryRun   bool
-	Fresh    bool  // the target's root may have lost its marker
-	Limit    int64 // bytes a second; 0: none
+	To     string
+	Delete Policy
+	DryRun bool
+	Fresh  bool  // the target's root may have lost its marker
+	Limit  int64 // bytes a second; 0: none
+	// Progress may be called by two goroutines at once; nil: nobody is told.
 	Progress func(Progress)
 }
 

@@ -25,6 +25,7 @@ type pushFlags struct {
 	dryRun, fresh    bool
 
 	ssh, remoteBinary, remoteDataDir string
+	remoteReserve                    string
 	preset                           string
 	ignore                           []string
 }
@@ -73,6 +74,7 @@ Exits 3 when --dry-run finds differences, 4 when something is held.`,
 	fl.StringVar(&f.ssh, "ssh", "ssh", "the ssh command with its options")
 	fl.StringVar(&f.remoteBinary, "remote-binary", "gatesync", "gatesync on the target's host (ssh)")
 	fl.StringVar(&f.remoteDataDir, "remote-data-dir", "", "the target's data directory (ssh); by default below ~/.local/state/gatesync")
+	fl.StringVar(&f.remoteReserve, "remote-free-reserve", "", "space that stays free over there (ssh)")
 	fl.StringVar(&f.preset, "preset", "", "what is ignored over there: plain, wso2 (ssh)")
 	fl.StringArrayVar(&f.ignore, "ignore", nil, "a glob that is ignored over there (ssh, repeatable)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -160,10 +162,12 @@ func (a *app) way(cmd *cobra.Command, f *pushFlags) (*way, error) {
 	for _, g := range f.ignore {
 		tree += ",ignore=" + g
 	}
+	o := target.SSHOptions{Command: strings.Fields(f.ssh), Binary: f.remoteBinary, Tree: tree, DataDir: f.remoteDataDir}
+	if f.remoteReserve != "" {
+		o.Args = []string{"--free-reserve", f.remoteReserve}
+	}
 	w.dial = func(ctx context.Context) (io.ReadWriteCloser, error) {
-		conn, err := s.Dial(ctx, target.SSHOptions{
-			Command: strings.Fields(f.ssh), Binary: f.remoteBinary, Tree: tree, DataDir: f.remoteDataDir,
-		})
+		conn, err := s.Dial(ctx, o)
 		if err != nil {
 			return nil, err
 		}

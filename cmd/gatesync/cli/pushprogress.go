@@ -55,7 +55,7 @@ func (p *pushProgress) show(x target.Progress) {
 	if p.bar == nil || p.tree != x.Tree || p.phase != x.Phase {
 		p.over()
 		p.tree, p.phase = x.Tree, x.Phase
-		p.bar = p.pool.AddBar(max(total, 1), mpb.BarRemoveOnComplete(),
+		p.bar = p.pool.AddBar(0, mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.Name(x.Tree+" "), decor.Any(func(decor.Statistics) string { return p.words() + " " })),
 			mpb.AppendDecorators(p.rate()...))
 	}

@@ -30,7 +30,8 @@ func (a *app) receiveCmd() *cobra.Command {
 		Short: "Be the other end of a push: a target, which is no member of a cluster",
 		Long: `Be the other end of ` + "`gatesync push`" + `: bring directories to what is pushed. A
 target is no member of a cluster, runs as an ordinary user, and keeps nothing
-but what it last agreed on, content on its way, and what a push has displaced.
+but what it last agreed on, content on its way, and what a push has displaced: in
+--data-dir, by default ` + defaultDataDir + `-target, with --stdio below ~/.local/state.
 
 With --listen it waits for pushers on a port of its own, and prints the token
 that they need. With --stdio it serves one push over standard input and output:
@@ -59,13 +60,14 @@ held, and so is whatever was made here (see push --delete).`,
 			return usage(cmd, fmt.Errorf("--free-reserve: %w", err))
 		}
 		cfg.Reserve = int64(free)
-		if err := receiveTrees(&cfg, trees); err != nil {
+		told := cmd.Flags().Changed("data-dir") || a.env("DATA_DIR", "") != ""
+		if err := a.receiveTrees(&cfg, trees, told, stdio); err != nil {
 			return usage(cmd, err)
 		}
+		if _, err := os.Stat(config.Path(cfg.DataDir)); err == nil {
+			return usage(cmd, fmt.Errorf("%s belongs to a node: a target needs a --data-dir of its own", cfg.DataDir))
+		}
 		if stdio {
-			if !cmd.Flags().Changed("data-dir") && a.env("DATA_DIR", "") == "" {
-				cfg.DataDir = a.stdioDataDir(cfg.Trees)
-			}
 			return a.receiveStdio(cmd.Context(), cfg)
 		}
 		return a.receiveListen(cmd.Context(), cfg, listen)
@@ -73,13 +75,14 @@ held, and so is whatever was made here (see push --delete).`,
 	return cmd
 }
 
-// receiveTrees reads the --tree flags, by the rules of a node's settings.
-func receiveTrees(cfg *target.ReceiverConfig, trees []string) error {
+// receiveTrees reads the --tree flags, by the rules of a node's settings, and
+// finds the data directory unless it was told.
+func (a *app) receiveTrees(cfg *target.ReceiverConfig, trees []string, told, stdio bool) error {
 	if len(trees) == 0 {
 		return errors.New("--tree is missing: a directory that may be pushed to, for example --tree server=/opt/gateway/conf")
 	}
 	check := config.Default()
-	check.Name, check.DataDir = "target", cfg.DataDir
+	check.Name = "target"
 	for _, s := range trees {
 		t, err := config.ParseTree(s)
 		if err != nil {
@@ -87,7 +90,14 @@ func receiveTrees(cfg *target.ReceiverConfig, trees []string) error {
 		}
 		check.Trees = append(check.Trees, t)
 	}
-	cfg.Trees = check.Trees
+	switch {
+	case told:
+	case stdio:
+		cfg.DataDir = a.stdioDataDir(check.Trees)
+	default:
+		cfg.DataDir = defaultDataDir + "-target"
+	}
+	cfg.Trees, check.DataDir = check.Trees, cfg.DataDir
 	return check.Validate()
 }
 
