@@ -74,10 +74,17 @@ func (d dataDir) claim(cfg config.Config, again bool) (*os.File, error) {
 	return d.prepare()
 }
 
-// prepare makes the data directory if need be and takes its lock.
+// prepare makes the data directory if need be and takes its lock. One that was
+// made by somebody else (a package, a mount) is closed to other users: the key
+// of the cluster's CA comes to lie in it.
 func (d dataDir) prepare() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if info, err := os.Stat(string(d)); err == nil && info.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(string(d), 0o700); err != nil {
+			return nil, fmt.Errorf("close the data directory to other users: %w: make it this user's, or choose another --data-dir", err)
+		}
 	}
 	return d.lock()
 }

@@ -60,6 +60,7 @@ func (n *Node) start(s *stages) {
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
 	s.run("membership", time.Second, n.steering.run)
+	s.run("stewards", time.Second, (&stewards{self: n.file.Node, log: n.log, peers: n.peers, fit: n.trees.fit, logger: n.slog}).run)
 	s.run("formats", time.Second, n.watchFormats)
 	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
@@ -129,7 +130,7 @@ func (n *Node) renewer() *renewer {
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
 		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
-		life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
+		life: n.cfg.TLS.Lifetime.Std(), now: time.Now, sights: newSights(n.cfg.Trees),
 	}
 }
 

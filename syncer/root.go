@@ -374,6 +374,7 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			s.remake.Store(false)
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
 			s.watcher.reset(found.gen.fs)
+			s.placer.begin(found.gen)
 			if found.fresh {
 				s.floor.Store(0) // nothing counts any more that was agreed on
 				s.reached.Store(0)
@@ -409,4 +410,18 @@ func (s *Syncer) remakeRoot() {
 	case s.root.kick <- struct{}{}:
 	default:
 	}
+}
+
+// CheckMarker tells why the marker of a root is not the one that a node expects
+// there; nil if it is. since is the oldest generation that is the node's own, 0
+// for the present one alone.
+func CheckMarker(content []byte, cluster, tree string, generation, since uint64) error {
+	if since == 0 {
+		since = generation
+	}
+	_, err := inspectMarker(content, marker{Cluster: cluster, Tree: tree, Generation: generation}, since)
+	if errors.Is(err, errOurs) {
+		return nil
+	}
+	return err
 }

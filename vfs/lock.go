@@ -21,7 +21,7 @@ func (r *Root) Lock() error {
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return pathError("mkdir", manifest.MarkerDir, err)
 	}
-	return r.inMarkerDir("lock", func(dirfd int) error {
+	return r.inMarkerDir("lock", "lock", func(dirfd int) error {
 		fd, err := openat(dirfd, "lock", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return err

@@ -53,9 +53,7 @@ What stands at the target and not here:
 An edit made over there is kept aside when it is displaced: see
 ` + "`gatesync conflicts --data-dir`" + ` of the target.
 
-A push that was interrupted goes on where it was when it is run again.
-
-Exits 3 when --dry-run finds differences, 4 when something is held.`,
+A push that was interrupted goes on where it was when it is run again.`,
 		Example: `  gatesync push --data-dir /var/lib/gatesync gw9.example.com:7950 --token-file gw9.token
   gatesync push --from ./artifacts ssh://deploy@gw9.example.com/opt/gateway/conf --dry-run
   gatesync push --from ./artifacts ssh://gw9/opt/gateway/conf --preset wso2 --limit 10MB/s`,
