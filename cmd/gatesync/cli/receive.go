@@ -72,7 +72,7 @@ held, and so is whatever was made here (see push --delete).`,
 		}
 		return a.receiveListen(cmd.Context(), cfg, listen)
 	}
-	return cmd
+	return a.jsonFlag(cmd)
 }
 
 // receiveTrees reads the --tree flags, by the rules of a node's settings, and
@@ -180,6 +180,17 @@ func (a *app) receiveListen(ctx context.Context, cfg target.ReceiverConfig, list
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen on %s: %w: choose another host:port, or stop what uses this one", listen, err), r.Close())
 	}
-	fmt.Fprintf(a.Stdout, "target on %s, fingerprint %s\ntoken %s\n", ln.Addr(), key.Token.Fingerprint, key.Token)
+	if a.json {
+		err = a.printLine(struct {
+			Address     string `json:"address"`
+			Fingerprint string `json:"fingerprint"`
+			Token       string `json:"token"`
+		}{ln.Addr().String(), key.Token.Fingerprint, key.Token.String()})
+	} else {
+		_, err = fmt.Fprintf(a.Stdout, "target on %s, fingerprint %s\ntoken %s\n", ln.Addr(), key.Token.Fingerprint, key.Token)
+	}
+	if err != nil {
+		return errors.Join(err, ln.Close(), r.Close())
+	}
 	return errors.Join(r.Listen(ctx, ln, key.Identity), r.Close())
 }
