@@ -14,12 +14,15 @@ type Config struct {
 	// environment, never in the file that lies in it.
 	DataDir string `yaml:"-"`
 
-	Name        string   `yaml:"name"`
-	Listen      string   `yaml:"listen"`
-	Advertise   string   `yaml:"advertise"`
-	HTTP        string   `yaml:"http"`
-	Seeds       []string `yaml:"seeds"`
-	Trees       []Tree   `yaml:"trees"`
+	Name      string   `yaml:"name"`
+	Listen    string   `yaml:"listen"`
+	Advertise string   `yaml:"advertise"`
+	HTTP      string   `yaml:"http"`
+	Seeds     []string `yaml:"seeds"`
+	Trees     []Tree   `yaml:"trees"`
+	// Share is a directory on a mount that other members see too: content
+	// travels over it while it is well. "": everything is pushed.
+	Share       string   `yaml:"share"`
 	Guard       Guard    `yaml:"guard"`
 	Scan        Duration `yaml:"scan_interval"`
 	Scrub       Duration `yaml:"scrub"` // one pass over the blob store; 0: never

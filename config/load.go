@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"sort"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -158,17 +157,8 @@ func (c *Config) resolve() {
 	for i := range c.Trees {
 		abs(&c.Trees[i].Path)
 	}
+	abs(&c.Share)
 	abs(&c.TLS.CA)
 	abs(&c.TLS.Cert)
 	abs(&c.TLS.Key)
-}
-
-// Keys lists every key that a variable or flag can set, sorted.
-func Keys() []string {
-	var out []string
-	for _, l := range leaves(reflect.TypeFor[Config](), "", nil) {
-		out = append(out, l.key)
-	}
-	sort.Strings(out)
-	return out
 }

@@ -55,6 +55,7 @@ func (c Config) Validate() error {
 		}
 	}
 	errs = append(errs, validateTrees(c.Trees, c.DataDir)...)
+	errs = append(errs, c.validateShare()...)
 	if c.Guard.MaxDelete.Count < 0 {
 		bad("guard.max_delete.count", strconv.Itoa(c.Guard.MaxDelete.Count), "is negative")
 	}
@@ -122,6 +123,28 @@ func validateTrees(trees []Tree, dataDir string) []error {
 			if o.Path != "" && t.Path != "" && nested(o.Path, t.Path) {
 				bad("path", t.Path, "and tree "+o.Name+" ("+o.Path+") lie in one another")
 			}
+		}
+	}
+	return errs
+}
+
+// validateShare keeps the share apart from everything that is kept: in a tree
+// it would be replicated.
+func (c Config) validateShare() (errs []error) {
+	if c.Share == "" {
+		return nil
+	}
+	bad := func(reason string) { errs = append(errs, &ValueError{Key: "share", Value: c.Share, Reason: reason}) }
+	if filepath.Clean(c.Share) == "/" {
+		bad("is the whole file system")
+		return errs
+	}
+	if c.DataDir != "" && nested(c.Share, c.DataDir) {
+		bad("and the data directory " + c.DataDir + " lie in one another: keep them apart")
+	}
+	for _, t := range c.Trees {
+		if t.Path != "" && nested(c.Share, t.Path) {
+			bad("and tree " + t.Name + " (" + t.Path + ") lie in one another: name a directory of its own on the mount")
 		}
 	}
 	return errs

@@ -41,6 +41,10 @@ http: {{q .HTTP}}
     # ignore: ["*.tmp", "logs/"]{{end}}
     # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []   # none: this node is a witness{{end}}
 
+# A directory on a mount (NFS) that other members name too: content travels over
+# it while it is well, and is pushed otherwise. It keeps nothing.
+{{if .Share}}share: {{q .Share}}{{else}}# share: /mnt/nfs/exchange{{end}}
+
 # Deletions beyond this are held until somebody approves them: more than so
 # many entries and more than so many percent of the tree, within a minute.
 guard:

@@ -3,7 +3,7 @@
 // A Carrier does two things: Spread makes blobs durable on other nodes and
 // returns their receipts; Fetch brings blobs here from whichever node has
 // them. Push, the carrier of this package, does both over gRPC streams between
-// any two members; a shared mount is another carrier, and the two are chained.
+// any two members; a shared mount is another way, put before it.
 // The syncer is who calls Spread (before it proposes) and Fetch (before it
 // materializes); package node wires a Push to the blob store and to the
 // connections of package transport, and registers its receiving end.
@@ -23,6 +23,12 @@
 //     seconds, and comes back to it if nobody else has the blob.
 //   - Memory is bounded by constants (limits.go), whatever a peer declares:
 //     every size is checked before it is believed.
+//
+// Share is a directory on a common mount, and Chain puts it before the push:
+// the offer of a batch names a parcel there (parcel.go), and who cannot read it
+// answers with what it needs, like to any offer. share.go keeps the directory
+// open and knows who sees it too, shareopen.go makes sure that it is one,
+// sharecollect.go removes what is left over. No call into it is trusted to come back.
 //
 // Everything here is bytes by digest: no path, no tree and no policy.
 //

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -79,7 +80,7 @@ func (s *memStore) PutKnown(ref manifest.BlobRef, r io.Reader) error {
 		return err
 	}
 	if int64(len(b)) != ref.Size || manifest.DigestOf(b) != ref.Digest {
-		return errors.New("the content does not have the announced digest")
+		return fmt.Errorf("the content does not have the announced digest: %w", blob.ErrMismatch)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -42,6 +42,7 @@ type lane struct {
 // batch is one offer and its answer.
 type batch struct {
 	refs   []manifest.BlobRef
+	parcel string          // on the share, where all of it lies; "": nowhere
 	ctx    context.Context // nothing more is sent once it has ended
 	result chan<- outcome  // has room for the one answer
 
@@ -235,7 +236,7 @@ func (s *session) take(b *batch) {
 
 // send offers a batch; an eager one whole.
 func (s *session) send(b *batch) error {
-	m := &pb.PushRequest{Offer: &pb.Offer{Batch: b.id, Blobs: infos(b.refs)}}
+	m := &pb.PushRequest{Offer: &pb.Offer{Batch: b.id, Blobs: infos(b.refs), Parcel: b.parcel}}
 	if s.lane.key.class == eager {
 		queue := b.refs
 		m.Offer.Eager = true
@@ -324,14 +325,21 @@ func (s *session) handle(r *pb.PushResponse) error {
 	}
 	switch of := r.GetOf().(type) {
 	case *pb.PushResponse_Needs:
+		if why := of.Needs.GetShareTrouble(); why != "" && b.parcel != "" && s.lane.push.share != nil {
+			s.lane.push.share.doubted(s.lane.key.peer, why)
+		}
 		return s.needs(b, of.Needs.GetDigests())
 	case *pb.PushResponse_Receipt:
 		if of.Receipt.GetStore() == "" {
 			return s.violated("a receipt without a store")
 		}
 		b.answer(outcome{store: of.Receipt.GetStore()})
-		if !b.needed && !b.ended {
+		switch {
+		case b.needed || b.ended:
+		case b.parcel == "":
 			s.lane.push.stats.skipped.Add(int64(len(b.refs)))
+		case s.lane.push.share != nil:
+			s.lane.push.share.served(s.lane.key.peer)
 		}
 	case *pb.PushResponse_Refused:
 		b.answer(outcome{err: &RefusedError{Peer: s.lane.key.peer, Why: fmt.Sprintf("%.500s", of.Refused)}})

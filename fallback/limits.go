@@ -16,6 +16,8 @@ const (
 	batchBytes = 8 << 20   // content of a batch of small blobs
 	maxBlob    = manifest.MaxSize
 
+	shareFrom = 2 // peers that see the share make a parcel worth it; for one it would only be a detour
+
 	openBatches = 32 // offered and not yet answered, per lane
 	maxBehind   = 64 // transfers to one peer at a time, foreground and background
 

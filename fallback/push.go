@@ -56,6 +56,7 @@ type Push struct {
 	arrivals arrivals
 	stats    counters
 	observer Observer
+	share    *Share // that peers' parcels are read from; nil: none
 
 	ctx    context.Context // until Close
 	cancel context.CancelFunc

@@ -24,7 +24,9 @@ type receiver struct {
 	cancel context.CancelCauseFunc
 	in     chan *pb.PushRequest
 	out    chan *pb.PushResponse
-	ended  chan uint64 // complete batches, to the flusher
+	ended  chan uint64   // complete batches, to the flusher
+	laid   chan *inbound // offered parcels, to the taker
+	taken  chan taking   // … and what came of them
 
 	batches  map[uint64]*inbound // offered, and not yet ended
 	wants    map[manifest.Digest]*want
@@ -33,12 +35,15 @@ type receiver struct {
 	end      uint64                    // of the current message
 	pulse    pulse                     // for those who wait for what comes here
 	flushing atomic.Pointer[time.Time] // since when; nil: not
+	takes    int                       // parcels that are being read
 }
 
 // inbound is a batch that is coming in.
 type inbound struct {
+	id      uint64
 	refs    []manifest.BlobRef
-	refused bool // and the sender knows
+	parcel  string // where it lies on the share
+	refused bool   // and the sender knows
 }
 
 // want is a blob of one open batch or several.
@@ -53,6 +58,7 @@ func newReceiver(p *Push, peer cluster.NodeID, stream grpc.BidiStreamingServer[p
 	r := &receiver{
 		push: p, peer: peer, stream: stream,
 		in: make(chan *pb.PushRequest), out: make(chan *pb.PushResponse, 4), ended: make(chan uint64, openBatches),
+		laid: make(chan *inbound, openBatches), taken: make(chan taking, openBatches),
 		batches: map[uint64]*inbound{}, wants: map[manifest.Digest]*want{},
 	}
 	r.ctx, r.cancel = context.WithCancelCause(stream.Context())
@@ -70,7 +76,7 @@ func (r *receiver) run() error {
 	for _, f := range []func(){
 		func() { receiveAll(r.ctx, r.cancel, r.stream.Recv, r.in) },
 		func() { sendAll(r.ctx, r.stream.Send, r.out, nil) },
-		r.flush,
+		r.flush, r.take,
 	} {
 		if !r.push.spawn(f) {
 			return ErrClosed
@@ -118,7 +124,7 @@ func (r *receiver) message() (more bool, err error) {
 // has to go on, and while a flush takes long it is told that we are alive.
 func (r *receiver) wait() (*pb.PushRequest, error) {
 	var stall, tick <-chan time.Time
-	if len(r.batches) > 0 {
+	if len(r.batches) > r.takes {
 		t := time.NewTimer(r.push.limits.stall)
 		defer t.Stop()
 		stall = t.C
@@ -133,6 +139,11 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 				return nil, context.Cause(r.ctx)
 			}
 			return m, nil
+		case t := <-r.taken:
+			if err := r.took(t); err != nil {
+				return nil, err
+			}
+			return r.wait() // with other timers
 		case <-stall:
 			return nil, errStalled
 		case <-r.ctx.Done():
@@ -141,7 +152,7 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 			return nil, ErrClosed
 		case <-tick:
 			since := r.flushing.Load()
-			if since == nil || time.Since(*since) > r.push.limits.flush {
+			if r.takes == 0 && (since == nil || time.Since(*since) > r.push.limits.flush) {
 				continue
 			}
 			select {
@@ -229,6 +240,10 @@ func (r *receiver) offer(o *pb.Offer) error {
 	}
 	if o.GetEager() {
 		return nil
+	}
+	if o.GetParcel() != "" && r.push.share != nil {
+		r.takes++
+		return hand(r, r.laid, &inbound{id: id, refs: refs, parcel: o.GetParcel()}, r.push.limits.stall)
 	}
 	return r.respond(&pb.PushResponse{Batch: id, Of: &pb.PushResponse_Needs{Needs: &pb.Needs{Digests: needs}}})
 }

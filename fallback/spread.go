@@ -24,6 +24,11 @@ type answer struct {
 // enough, the error is a *ShortError, and the receipts so far come with it.
 // enough is called by the caller's goroutine. No blobs need no receipts.
 func (p *Push) Spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
+	return p.spread(ctx, blobs, to, enough, nil)
+}
+
+// spread is Spread, over a share where there is one and it can be used.
+func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool, share *Share) ([]manifest.Receipt, error) {
 	refs, err := p.held(blobs)
 	if err != nil || len(refs) == 0 {
 		return nil, err
@@ -33,21 +38,40 @@ func (p *Push) Spread(ctx context.Context, blobs []manifest.BlobRef, to []cluste
 	transfer, cancel := context.WithCancel(p.ctx)
 	running := atomic.Int64{}
 	running.Store(int64(len(nodes)) + 1)
+	plan := split(refs)
+	lay := p.layOut(share, plan, nodes)
 	begin := func(node cluster.NodeID, do func() (string, error)) {
 		if !p.spawn(func() {
 			store, err := do()
 			answers <- answer{node, store, err}
 			if running.Add(-1) == 0 {
 				cancel()
+				lay.end()
 			}
 		}) {
 			answers <- answer{node: node, err: ErrClosed}
 		}
 	}
 	begin(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
-	plan := split(refs)
+	if lay != nil {
+		running.Add(1)
+		if !p.spawn(func() {
+			lay.run(transfer, plan, p.store.Open)
+			if running.Add(-1) == 0 {
+				lay.end()
+			}
+		}) {
+			return nil, ErrClosed
+		}
+	}
 	for _, node := range nodes {
-		begin(node, func() (string, error) { return p.toPeer(transfer, node, plan) })
+		begin(node, func() (string, error) {
+			store, err := p.toPeer(transfer, node, plan, lay)
+			if err != nil {
+				lay.missed()
+			}
+			return store, err
+		})
 	}
 
 	var receipts []manifest.Receipt
@@ -110,7 +134,7 @@ func others(nodes []cluster.NodeID, self cluster.NodeID) []cluster.NodeID {
 // part is what goes over one lane, batch by batch.
 type part struct {
 	class   class
-	batches [][]manifest.BlobRef
+	batches []*load
 }
 
 // split decides which blobs travel together.
@@ -126,7 +150,7 @@ func split(refs []manifest.BlobRef) []part {
 		}
 	}
 	if total <= eagerBytes && len(refs) <= batchBlobs {
-		return []part{{class: eager, batches: [][]manifest.BlobRef{refs}}}
+		return []part{{class: eager, batches: []*load{{refs: refs}}}}
 	}
 	var plan []part
 	for _, p := range []part{{small, cutBatches(smalls)}, {large, cutBatches(larges)}} {
@@ -139,21 +163,21 @@ func split(refs []manifest.BlobRef) []part {
 
 // cutBatches cuts a list so that a batch is neither long nor, unless it is one
 // blob, big.
-func cutBatches(refs []manifest.BlobRef) (batches [][]manifest.BlobRef) {
+func cutBatches(refs []manifest.BlobRef) (batches []*load) {
 	for len(refs) > 0 {
 		n, size := 0, int64(0)
 		for n < len(refs) && n < batchBlobs && (n == 0 || size+refs[n].Size <= batchBytes) {
 			size += refs[n].Size
 			n++
 		}
-		batches = append(batches, refs[:n:n])
+		batches = append(batches, &load{refs: refs[:n:n]})
 		refs = refs[n:]
 	}
 	return batches
 }
 
 // toPeer sends all parts to one peer and returns the id of its store.
-func (p *Push) toPeer(ctx context.Context, peer cluster.NodeID, plan []part) (store string, err error) {
+func (p *Push) toPeer(ctx context.Context, peer cluster.NodeID, plan []part, lay *laying) (store string, err error) {
 	if err := p.begin(peer); err != nil {
 		return "", err
 	}
@@ -163,7 +187,7 @@ func (p *Push) toPeer(ctx context.Context, peer cluster.NodeID, plan []part) (st
 	results := make(chan outcome, len(plan))
 	for _, part := range plan {
 		go func() { // ends with ctx; each result is waited for below
-			store, err := p.overLane(ctx, laneKey{peer, part.class}, part.batches)
+			store, err := p.overLane(ctx, laneKey{peer, part.class}, part.batches, lay.seen(peer))
 			results <- outcome{store, err}
 		}()
 	}
@@ -185,24 +209,34 @@ func (p *Push) toPeer(ctx context.Context, peer cluster.NodeID, plan []part) (st
 }
 
 // overLane sends batches over one lane; the lane takes as many at a time as it
-// may have open.
-func (p *Push) overLane(ctx context.Context, key laneKey, batches [][]manifest.BlobRef) (store string, err error) {
+// may have open. What is laid on a share that the peer sees is offered when it
+// lies there.
+func (p *Push) overLane(ctx context.Context, key laneKey, batches []*load, shared bool) (store string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := p.lane(key)
 	results := make(chan outcome, len(batches))
 	queue := batches
+	lies := false       // the first of the queue, or it never will
 	for range batches { // one answer each
 		var o outcome
 		for waiting := true; waiting; {
 			var in chan *batch // nil, and never chosen, once all are on their way
 			var next *batch
+			var laid chan struct{}
 			if len(queue) > 0 {
-				in, next = l.in, &batch{refs: queue[0], ctx: ctx, result: results}
+				in, next = l.in, &batch{refs: queue[0].refs, ctx: ctx, result: results}
+				if shared && !lies {
+					in, laid = nil, queue[0].laid
+				} else if shared {
+					next.parcel = queue[0].parcel
+				}
 			}
 			select {
+			case <-laid:
+				lies = true
 			case in <- next:
-				queue = queue[1:]
+				queue, lies = queue[1:], false
 			case o = <-results:
 				waiting = false
 			case <-ctx.Done():

@@ -469,7 +469,7 @@ func TestSplit(t *testing.T) {
 		for _, p := range split(refs) {
 			got += fmt.Sprintf("%d:%d", p.class, len(p.batches))
 			for _, b := range p.batches {
-				count += len(b)
+				count += len(b.refs)
 			}
 		}
 		if got != c.want || count != c.n {

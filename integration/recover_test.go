@@ -100,6 +100,60 @@ func TestPromise_NoLoss_RecoverAfterALostMajority(t *testing.T) {
 	}
 }
 
+// Two of five survive, one of which lags behind the other and is told so. The
+// other is recovered beside its running daemon, which yields by itself: what
+// waited on either is committed. One of the lost returns, edited; the two that
+// stay lost are missed by nobody.
+func TestPromise_NoLoss_RecoverTwoOfFive(t *testing.T) {
+	c := newCluster(t, 5)
+	ahead, behind, lost := c.nodes[0], c.nodes[1], c.nodes[2:]
+	write(t, lost[0].tree, "all.xml", "seen by all\n")
+	c.waitEqual(30 * time.Second)
+	behind.kill()
+	write(t, lost[1].tree, "missed.xml", "seen by four\n")
+	c.waitEqual(30 * time.Second)
+	for _, n := range lost {
+		n.kill()
+	}
+	write(t, ahead.tree, "waits.xml", "edited without a quorum\n")
+	write(t, behind.tree, "waits-too.xml", "edited while it was down\n")
+
+	out := behind.must("recover", "--dry-run")
+	if want := "the log of " + ahead.name + " goes further"; !strings.Contains(out, want) {
+		t.Errorf("recover on the one that lags does not say %q: %s", want, out)
+	}
+	behind.start()
+	ahead.term()
+	ahead.must("recover", "--yes")
+	ahead.start()
+	eventually(t, 60*time.Second, "the other survivor holds what it missed", func() error {
+		return stands(behind.tree, "missed.xml", "seen by four\n")
+	})
+	write(t, ahead.tree, "after.xml", "of the recovered life\n")
+	c.waitEqual(60 * time.Second)
+
+	write(t, lost[0].tree, "edited-away.xml", "written while it was away\n")
+	lost[0].start()
+	c.waitVoters(3)
+	c.waitEqual(60 * time.Second)
+	for path, text := range map[string]string{
+		"all.xml": "seen by all\n", "missed.xml": "seen by four\n", "waits.xml": "edited without a quorum\n", "after.xml": "of the recovered life\n", "edited-away.xml": "",
+	} {
+		for _, n := range c.running() {
+			if err := stands(n.tree, path, text); err != nil {
+				t.Errorf("%s: %v", n.name, err)
+			}
+		}
+	}
+	wantAside(t, ahead, nil)
+	wantAside(t, behind, map[string]string{"waits-too.xml": "edited while it was down\n"})
+	wantAside(t, lost[0], map[string]string{"edited-away.xml": "written while it was away\n"})
+	// Three of them vote: one more may go.
+	ahead.kill()
+	write(t, lost[0].tree, "without-it.xml", "x\n")
+	eventually(t, 30*time.Second, "a write without the recovered node", func() error { return stands(behind.tree, "without-it.xml", "x\n") })
+}
+
 // wantAside compares what a node has kept aside.
 func wantAside(t *testing.T, n *node, want map[string]string) {
 	t.Helper()

@@ -13,26 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
-	gproto "google.golang.org/protobuf/proto"
-
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
 )
-
-// appendEntry puts an entry behind the last one of a log that nobody has open.
-func appendEntry(t *testing.T, file string, cmd *pb.Command) {
-	t.Helper()
-	data, err := gproto.Marshal(cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := raftstore.Append(filepath.Dir(file), &raft.Log{Term: 9, Type: raft.LogCommand, Data: data}); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // contents reads every file below some directories.
 func contents(t *testing.T, dirs ...string) map[string]string {

@@ -17,6 +17,10 @@ import (
 // tidyEvery is how often history is trimmed and content collected.
 const tidyEvery = time.Hour
 
+// keepAlways is how many revisions are kept however old they seem to be: ages
+// come from clocks, and clocks may be decades off.
+const keepAlways = 100
+
 // pastLog is what the janitor needs of the log.
 type pastLog interface {
 	membership
@@ -33,7 +37,7 @@ type janitor struct {
 	keep  config.History
 	blobs *recentBlobs
 	trees *treeSet
-	now   func() time.Time
+	now   func() time.Time // what most members' clocks say, see peers.clock
 	slog  *slog.Logger
 }
 
@@ -78,14 +82,15 @@ func (j *janitor) trim(ctx context.Context) error {
 // trimBelow is the revision below which history is forgotten, 0 for nothing.
 // commits come newest first. A revision's age is what its proposer's clock
 // said, so one that claims to be old among newer ones does not shorten the
-// history: only what stands before the first old enough run is cut.
+// history: only what stands before the first old enough run is cut. Where all
+// clocks are wrong, or the only one, the newest revisions are kept all the same.
 func trimBelow(commits []manifest.Commit, newest manifest.Revision, keep config.History, now time.Time) manifest.Revision {
 	oldest := now.Add(-keep.Keep.Std()).UnixNano()
 	var below manifest.Revision
 	for i := len(commits) - 1; i >= 0; i-- {
 		c := commits[i]
 		tooMany := uint64(newest-c.Revision) >= keep.Revisions
-		tooOld := keep.Keep > 0 && c.Time < oldest
+		tooOld := keep.Keep > 0 && c.Time < oldest && newest-c.Revision >= keepAlways
 		if !tooMany && !tooOld {
 			break
 		}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type peers struct {
 	started   time.Time // of this daemon: it has heard nothing before
 	log       *slog.Logger
 	reached   func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
+	back      func()                                      // somebody is heard again who was silent; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -139,6 +141,10 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
 		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
 	}
+	s.Lacks = s.GetLacks()[:min(len(s.GetLacks()), namedAtMost)]
+	for i, what := range s.GetLacks() {
+		s.Lacks[i] = plainText(what, maxLack)
+	}
 	strangers := p.strangers()
 	for _, m := range fromMessages(members) {
 		switch m.ID {
@@ -155,9 +161,13 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 		p.reached(from, s.GetLogTerm(), s.GetLogApplied())
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	h := p.of(from)
-	h.at, h.state = p.now(), s
+	h, now := p.of(from), p.now()
+	silent := h.at.IsZero() || now.Sub(h.at) > aliveFor
+	h.at, h.state = now, s
+	p.mu.Unlock()
+	if silent && p.back != nil {
+		p.back()
+	}
 	return nil
 }
 
@@ -233,6 +243,21 @@ func (p *peers) lonely() bool {
 		}
 	}
 	return silent > 0 && silent*2 >= len(members)
+}
+
+// clock is what time it is: what the clock in the middle says, of those of the
+// living members and this node's own; the earlier one of two. A few clocks that
+// are off decide nothing.
+func (p *peers) clock() time.Time {
+	now := p.now()
+	clocks := []time.Time{now}
+	for _, m := range p.members() {
+		if h, alive := p.last(m.ID); alive {
+			clocks = append(clocks, time.Unix(0, h.state.GetClockNs()).Add(now.Sub(h.at)))
+		}
+	}
+	slices.SortFunc(clocks, time.Time.Compare)
+	return clocks[(len(clocks)-1)/2]
 }
 
 func toMessages(members []cluster.Member) []*pb.Member {

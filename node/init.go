@@ -42,6 +42,9 @@ func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	if len(clusters) > 0 {
 		return made, fmt.Errorf("a tree's directory belongs to cluster %s already: to add this node to it use `gatesync join`; to begin a new cluster remove the .gatesync directory in it", clusters[0])
 	}
+	if err := prepareShare(cfg); err != nil {
+		return made, err
+	}
 	addr, guessed, err := ownAddress(cfg, "")
 	if err != nil {
 		return made, err

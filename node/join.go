@@ -51,6 +51,11 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	if err != nil {
 		return made, err
 	}
+	if !o.Again { // which comes back, be its share there or not
+		if err := prepareShare(cfg); err != nil {
+			return made, err
+		}
+	}
 	j, err := d.beginJoin()
 	if err != nil {
 		return made, err

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/gatesync/gatesync/manifest"
 )
@@ -58,9 +62,10 @@ type keeper struct {
 	coming func(manifest.Digest) bool // somebody else fetches it right now
 	logger *slog.Logger
 
-	whole   atomic.Uint64 // all content up to this revision is durable here
-	missing atomic.Uint64 // blobs, when it last looked …
-	looked  atomic.Uint64 // … for the content up to this revision
+	whole   atomic.Uint64            // all content up to this revision is durable here
+	missing atomic.Uint64            // blobs, when it last looked …
+	looked  atomic.Uint64            // … for the content up to this revision
+	nowhere atomic.Pointer[[]string] // what nobody who answers has, the first of it; nil: all comes
 
 	mu   sync.Mutex
 	told chan struct{} // closed when whole has grown; nil while nobody waits
@@ -102,6 +107,7 @@ func (k *keeper) complete(ctx context.Context, all bool) {
 			continue
 		}
 		if len(missing) == 0 {
+			k.nowhere.Store(nil)
 			return
 		}
 		overdue, next := k.overdue(missing, missed)
@@ -111,9 +117,11 @@ func (k *keeper) complete(ctx context.Context, all bool) {
 		}
 		got, err := k.bring(ctx, overdue)
 		if got > 0 {
+			k.nowhere.Store(nil)
 			pause = keepRetry
 			continue
 		}
+		k.name(overdue)
 		if err != nil {
 			k.logger.Warn("content that this node should hold cannot be had now; trying again", "blobs", len(overdue), "err", err)
 		}
@@ -193,6 +201,60 @@ func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, e
 		k.logger.Info("fetched content that was missing here", "blobs", got)
 	}
 	return got, err
+}
+
+// namedAtMost bounds how much of what is nowhere is named.
+const namedAtMost = 5
+
+// name notes what nobody has, and what it stands for: a person has to start a
+// member that is off, or bring the content back.
+func (k *keeper) name(refs []manifest.BlobRef) {
+	stands := map[manifest.Digest]string{}
+	for _, ref := range refs[:min(len(refs), namedAtMost)] {
+		stands[ref.Digest] = ""
+	}
+	left := len(stands)
+	eachStand(k.log, func(ref manifest.BlobRef, _ manifest.Revision, what func() string) {
+		if left == 0 {
+			return
+		}
+		if is, wanted := stands[ref.Digest]; wanted && is == "" {
+			stands[ref.Digest] = what()
+			left--
+		}
+	})
+	var names []string
+	for d, what := range stands {
+		names = append(names, plainText(fmt.Sprintf("blob %s of %s", d.Short(), what), maxLack))
+	}
+	slices.Sort(names)
+	k.nowhere.Store(&names)
+}
+
+// lacking names what nobody who answers has, the first few.
+func (k *keeper) lacking() []string {
+	if names := k.nowhere.Load(); names != nil {
+		return *names
+	}
+	return nil
+}
+
+// maxLack bounds one such name, in bytes.
+const maxLack = 512
+
+// plainText is text that may be printed and sent: paths may hold anything.
+func plainText(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, strings.ToValidUTF8(s, string(utf8.RuneError)))
+	for len(s) > limit {
+		_, last := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-last]
+	}
+	return s
 }
 
 // reach makes durable what is here and notes that it is everything up to a

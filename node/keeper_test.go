@@ -3,12 +3,16 @@ package node
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
 
@@ -203,4 +207,43 @@ func TestKeeperGoesOnUntilItIsThereOrTrimmed(t *testing.T) {
 			t.Errorf("a lost blob was not brought back: asked %d times more", l.calls()-asked)
 		}
 	})
+}
+
+// What nobody has is named, with what it stands for, and no longer once it came.
+func TestKeeperNamesWhatNobodyHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLibrary()
+		gone := l.commit("conf/a\n.xml", "gone", false)
+		l.there[gone] = false
+		k := keep(t, l)
+		if time.Sleep(10 * time.Second); k.content() != 0 {
+			t.Fatal("complete without it")
+		}
+		want := []string{"blob " + gone.Short() + " of server: conf/a\ufffd.xml (revision 1, current)"}
+		if got := k.lacking(); !slices.Equal(got, want) {
+			t.Errorf("lacks %q, want %q", got, want)
+		}
+		s := &localService{self: "n-1", nowhere: k.lacking}
+		if why := s.lacks("n-1", "gw1"); len(why) != 1 || !strings.Contains(why[0], "gw1 lacks "+want[0]) {
+			t.Errorf("wait says %q", why)
+		}
+		l.do(func() { l.there[gone] = true })
+		if time.Sleep(time.Minute); k.content() != 1 || len(k.lacking()) > 0 {
+			t.Errorf("content %d, lacks %q", k.content(), k.lacking())
+		}
+	})
+}
+
+// Another member's names are bounded and plain.
+func TestWhatAMemberLacksIsBounded(t *testing.T) {
+	p := &peers{self: "n-1", now: time.Now, strangers: func() bool { return false }, heard: map[cluster.NodeID]*heard{}}
+	state := &pb.NodeState{Id: "n-2", Lacks: []string{strings.Repeat("ä", maxLack), "\x1b[2J", "", "", "", "", ""}}
+	if err := p.hear("n-2", state, nil); err != nil {
+		t.Fatal(err)
+	}
+	h, _ := p.last("n-2")
+	got := h.state.GetLacks()
+	if len(got) != namedAtMost || len(got[0]) != maxLack || got[1] != "\ufffd[2J" {
+		t.Errorf("%d, the first of %d bytes, then %q", len(got), len(got[0]), got[1:])
+	}
 }

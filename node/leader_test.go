@@ -216,3 +216,21 @@ func TestStandings(t *testing.T) {
 		}
 	})
 }
+
+// A member that was silent and is heard again is news, once.
+func TestSilentMemberIsHeardAgain(t *testing.T) {
+	now, back := time.Unix(1000, 0), 0
+	p := &peers{
+		self: "a", now: func() time.Time { return now }, back: func() { back++ },
+		strangers: func() bool { return false }, heard: map[cluster.NodeID]*heard{},
+	}
+	for i, pause := range []time.Duration{0, time.Second, aliveFor, aliveFor + time.Second, time.Second} {
+		now = now.Add(pause)
+		if err := p.hear("b", &pb.NodeState{Id: "b"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if want := []int{1, 1, 1, 2, 2}[i]; back != want {
+			t.Errorf("after %s of silence: back %d times, want %d", pause, back, want)
+		}
+	}
+}

@@ -43,6 +43,7 @@ type localService struct {
 	peers   *peers
 	trees   *treeSet
 	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
+	nowhere func() []string                                                             // content that nobody who answers has
 	blobs   *recentBlobs
 	carrier *carrier
 	// proposals goes to the log, and counts.
@@ -157,6 +158,7 @@ func (s *localService) newest(ctx context.Context) (manifest.Revision, error) {
 func (s *localService) waitAll(ctx context.Context, rev manifest.Revision, only []string) (*pb.WaitResponse, error) {
 	res := &pb.WaitResponse{Revision: uint64(rev)}
 	type answer struct {
+		id   cluster.NodeID
 		name string
 		err  error
 	}
@@ -171,7 +173,7 @@ func (s *localService) waitAll(ctx context.Context, rev manifest.Revision, only 
 			continue
 		}
 		asked++
-		go func() { answers <- answer{m.Name, s.waitOne(ctx, m.ID, rev)} }()
+		go func() { answers <- answer{m.ID, m.Name, s.waitOne(ctx, m.ID, rev)} }()
 	}
 	for range asked {
 		a := <-answers
@@ -180,6 +182,7 @@ func (s *localService) waitAll(ctx context.Context, rev manifest.Revision, only 
 			res.Applied = append(res.Applied, a.name)
 		case ctx.Err() != nil:
 			res.Late = append(res.Late, a.name)
+			res.Why = append(res.Why, s.lacks(a.id, a.name)...)
 		default:
 			res.Dead = append(res.Dead, a.name) // it died while we waited
 		}
@@ -188,6 +191,19 @@ func (s *localService) waitAll(ctx context.Context, rev manifest.Revision, only 
 		return nil, cluster.ErrNoQuorum
 	}
 	return res, nil
+}
+
+// lacks tells what content a member waits for that nobody who answers has.
+func (s *localService) lacks(id cluster.NodeID, name string) (why []string) {
+	names := s.nowhere() // of this node itself
+	if id != s.self {
+		h, _ := s.peers.last(id)
+		names = h.state.GetLacks()
+	}
+	for _, what := range names {
+		why = append(why, fmt.Sprintf("%s lacks %s, and no member that answers has it", name, what))
+	}
+	return why
 }
 
 func named(m cluster.Member, names []string) bool {

@@ -21,7 +21,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	defer cancel()
 	n.ask(ctx)
 	leader, _ := n.log.Leader()
-	blobs, push := n.blobs.Stats(), n.push.Stats()
+	blobs := n.blobs.Stats()
 	begins, ends := n.identity.Validity()
 	members := n.knownMembers()
 	left := time.Until(ends)
@@ -33,11 +33,9 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		},
 		Cluster: n.file.Cluster, Incarnation: n.file.incarnation().Number(), Quorum: n.log.Quorum(), Revision: uint64(n.log.Revision()), CaughtUp: n.caughtUp(),
 		Members: []MemberStatus{}, Trees: []TreeStatus{}, Format: n.formatStatus(), CA: n.caStatus(),
-		Blobs: BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: n.mender.lost()},
-		Data:  n.dataStatus(),
-		Carriers: []CarrierStatus{{
-			Name: "push", SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
-		}},
+		Blobs:    BlobStatus{Count: blobs.Blobs, Bytes: blobs.Bytes, DiskBytes: blobs.Disk, Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: n.mender.lost()},
+		Data:     n.dataStatus(),
+		Carriers: n.carriers(),
 	}
 	if s.Quorum {
 		s.Leader = string(leader)
@@ -50,8 +48,11 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	}
 	for _, t := range n.cfg.Trees {
 		if _, open := find(n.trees.all(), t.Name); !open {
-			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Storage: "local",
-				Root: "the cluster does not know this tree yet; it is added as soon as there is a quorum"})
+			why := "the cluster does not know this tree yet; it is added as soon as there is a quorum"
+			if f, known := n.treeFileOf(t.Name); known && !f.New {
+				why = "its mount has not answered yet; the tree is taken up as soon as it does"
+			}
+			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Storage: "local", Root: why})
 		}
 	}
 	for _, m := range members {
@@ -134,7 +135,7 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 	st := MemberStatus{
 		ID: string(m.ID), Name: m.Name, Role: roleWord(m), Address: addr, Alive: alive,
 		Applied: h.state.GetApplied(), Version: h.state.GetVersion(),
-		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(),
+		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(), Nowhere: h.state.GetLacks(),
 		Format: max(m.Format, raftstore.Format),
 	}
 	if !h.at.IsZero() {
@@ -149,7 +150,7 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 	}
 	if m.ID == n.file.Node {
 		st.Applied, st.Version = uint64(n.applied(ctx)), n.opts.Version
-		st.Content, st.Missing = uint64(n.keeper.content()), n.keeper.missing.Load()
+		st.Content, st.Missing, st.Nowhere = uint64(n.keeper.content()), n.keeper.missing.Load(), n.keeper.lacking()
 	}
 	return st
 }

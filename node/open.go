@@ -66,6 +66,7 @@ type Node struct {
 	server    *transport.Server
 	log       *raftstore.Store
 	push      *fallback.Push
+	share     *fallback.Share // nil: none was named
 	peers     *peers
 	trees     *treeSet
 	counted   *countedLog
@@ -215,11 +216,16 @@ func (n *Node) wire() {
 	n.peers = &peers{
 		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
 		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
+		back: func() {
+			for _, t := range n.trees.all() {
+				t.syncr.PeerBack()
+			}
+		},
 		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
-	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.push}
+	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.chain()}
 	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
 	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, current: n.current, fetch: n.carrier.Fetch, coming: n.carrier.coming, again: mendAgain, slog: n.slog}
 	n.scrubber = &scrubber{blobs: n.blobs, every: n.cfg.Scrub.Std(), slog: n.slog}
@@ -267,7 +273,7 @@ func (n *Node) Close() error {
 		errs = append(errs, n.log.Close())
 	}
 	if n.push != nil {
-		errs = append(errs, n.push.Close())
+		errs = append(errs, n.closeCarrier())
 	}
 	if n.server != nil {
 		errs = append(errs, n.server.Close())
@@ -321,6 +327,8 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
+		ShareNonce: n.shareNonce(),
+		Lacks:      n.keeper.lacking(),
 	}
 }
 

@@ -20,8 +20,13 @@ import (
 // has to be agreed upon first; until then the others go on.
 func (n *Node) openTrees(s *stages) error {
 	for _, t := range n.cfg.Trees {
+		gate := vfs.NewGate(t.Path)
 		if f, known := n.treeFileOf(t.Name); known && !f.New {
-			tree, err := n.openTree(t, f)
+			if mount, err := gate.Mount(); err != nil || !mount.Local() { // it may hang, and the node has to come up
+				s.run("tree "+t.Name, treeLimit, func(ctx context.Context) error { return n.openAndRun(ctx, t, f, gate) })
+				continue
+			}
+			tree, err := n.openTree(t, f, gate)
 			if err != nil {
 				return err
 			}
@@ -33,21 +38,28 @@ func (n *Node) openTrees(s *stages) error {
 			if err != nil {
 				return err
 			}
-			tree, err := n.openTree(t, f)
-			if err != nil {
-				return err
-			}
-			return n.runTree(ctx, tree)
+			return n.openAndRun(ctx, t, f, gate)
 		})
 	}
 	return nil
+}
+
+func (n *Node) openAndRun(ctx context.Context, t config.Tree, f treeFile, gate *vfs.Gate) error {
+	defer context.AfterFunc(ctx, gate.Hurry)()
+	tree, err := n.openTree(t, f, gate)
+	if err != nil {
+		return err
+	}
+	return n.runTree(ctx, tree)
 }
 
 // treeLimit is how long a syncer may take to stop. One that hangs in a mount
 // is left behind.
 const treeLimit = 2500 * time.Millisecond
 
-func (n *Node) openTree(t config.Tree, f treeFile) (*tree, error) {
+// openTree opens a tree, through the gate of its path: a mount that hangs holds
+// nobody else up.
+func (n *Node) openTree(t config.Tree, f treeFile, gate *vfs.Gate) (*tree, error) {
 	var mask uint32
 	if t.ModeMask != 0 {
 		mask = syncer.DefaultModeMask &^ uint32(t.ModeMask)
@@ -55,7 +67,7 @@ func (n *Node) openTree(t config.Tree, f treeFile) (*tree, error) {
 	sy, err := syncer.Open(syncer.Config{
 		Self: string(n.file.Node), Tree: t.Name,
 		ClusterID: n.file.Cluster, TreeID: f.ID, Generation: f.Generation, Since: f.KeepFrom, Aside: f.Returned,
-		OpenRoot: func() (vfs.FS, error) { return vfs.OpenRoot(t.Path, vfs.Options{}) },
+		OpenRoot: func() (vfs.FS, error) { return gate.OpenRoot(vfs.Options{}) },
 		Records:  n.dir.records(t.Name),
 		Blobs:    n.blobs, Carrier: n.carrier, Log: n.counted,
 		Ignore: n.ignores[t.Name], ModeMask: mask,
@@ -70,13 +82,14 @@ func (n *Node) openTree(t config.Tree, f treeFile) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree := &tree{cfg: t, syncr: sy}
+	tree := &tree{cfg: t, syncr: sy, gate: gate}
 	n.trees.add(tree)
 	return tree, nil
 }
 
 // runTree runs a tree until ctx ends; a dry run only holds it open.
 func (n *Node) runTree(ctx context.Context, t *tree) error {
+	defer context.AfterFunc(ctx, t.gate.Hurry)()
 	var err error
 	if n.opts.DryRun {
 		<-ctx.Done()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -171,13 +172,56 @@ func TestTrimBelow(t *testing.T) {
 		{nil, 0},
 		{[]int{1, 2, 3}, 0},
 		{[]int{1, 2, 3, 4, 5, 6}, 3}, // six revisions, four are kept
-		{[]int{1, 2, 300, 400}, 3},   // the two oldest are too old
-		{[]int{1, 300, 3}, 0},        // a clock that was off among newer ones cuts nothing
-		{[]int{500, 400, 300}, 4},    // all of them
+		{[]int{1, 2, 300, 400}, 0},   // few are kept however old they are
+		{append(slices.Repeat([]int{1}, keepAlways), 300, 400), 3},                          // the two oldest are too old
+		{append(slices.Repeat([]int{1}, keepAlways), 300, 3), 0},                            // a clock that was off among newer ones cuts nothing
+		{slices.Repeat([]int{500}, keepAlways+7), 8},                                        // all of them are
+		{slices.Repeat([]int{int((50 * 365 * 24 * time.Hour).Seconds())}, keepAlways+1), 2}, // or the clock is
 	} {
+		keep := keep
+		if len(c.ages) >= keepAlways {
+			keep.Revisions = 1000
+		}
 		all := commits(c.ages...)
 		if got := trimBelow(all, manifest.Revision(len(all)), keep, now); got != c.below {
 			t.Errorf("%v: below %d, want %d", c.ages, got, c.below)
+		}
+	}
+}
+
+// A clock that is decades ahead, or behind, decides nothing where there are two
+// others; of two, the earlier counts.
+func TestTheClockInTheMiddleCounts(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	now := time.Unix(1_700_000_000, 0)
+	for what, c := range map[string]struct {
+		own    time.Duration
+		others []time.Duration
+		want   time.Duration
+	}{
+		"alone":                    {own: 50 * year, want: 50 * year},
+		"the earlier of two":       {own: 50 * year, others: []time.Duration{time.Second}, want: time.Second},
+		"the leader is ahead":      {own: 50 * year, others: []time.Duration{time.Second, 0}, want: time.Second},
+		"another is":               {others: []time.Duration{50 * year, time.Second}, want: time.Second},
+		"one is behind":            {own: time.Second, others: []time.Duration{-50 * year, 2 * time.Second}, want: time.Second},
+		"two of five":              {own: 50 * year, others: []time.Duration{50 * year, 0, time.Second, 2 * time.Second}, want: 2 * time.Second},
+		"an even number, half off": {own: 50 * year, others: []time.Duration{50 * year, 0, time.Second}, want: time.Second},
+	} {
+		p := &peers{now: func() time.Time { return now.Add(c.own) }, heard: map[cluster.NodeID]*heard{}}
+		p.members = func() (all []cluster.Member) {
+			for id := range p.heard {
+				all = append(all, cluster.Member{ID: id})
+			}
+			return all
+		}
+		for i, off := range c.others { // each said so a second ago
+			p.heard[cluster.NodeID(rune('a'+i))] = &heard{
+				at: p.now().Add(-time.Second), state: &pb.NodeState{ClockNs: now.Add(off - time.Second).UnixNano()},
+			}
+		}
+		p.heard["dead"] = &heard{at: p.now().Add(-time.Hour), state: &pb.NodeState{}}
+		if got := p.clock().Sub(now); got != c.want {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // RootError: a tree's directory cannot become a tree of this cluster.
@@ -42,7 +43,8 @@ func ignores(cfg config.Config) (map[string]*manifest.Ignore, error) {
 // name.
 func checkRoots(cfg config.Config) (missing, clusters []string, err error) {
 	for _, t := range cfg.Trees {
-		info, err := os.Stat(t.Path)
+		gate := vfs.NewGate(t.Path) // it may lie on a mount that hangs
+		info, err := vfs.Pass(gate, "stat", func() (os.FileInfo, error) { return os.Stat(t.Path) }, nil)
 		if errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, t.Path)
 			continue
@@ -53,7 +55,7 @@ func checkRoots(cfg config.Config) (missing, clusters []string, err error) {
 		if !info.IsDir() {
 			return nil, nil, &RootError{t.Name, t.Path, "is no directory"}
 		}
-		c, err := markedFor(t.Path)
+		c, err := vfs.Pass(gate, "read the marker", func() (string, error) { return markedFor(t.Path) }, nil)
 		if err != nil {
 			return nil, nil, &RootError{t.Name, t.Path, err.Error()}
 		}

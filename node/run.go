@@ -45,7 +45,10 @@ func (n *Node) start(s *stages) {
 	s.closer("blob store", time.Second, n.blobs.Close)
 	s.run("identity", time.Second, n.heed)
 	s.run("network", time.Second, n.server.Run)
-	s.closer("carrier", time.Second, n.push.Close)
+	s.closer("carrier", 2*time.Second, n.closeCarrier)
+	if n.share != nil {
+		s.run("share", 2*time.Second, n.share.Run)
+	}
 	s.closer("log", 2*time.Second, n.log.Close)
 	s.run("log", time.Second, n.log.Guard)
 	s.run("log's disk", time.Second, n.log.Failed)
@@ -85,7 +88,7 @@ func (n *Node) start(s *stages) {
 
 func (n *Node) janitor() *janitor {
 	return &janitor{
-		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: time.Now, slog: n.slog,
+		self: n.file.Node, log: n.log, keep: n.cfg.History, blobs: n.blobs, trees: n.trees, now: n.peers.clock, slog: n.slog,
 	}
 }
 
@@ -142,7 +145,7 @@ func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
 		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
-		carrier: n.carrier, proposals: n.counted,
+		carrier: n.carrier, proposals: n.counted, nowhere: n.keeper.lacking,
 	})
 }
 

@@ -89,6 +89,7 @@ type MemberStatus struct {
 	// and of the retained history; Missing is how many blobs it lacks.
 	Content   uint64     `json:"content"`
 	Missing   uint64     `json:"missing,omitempty"`
+	Nowhere   []string   `json:"nowhere,omitempty"`    // what it lacks and nobody who answers has: the first of it, and what it stands for
 	DeadSince *time.Time `json:"dead_since,omitempty"` // as far as the answering node knows
 }
 
@@ -164,4 +165,15 @@ type CarrierStatus struct {
 	Name          string `json:"name"`
 	SentBytes     uint64 `json:"sent_bytes"`
 	ReceivedBytes uint64 `json:"received_bytes"`
+	// Well: it carries. The others are of the share: Path is its directory, Why
+	// says why it cannot be used, Since when this state began, Members who sees
+	// the same directory, HeldBytes what this node has lying there, Doubts which
+	// members could not read from it lately, and why.
+	Well      bool              `json:"well"`
+	Path      string            `json:"path,omitempty"`
+	Why       string            `json:"why,omitempty"`
+	Since     *time.Time        `json:"since,omitempty"`
+	Members   []string          `json:"members,omitempty"`
+	HeldBytes int64             `json:"held_bytes,omitempty"`
+	Doubts    map[string]string `json:"doubts,omitempty"`
 }

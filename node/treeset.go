@@ -12,12 +12,14 @@ import (
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/syncer"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // tree is one tree of this node: its settings and its syncer.
 type tree struct {
 	cfg   config.Tree
 	syncr *syncer.Syncer
+	gate  *vfs.Gate // of its root's path
 }
 
 // treeSet is this node's trees, in the order of the settings. Trees come in

@@ -70,10 +70,13 @@ func TestPromise_OwnTree_DowngradeIsRefusedAtTheStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Close(); err != nil {
+	if err := n.log.Barrier(t.Context()); err != nil { // it leads
 		t.Fatal(err)
 	}
-	appendEntry(t, filepath.Join(g.cfg.DataDir, "raft", "log.db"), &pb.Command{Format: raftstore.Newest + 1, Do: &pb.Command_Noop{Noop: &pb.Noop{}}})
+	_, _, err = n.log.ApplyLocal(t.Context(), &pb.Command{Format: raftstore.Newest + 1, Do: &pb.Command_Noop{Noop: &pb.Noop{}}})
+	if err := errors.Join(err, n.Close()); err != nil {
+		t.Fatal(err)
+	}
 	before := contents(t, g.cfg.DataDir, g.cfg.Trees[0].Path)
 	_, err = Open(g.cfg, Options{})
 	var newer *raftstore.NewerError

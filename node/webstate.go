@@ -12,7 +12,7 @@ import (
 func (n *Node) State() web.State {
 	ctx, cancel := context.WithTimeout(context.Background(), statusWithin)
 	defer cancel()
-	blobs, push := n.blobs.Stats(), n.push.Stats()
+	blobs := n.blobs.Stats()
 	_, ends := n.identity.Validity()
 	_, caEnds := n.identity.Issuer()
 	s := web.State{
@@ -22,9 +22,7 @@ func (n *Node) State() web.State {
 		Format: n.log.Format(), NewestFormat: raftstore.Newest, Proposals: n.counted.totals(),
 		Blobs: web.Blobs{Count: blobs.Blobs, Bytes: blobs.Bytes, Disk: blobs.Disk,
 			Corrupt: n.blobs.Corrupt(), Mended: n.mender.mended.Load(), Lost: len(n.mender.lost()), Scrubbed: n.scrubber.bytes.Load(), Scrubs: n.scrubber.passes.Load()},
-		Carriers: []web.Carrier{{
-			Name: "push", Sent: uint64(push.Sent.Bytes + push.Served.Bytes), Received: uint64(push.Received.Bytes + push.Fetched.Bytes),
-		}},
+		Carriers: n.webCarriers(),
 	}
 	data := n.dataStatus()
 	s.Data = web.Data{Free: data.Free, Reserve: data.Reserve, Trouble: data.Trouble != ""}

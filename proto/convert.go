@@ -107,33 +107,6 @@ func FromChangeset(c manifest.Changeset) *pb.Changeset {
 	return m
 }
 
-// ToChangeset validates every path and entry of a message.
-func ToChangeset(m *pb.Changeset) (manifest.Changeset, error) {
-	c := manifest.Changeset{
-		ID: ToID(m.GetId()), Tree: m.GetTree(), Mode: manifest.Mode(m.GetMode()), Origin: toOrigin(m.GetOrigin()),
-		Time: m.GetTimeNs(), Message: m.GetMessage(),
-		Changes: make([]manifest.Change, len(m.GetChanges())), Receipts: make([]manifest.Receipt, len(m.GetReceipts())),
-	}
-	if m.GetMode() > uint32(manifest.Atomic) || m.GetOrigin().GetKind() > 0xff {
-		return c, fmt.Errorf("changeset of unknown mode %d or origin %d", m.GetMode(), m.GetOrigin().GetKind())
-	}
-	for i, ch := range m.GetChanges() {
-		p, err := manifest.ParsePath(string(ch.GetPath()))
-		if err != nil {
-			return c, err
-		}
-		e, err := toEntryAt(p, ch.GetNew())
-		if err != nil {
-			return c, err
-		}
-		c.Changes[i] = manifest.Change{Path: p, Expect: manifest.Revision(ch.GetExpect()), New: e}
-	}
-	for i, r := range m.GetReceipts() {
-		c.Receipts[i] = manifest.Receipt{Node: r.GetNode(), Store: r.GetStore()}
-	}
-	return c, nil
-}
-
 // FromResult turns a machine's answer into its message.
 func FromResult(r manifest.Result) *pb.Result {
 	m := &pb.Result{Revision: uint64(r.Revision), AsOf: uint64(r.AsOf)}

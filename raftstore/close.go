@@ -63,7 +63,7 @@ func (s *Store) isClosing() bool {
 // handOver gives leadership to another voter, so that the cluster does not
 // have to notice the loss first.
 func (s *Store) handOver() {
-	if !s.leadsOthers() || s.stalled.Load() {
+	if !s.leadsOthers() || s.Silent() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handOverWithin)

@@ -77,6 +77,10 @@ func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Con
 	nc := &netConn{Conn: c, ends: [2]string{l.id, string(address)}, of: l.of}
 	l.of.mu.Lock()
 	defer l.of.mu.Unlock()
+	if l.of.off[l.id] || l.of.off[string(address)] { // cut meanwhile
+		_ = c.Close()
+		return nil, fmt.Errorf("no way from %s to %s", l.id, address)
+	}
 	l.of.conns[nc] = struct{}{}
 	return nc, nil
 }
@@ -125,6 +129,8 @@ type testCluster struct {
 	tune Tuning
 	wrap func(cluster.NodeID) func(logs) logs
 	free func(cluster.NodeID) (int64, error) // of the disks; nil: nobody looks
+	// saves puts a faulty disk under a node's term and vote; nil: none is
+	saves func(cluster.NodeID) func(raft.StableStore) raft.StableStore
 }
 
 func newTestCluster(t testing.TB) *testCluster {
@@ -135,6 +141,9 @@ func (c *testCluster) config(id cluster.NodeID) Config {
 	cfg := Config{Dir: filepath.Join(c.dir, string(id)), ID: id, Tuning: c.tune, Reserve: -1}
 	if c.free != nil {
 		cfg.Reserve, cfg.free = 1000, func(string) (int64, error) { return c.free(id) }
+	}
+	if c.saves != nil {
+		cfg.saves = c.saves(id)
 	}
 	return cfg
 }

@@ -27,6 +27,8 @@ type Config struct {
 	Reserve       int64 // bytes to keep free on Dir's disk; 0: 32 MB, negative: do not look
 
 	free func(dir string) (int64, error) // nil: asks the file system
+	// saves lets a test put a faulty disk under Raft's term and vote.
+	saves func(raft.StableStore) raft.StableStore
 }
 
 // Forwarder carries a command to the leader. Package node implements it over

@@ -157,8 +157,7 @@ func (s *Store) report(err error) {
 	err = promised(err)
 	if s.damage.CompareAndSwap(nil, &err) {
 		s.log.Error("the log is damaged; this node stops", "err", err)
-		s.stalled.Store(true)
-		s.stream.fence(true)
+		s.stream.fence(logDamaged)
 		close(s.damaged)
 	}
 }

@@ -138,7 +138,7 @@ func (s *Store) ApplyLocal(ctx context.Context, cmd *pb.Command) (*pb.Outcome, u
 	if len(entry) > MaxEntry {
 		return nil, 0, cluster.NotCommitted(&TooLargeError{Size: len(entry), Limit: MaxEntry})
 	}
-	if s.raft.State() != raft.Leader || s.stalled.Load() {
+	if s.raft.State() != raft.Leader || s.Silent() {
 		return nil, 0, s.notLeader()
 	}
 	if err := s.room(); err != nil {
@@ -223,28 +223,6 @@ func (s *Store) spread() {
 
 func noop() *pb.Command {
 	return &pb.Command{Format: Format, Do: &pb.Command_Noop{Noop: &pb.Noop{}}}
-}
-
-// Barrier returns once this node has applied everything that was committed
-// when it was called.
-func (s *Store) Barrier(ctx context.Context) error {
-	_, index, err := s.do(ctx, noop())
-	if err != nil {
-		return err
-	}
-	for {
-		moved := s.applied.wait()
-		if s.fsm.applied.Load() >= index {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-s.closing:
-			return ErrClosed
-		case <-ctx.Done():
-			return fmt.Errorf("this node has applied the log up to %d, not yet up to %d: %w", s.fsm.applied.Load(), index, ctx.Err())
-		}
-	}
 }
 
 func (s *Store) notLeader() error {

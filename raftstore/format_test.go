@@ -191,15 +191,9 @@ func TestPeekRefusesANewerLogAndChangesNothing(t *testing.T) {
 	// The same from a snapshot.
 	m := founded()
 	m.format = Newest + 1
-	b := append(make([]byte, manifest.DigestSize+8), snapshotOf(t, m)...)
-	other := filepath.Join(t.TempDir(), "snapshots", "9-9-9")
-	if err := os.MkdirAll(other, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(other, "state.bin"), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Peek(filepath.Dir(filepath.Dir(other))); !errors.As(err, &newer) {
+	other := t.TempDir()
+	putSnapshot(t, other, 9, m)
+	if _, err := Peek(other); !errors.As(err, &newer) {
 		t.Fatalf("the snapshot: %v", err)
 	}
 }

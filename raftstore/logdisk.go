@@ -394,19 +394,6 @@ func (d *disk) Close() error {
 
 func indexKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
 
-// Append puts an entry behind the last one of a log that no Store has open, so
-// that a test may leave what a newer version would.
-func Append(dir string, entry *raft.Log) error {
-	d, err := openDisk(dir)
-	if err != nil {
-		return err
-	}
-	_, last := d.ends()
-	next := *entry
-	next.Index = last + 1
-	return errors.Join(d.StoreLog(&next), d.Close())
-}
-
 // end is what entry 0 says: where the log ends, and, while its tail is being
 // cut off, where it will end.
 type end struct {

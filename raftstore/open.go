@@ -33,6 +33,7 @@ type Store struct {
 	transport *raft.NetworkTransport
 	raft      *raft.Raft
 	sequence  *sequence
+	barriers  barriers
 
 	watchers watchers
 	leaders  beacon // signalled when the leader may have changed
@@ -42,8 +43,6 @@ type Store struct {
 
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
-	stalled  atomic.Bool
-	silenced atomic.Bool
 	free     atomic.Int64 // bytes on the disk
 
 	started atomic.Bool           // Raft runs
@@ -153,6 +152,9 @@ func (c Config) withDefaults() Config {
 	if c.free == nil {
 		c.free = freeSpace
 	}
+	if c.saves == nil {
+		c.saves = func(s raft.StableStore) raft.StableStore { return s }
+	}
 	c.Tuning = c.Tuning.withDefaults()
 	return c
 }
@@ -178,7 +180,7 @@ func open(cfg Config, wrap func(logs) logs) (*Store, error) {
 	s.fsm = &fsm{machine: s.machine, moved: func() { s.applied.signal(); s.watchers.notify() }, ahead: s.fellBehind}
 	s.logs = &watchedLogs{logs: wrap(disk)}
 	s.stable = &steadfast{
-		StableStore: guardedStable{disk, s}, log: s.log, closing: s.closing, failed: s.failed, fence: func() { s.stream.fence(true) },
+		StableStore: cfg.saves(guardedStable{disk, s}), log: s.log, closing: s.closing, failed: s.failed, fence: func() { s.stream.fence(termNotSaved) },
 	}
 	s.lookAtDisk()
 	if err := s.start(); err != nil {

@@ -2,16 +2,13 @@ package raftstore
 
 import (
 	"errors"
+	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -23,12 +20,16 @@ type Peeked struct {
 
 // Peek reads a directory that no Store has open, and changes nothing in it. It
 // returns a *NewerError where the log is of a format that this version does not
-// know: a newer version ran here. Entries count whether they are committed or
-// not. A damaged log is a *DamagedError; a damaged snapshot counts for nothing.
+// know: a newer version ran here. Entries behind the newest snapshot count
+// whether they are committed or not. A damaged log is a *DamagedError; a damaged
+// snapshot counts for nothing.
 func Peek(dir string) (Peeked, error) {
 	p := peeking{state: newState()}
-	p.snapshots(filepath.Join(dir, "snapshots"))
-	if err := p.log(dir); err != nil {
+	through, err := p.snapshot(dir)
+	if err != nil {
+		return Peeked{}, fmt.Errorf("read the snapshots in %s: %w", dir, err)
+	}
+	if err := p.log(dir, through); err != nil {
 		return Peeked{}, err
 	}
 	if p.format > Newest {
@@ -39,44 +40,47 @@ func Peek(dir string) (Peeked, error) {
 
 type peeking struct{ state }
 
-// snapshots reads the header of the newest snapshot.
-func (p *peeking) snapshots(dir string) {
-	entries, err := os.ReadDir(dir) // by name: term, index, time
-	if err != nil {
-		return
+// snapshot reads the header of the newest snapshot that is whole, and tells
+// through which entry it goes.
+func (p *peeking) snapshot(dir string) (through uint64, err error) {
+	all, err := snapshotsIn(dir)
+	if err != nil || all == nil {
+		return 0, err
 	}
-	for _, e := range entries {
-		if h := snapshotHeader(filepath.Join(dir, e.Name(), "state.bin")); h != nil && !strings.HasSuffix(e.Name(), ".tmp") {
-			p.format = max(p.format, h.GetFormat())
-			p.identity, p.also = h.GetCluster(), h.GetAlsoTrusted()
+	names, err := all.names()
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		m, in, err := all.openSurely(name)
+		if errors.Is(err, ErrSnapshot) {
+			continue
 		}
+		if err != nil {
+			return 0, err
+		}
+		h, err := snapshotHeader(in)
+		if err = errors.Join(err, in.Close()); err != nil {
+			return 0, err
+		}
+		p.format = h.GetFormat()
+		p.identity, p.also = h.GetCluster(), h.GetAlsoTrusted()
+		return m.Index, nil
 	}
+	return 0, nil
 }
 
-// snapshotHeader returns nil for what is no snapshot.
-func snapshotHeader(file string) *pb.SnapshotHeader {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil
+func snapshotHeader(in io.Reader) (*pb.SnapshotHeader, error) {
+	if _, err := io.CopyN(io.Discard, in, 8); err != nil { // the index, see fsmSnapshot
+		return nil, err
 	}
-	defer f.Close()
-	const before = manifest.DigestSize // of what stands beside it, see snapshots
-	if _, err := f.Seek(before, io.SeekStart); err != nil || checkStream(f) != nil {
-		return nil
-	}
-	if _, err := f.Seek(before+8, io.SeekStart); err != nil { // the index, see fsmSnapshot
-		return nil
-	}
-	r := newRecordReader(f)
-	first, err := r.next()
-	if err != nil {
-		return nil
-	}
-	return first.GetHeader()
+	first, err := newRecordReader(in).next()
+	return first.GetHeader(), err
 }
 
-// log reads what the entries say about the format and the CAs.
-func (p *peeking) log(dir string) (err error) {
+// log reads what the entries behind the snapshot say about the format and the
+// CAs. Those before it are in the snapshot, and would be taken twice.
+func (p *peeking) log(dir string, through uint64) (err error) {
 	if !Exists(dir) {
 		return nil
 	}
@@ -87,7 +91,7 @@ func (p *peeking) log(dir string) (err error) {
 	defer func() { err = errors.Join(err, disk.Close()) }()
 	first, last := disk.ends()
 	var entry raft.Log
-	for i := first; i <= last && i > 0; i++ {
+	for i := max(first, through+1); i <= last; i++ {
 		if err := disk.GetLog(i, &entry); err != nil {
 			return promised(err)
 		}

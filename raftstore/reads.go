@@ -92,7 +92,7 @@ func (s *Store) Leader() (cluster.NodeID, bool) {
 // (a leader without a majority steps down within the lease), or it has heard
 // from a leader lately.
 func (s *Store) Quorum() bool {
-	if s.stalled.Load() {
+	if s.Silent() {
 		return false
 	}
 	if s.raft.State() == raft.Leader {

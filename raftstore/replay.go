@@ -112,15 +112,21 @@ func (r *Replayed) restore(dir string, f *fsm) error {
 	if err != nil || snapshots == nil {
 		return err
 	}
-	all, err := snapshots.List()
+	return r.restoreFrom(snapshots, f)
+}
+
+func (r *Replayed) restoreFrom(snapshots *snapshots, f *fsm) error {
+	names, err := snapshots.names()
 	if err != nil {
-		return fmt.Errorf("list the snapshots in %s: %w", dir, err)
+		return fmt.Errorf("list the snapshots in %s: %w", snapshots.dir, err)
 	}
 	var errs []error
-	for _, meta := range all {
-		_, in, err := snapshots.open(meta.ID)
+	for _, name := range names {
+		meta, in, err := snapshots.openSurely(name)
 		if err == nil {
 			err = f.Restore(in)
+		} else if !errors.Is(err, ErrSnapshot) {
+			return fmt.Errorf("read the snapshots in %s: %w", snapshots.dir, err)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -219,15 +225,9 @@ func Extent(dir string) (term, last uint64, err error) {
 	if last, err = disk.LastIndex(); err != nil {
 		return 0, 0, err
 	}
-	all, err := snapshotsIn(dir)
-	if err != nil || all == nil {
-		return term, last, err
-	}
-	metas, err := all.List()
-	if err == nil && len(metas) > 0 {
-		term, last = max(term, metas[0].Term), max(last, metas[0].Index)
-	}
-	return term, last, err
+	// Behind a snapshot the log may be empty.
+	newest, err := number(disk, string(snapshotKey))
+	return term, max(last, newest), err
 }
 
 // Extent tells how far this node's log goes: terms and entries behind which it
@@ -238,7 +238,4 @@ func (s *Store) Extent() (term, applied, last uint64) {
 
 // Silence ends this node's part in Raft, until it is closed: the cluster goes
 // on without it.
-func (s *Store) Silence() {
-	s.silenced.Store(true)
-	s.stream.fence(true)
-}
+func (s *Store) Silence() { s.stream.fence(silenced) }

@@ -10,9 +10,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
 
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -34,6 +38,7 @@ type snapshots struct {
 // snapshotDir and damagedDir lie in Raft's directory.
 const (
 	snapshotDir = "snapshots" // as hashicorp/raft names it
+	tmpSuffix   = ".tmp"      // of one that it has not finished
 	damagedDir  = "damaged"
 )
 
@@ -154,18 +159,30 @@ func outer(m *raft.SnapshotMeta) *raft.SnapshotMeta {
 	return &c
 }
 
-// Open implements raft.SnapshotStore. A damaged snapshot is set aside.
+// Open implements raft.SnapshotStore. A damaged snapshot is set aside. One that
+// cannot be read now stays; where its disk refuses a part, another is made.
 func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	m, in, err := s.open(id)
-	if err != nil {
+	if errors.Is(err, ErrSnapshot) {
 		s.setAside(id, err)
+	}
+	if errors.Is(err, ErrSnapshot) || errors.Is(err, unix.EIO) {
 		s.renew()
 	}
 	return m, in, err
 }
 
+// open returns an ErrSnapshot for what was read and is not what was written.
+// Other errors (too many open files, no permission, a disk that stumbles) say
+// nothing of what is on the disk.
 func (s *snapshots) open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	m, in, err := s.SnapshotStore.Open(id)
+	if unread(err) {
+		return nil, nil, fmt.Errorf("a snapshot cannot be read: %w", err)
+	}
+	if err == nil && m.ID != id {
+		err = errors.Join(errors.New("it stands under another name"), in.Close())
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
 	}
@@ -174,10 +191,60 @@ func (s *snapshots) open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err == nil && have != metaDigest(m.Index, m.Term, m.ConfigurationIndex, m.Configuration) {
 		err = errors.New("its index, term or configuration is not what was written")
 	}
+	if unread(err) {
+		return nil, nil, errors.Join(fmt.Errorf("a snapshot cannot be read: %w", err), in.Close())
+	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("%w: %w", ErrSnapshot, err), in.Close())
 	}
 	return outer(m), in, nil
+}
+
+// unread tells whether the system did not let us read. A file that is missing
+// from a snapshot is none of that: it is lost.
+func unread(err error) bool {
+	var no syscall.Errno
+	return errors.As(err, &no) && no != unix.ENOENT
+}
+
+// openSurely is open at a start, where nobody else stands in for what the disk
+// never gives back: it asks again before it takes that for damage.
+func (s *snapshots) openSurely(id string) (m *raft.SnapshotMeta, in io.ReadCloser, err error) {
+	const tries = 3
+	for range tries {
+		if m, in, err = s.open(id); !errors.Is(err, unix.EIO) {
+			return m, in, err
+		}
+	}
+	return nil, nil, fmt.Errorf("%w: %w", ErrSnapshot, err)
+}
+
+// names lists the snapshots that are there, the newest first.
+func (s *snapshots) names() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, snapshotDir))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasSuffix(e.Name(), tmpSuffix) { // else of a crash
+			names = append(names, e.Name())
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int { return slices.Compare(ageOf(b), ageOf(a)) })
+	return names, nil
+}
+
+// ageOf is what Raft names a snapshot by: term, index, time.
+func ageOf(name string) (age []uint64) {
+	for part := range strings.SplitSeq(name, "-") {
+		n, err := strconv.ParseUint(part, 10, 64)
+		if err != nil {
+			return nil
+		}
+		age = append(age, n)
+	}
+	return age
 }
 
 // setAside moves a damaged snapshot out of the way.
@@ -190,31 +257,29 @@ func (s *snapshots) setAside(id string, why error) {
 	s.log.Error("a snapshot of the log is damaged; check the disk", "file", from, "why", why, "moved_to", to, "move_err", err)
 }
 
-// inspect reads every snapshot that is there and sets the damaged ones aside.
-// It returns the index of the newest one that is left, and which were damaged.
+// inspect reads every snapshot that is there and sets the damaged ones aside;
+// what a crash left of one is removed. It returns the index of the newest one that is left, and which were damaged.
 func (s *snapshots) inspect() (newest uint64, damaged []string, err error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, snapshotDir))
-	if err != nil {
+	half, err := filepath.Glob(filepath.Join(s.dir, snapshotDir, "*"+tmpSuffix))
+	for _, dir := range half {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	names, nerr := s.names()
+	if err = errors.Join(err, nerr); err != nil {
 		return 0, nil, err
 	}
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasSuffix(e.Name(), ".tmp") {
-			continue // of a crash
-		}
-		m, in, err := s.open(e.Name())
+	for _, name := range names {
+		m, in, err := s.openSurely(name)
 		if err == nil {
 			err = in.Close()
 		}
-		if err == nil && m.ID != e.Name() {
-			err = fmt.Errorf("%w: it stands under another name", ErrSnapshot)
-		}
-		if errors.Is(err, os.ErrPermission) {
-			return 0, nil, err
+		if errors.Is(err, ErrSnapshot) {
+			damaged = append(damaged, filepath.Join(s.dir, snapshotDir, name))
+			s.setAside(name, err)
+			continue
 		}
 		if err != nil {
-			damaged = append(damaged, filepath.Join(s.dir, snapshotDir, e.Name()))
-			s.setAside(e.Name(), err)
-			continue
+			return 0, nil, fmt.Errorf("%w; nothing was changed: see to that, then start this node again", err)
 		}
 		newest = max(newest, m.Index)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -23,7 +24,7 @@ type steadfast struct {
 	raft.StableStore
 	log     *slog.Logger
 	closing <-chan struct{}
-	fence   func()       // shuts the connections for good
+	fence   func()       // shuts the connections, for good
 	failed  chan<- error // with room for one
 
 	begun   atomic.Pointer[time.Time] // since when a write has been going on; nil: none is
@@ -37,6 +38,10 @@ func (s *steadfast) Set(key, val []byte) error {
 
 // SetUint64 implements raft.StableStore.
 func (s *steadfast) SetUint64(key []byte, val uint64) error {
+	// A start saves the term that it has just read: that must not wait for room.
+	if now, err := s.GetUint64(key); err == nil && now == val {
+		return nil
+	}
 	return s.save(func() error { return s.StableStore.SetUint64(key, val) })
 }
 
@@ -69,8 +74,11 @@ func (s *steadfast) save(do func() error) error {
 		select {
 		case <-again:
 		case <-s.closing:
-			s.fence() // what was not saved is not said either
-			return nil
+			// What was not saved is not said either: not to the others, and not
+			// to Raft, which would go on in a term that the next start knows
+			// nothing of. Its goroutine ends here, as in halt.
+			s.fence()
+			runtime.Goexit()
 		}
 	}
 }

@@ -1,15 +1,19 @@
 package raftstore
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sys/unix"
+
+	"github.com/gatesync/gatesync/cluster"
 )
 
 // refusingStable fails to save for a while.
@@ -63,13 +67,18 @@ func TestATermWaitsForRoom(t *testing.T) {
 }
 
 // A disk that has failed for good is reported, not tried again, and ends with
-// the store; nothing is said any more by then.
+// the store; nothing is said any more by then, and Raft never hears that the
+// term was saved.
 func TestATermOnAFailedDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := &refusingStable{StableStore: raft.NewInmemStore(), err: unix.EIO, times: 1}
 		s, closing, failed, fenced := newSteadfast(disk)
-		saved := make(chan error, 1)
-		go func() { saved <- s.SetUint64([]byte("term"), 7) }()
+		returned, over := false, make(chan struct{})
+		go func() {
+			defer close(over)
+			_ = s.SetUint64([]byte("term"), 7)
+			returned = true
+		}()
 		if err := <-failed; !errors.Is(err, unix.EIO) {
 			t.Errorf("reported: %v", err)
 		}
@@ -78,8 +87,82 @@ func TestATermOnAFailedDisk(t *testing.T) {
 			t.Errorf("tried %d times, fenced: %v", disk.tried, *fenced)
 		}
 		close(closing)
-		if err := <-saved; err != nil || !*fenced {
-			t.Errorf("ended with %v, fenced: %v", err, *fenced)
+		<-over
+		if returned || !*fenced {
+			t.Errorf("Raft goes on in a term that is not saved: %v, fenced: %v", returned, *fenced)
 		}
 	})
+}
+
+// What cannot be saved is not taken for saved when the store closes: Raft's
+// goroutine ends instead, nothing hangs, and the next start knows every term
+// that this one was ever in.
+func TestPromise_OrderNoTermIsKnownThatIsNotSaved(t *testing.T) {
+	c := newTestCluster(t)
+	faulty := make(map[cluster.NodeID]*switchedStable)
+	c.saves = func(id cluster.NodeID) func(raft.StableStore) raft.StableStore {
+		return func(s raft.StableStore) raft.StableStore {
+			faulty[id] = &switchedStable{StableStore: s}
+			return faulty[id]
+		}
+	}
+	stores := c.found(3)
+	old, others := c.leader(stores)
+	for _, s := range others {
+		faulty[s.cfg.ID].broken.Store(true)
+	}
+	c.close(old)
+	tried := others[0]
+	ctx, cancel := context.WithTimeout(c.ctx(), 20*time.Second)
+	defer cancel()
+	if err := tried.Failed(ctx); !errors.Is(err, unix.EIO) {
+		t.Fatalf("the term was saved, or nobody tried: %v", err)
+	}
+	c.close(tried)
+	known := tried.raft.CurrentTerm()
+	saved, _, err := Extent(tried.cfg.Dir)
+	if err != nil || known > saved {
+		t.Errorf("Raft went on in term %d, and %d is saved (%v)", known, saved, err)
+	}
+}
+
+// switchedStable can be broken while it is in use.
+type switchedStable struct {
+	raft.StableStore
+	broken atomic.Bool
+}
+
+func (s *switchedStable) SetUint64(key []byte, val uint64) error {
+	if s.broken.Load() {
+		return unix.EIO
+	}
+	return s.StableStore.SetUint64(key, val)
+}
+
+// A start saves the term that it has just read. That needs no room: a node on a
+// full disk comes up, and says what is the matter.
+func TestAStartOnAFullDiskDoesNotWait(t *testing.T) {
+	c := newTestCluster(t)
+	c.close(c.found(1)[0])
+	cfg := c.config("n-1")
+	cfg.Stream = c.net.layer(t, "n-1")
+	cfg.saves = func(s raft.StableStore) raft.StableStore {
+		return &refusingStable{StableStore: s, err: unix.ENOSPC, times: 1 << 30}
+	}
+	opened := make(chan error, 1)
+	go func() {
+		s, err := Open(cfg)
+		if err == nil {
+			err = s.Close()
+		}
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for room before it runs")
+	}
 }

@@ -25,9 +25,20 @@ type stream struct {
 
 	mu     sync.Mutex
 	conns  map[*streamConn]struct{}
-	fenced bool
+	why    reason // set: fenced
 	closed bool
 }
+
+// reason is why a node keeps out of the cluster; several may hold at a time.
+// Only a disk that hangs ever answers again, all others are for good.
+type reason uint8
+
+const (
+	diskHangs reason = 1 << iota
+	logDamaged
+	termNotSaved // and the store closes
+	silenced     // see Store.Silence
+)
 
 func newStream(inner raft.StreamLayer, self cluster.NodeID) *stream {
 	return &stream{StreamLayer: inner, self: nodeAddr(self), conns: make(map[*streamConn]struct{})}
@@ -58,7 +69,7 @@ func (s *stream) Accept() (net.Conn, error) {
 // Dial implements raft.StreamLayer.
 func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	s.mu.Lock()
-	shut := s.fenced || s.closed
+	shut := s.shut()
 	s.mu.Unlock()
 	if shut {
 		return nil, errFenced
@@ -76,7 +87,7 @@ var errFenced = errors.New("raft's connections are shut")
 func (s *stream) track(c net.Conn, accepted bool) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fenced || s.closed {
+	if s.shut() {
 		_ = c.Close()
 		return nil, errFenced
 	}
@@ -88,15 +99,30 @@ func (s *stream) track(c net.Conn, accepted bool) (net.Conn, error) {
 	return tracked, nil
 }
 
-// fence shuts (true) or opens the connections to the other nodes.
-func (s *stream) fence(shut bool) {
+// fence shuts the connections to the other nodes for a reason.
+func (s *stream) fence(why reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fenced = shut
-	if shut {
-		s.cut()
-	}
+	s.why |= why
+	s.cut()
 }
+
+// lift takes a reason away; what is shut for another one stays shut.
+func (s *stream) lift(why reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.why &^= why
+}
+
+// fenced tells why the connections are shut, 0: they are not.
+func (s *stream) fenced() reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why
+}
+
+// shut tells whether no connection may be open. The lock is held.
+func (s *stream) shut() bool { return s.why != 0 || s.closed }
 
 // cut breaks all connections under their users. The lock is held.
 func (s *stream) cut() {

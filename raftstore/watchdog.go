@@ -67,17 +67,13 @@ func (s *Store) watchdog() {
 const yieldEvery = 10 * time.Second
 
 func (s *Store) lookAtDisk() {
-	select {
-	case <-s.damaged:
-		return // silent for good
-	default:
-	}
 	stalled := s.logs.stalled(s.cfg.Tuning.Stall) || s.stable.stalled(s.cfg.Tuning.Stall)
-	if s.stalled.Swap(stalled) != stalled {
-		s.stream.fence(stalled || s.silenced.Load())
+	if was := s.stream.fenced()&diskHangs != 0; was != stalled { // this goroutine alone changes it
 		if stalled {
+			s.stream.fence(diskHangs)
 			s.log.Error("the disk of the log hangs or fails; this node stays silent until it answers, so that another can lead", "dir", s.cfg.Dir)
 		} else {
+			s.stream.lift(diskHangs)
 			s.log.Info("the disk of the log answers again", "dir", s.cfg.Dir)
 		}
 		s.leaders.signal()
@@ -102,16 +98,16 @@ func freeSpace(dir string) (int64, error) {
 // Free is how much room the disk of the log has, as last seen.
 func (s *Store) Free() int64 { return s.free.Load() }
 
-// Silent tells whether this node keeps out of the cluster because its disk
-// hangs or fails.
-func (s *Store) Silent() bool { return s.stalled.Load() }
+// Silent tells whether this node keeps out of the cluster: its disk hangs or
+// fails, its log is damaged, or it was silenced.
+func (s *Store) Silent() bool { return s.stream.fenced() != 0 }
 
 // Trouble tells why the log cannot be written here, "" if it can.
 func (s *Store) Trouble() string {
 	if why := s.stable.trouble.Load(); why != nil {
 		return "Raft's term or vote cannot be saved in " + s.cfg.Dir + ": " + *why + "; this node stays silent until it can"
 	}
-	if s.stalled.Load() {
+	if s.stream.fenced()&diskHangs != 0 {
 		return "the disk of " + s.cfg.Dir + " hangs: a write has not come back for " + s.cfg.Tuning.Stall.String() +
 			"; this node stays silent until it answers, so that another can lead"
 	}

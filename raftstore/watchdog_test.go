@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/sealed"
 )
 
 // hangingLogs is a disk whose writes hang while the gate is shut.
@@ -180,5 +181,48 @@ func TestAStallIsNotTakenFromTheWallClock(t *testing.T) {
 	}
 	if w.stalled(0) {
 		t.Error("a write that has ended stalls")
+	}
+}
+
+// A disk that answers again lifts no fence that stands for another reason.
+func TestAFenceForGoodIsNotLifted(t *testing.T) {
+	for _, why := range []reason{logDamaged, termNotSaved, silenced} {
+		for _, first := range []bool{true, false} { // before and after the disk hung
+			s := newStream(nil, "n-1")
+			if first {
+				s.fence(why)
+			}
+			s.fence(diskHangs)
+			if !first {
+				s.fence(why)
+			}
+			s.lift(diskHangs)
+			if s.fenced() != why {
+				t.Errorf("reason %b is left of %b", s.fenced(), why)
+			}
+			if _, err := s.Dial("n-2", time.Second); !errors.Is(err, errFenced) {
+				t.Errorf("a node that is fenced for good dials: %v", err)
+			}
+		}
+	}
+	s := newStream(nil, "n-1")
+	s.fence(diskHangs)
+	if s.lift(diskHangs); s.fenced() != 0 {
+		t.Error("a disk that answers again stays shut")
+	}
+}
+
+// The watchdog looks at the disk while the log turns out to be damaged.
+func TestTheWatchdogLeavesADamagedLogFenced(t *testing.T) {
+	c := newTestCluster(t)
+	s := c.found(1)[0]
+	begun := time.Now().Add(-time.Hour)
+	s.logs.since.Store(&begun)
+	s.lookAtDisk()
+	s.report(&sealed.DamagedError{File: logFile})
+	s.logs.since.Store(nil)
+	s.lookAtDisk()
+	if s.stream.fenced() != logDamaged || !s.Silent() || s.Quorum() {
+		t.Errorf("fenced for %b, silent: %v", s.stream.fenced(), s.Silent())
 	}
 }

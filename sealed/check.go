@@ -48,10 +48,24 @@ func inspect(file string, content func(r io.ReaderAt, size int64) error) error {
 	if err != nil {
 		return err
 	}
-	if err := content(f, fi.Size()); err != nil {
+	if err := content(insistent{f}, fi.Size()); err != nil {
 		return &DamagedError{File: file, Err: err}
 	}
 	return nil
+}
+
+// insistent asks a disk that stumbles again: what it refuses every time is lost.
+type insistent struct{ io.ReaderAt }
+
+// ReadAt implements io.ReaderAt.
+func (r insistent) ReadAt(b []byte, offset int64) (n int, err error) {
+	const tries = 3
+	for range tries {
+		if n, err = r.ReaderAt.ReadAt(b, offset); !errors.Is(err, unix.EIO) {
+			break
+		}
+	}
+	return n, err
 }
 
 // checkContent compares every value with its checksum, and all of them with

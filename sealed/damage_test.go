@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var buckets = []string{"a", "b"}
@@ -254,6 +257,30 @@ func TestSalvageFindsTheRest(t *testing.T) {
 		})
 		if err != nil || len(found) < 1000 {
 			t.Fatalf("round %d: found %d of 1500 (%v)", round, len(found), err)
+		}
+	}
+}
+
+// stumblingDisk fails the first reads.
+type stumblingDisk struct {
+	io.ReaderAt
+	fails int
+}
+
+func (s *stumblingDisk) ReadAt(b []byte, offset int64) (int, error) {
+	if s.fails--; s.fails >= 0 {
+		return 0, &os.PathError{Op: "read", Path: "f", Err: unix.EIO}
+	}
+	return s.ReaderAt.ReadAt(b, offset)
+}
+
+// A disk that stumbles once has damaged nothing.
+func TestOneFailedReadIsNoDamage(t *testing.T) {
+	for fails, lost := range map[int]bool{0: false, 1: false, 2: false, 3: true} {
+		b := make([]byte, 4)
+		_, err := insistent{&stumblingDisk{strings.NewReader("text"), fails}}.ReadAt(b, 0)
+		if errors.Is(err, unix.EIO) != lost || !lost && string(b) != "text" {
+			t.Errorf("after %d failures: %q, %v", fails, b, err)
 		}
 	}
 }

@@ -60,7 +60,11 @@ type Event interface{ event() }
 type Hinted struct{ Paths []manifest.Path }
 
 // Looked answers a Look, path by path; one Look may be answered in pieces.
-type Looked struct{ Observations []Observation }
+type Looked struct {
+	Observations []Observation
+
+	find uint64 // of the root that was looked at, for the executor
+}
 
 // Committed: the log has moved on. Commits lists what came since the last
 // view, oldest first; where the log jumped (a snapshot) Jump is true and the
@@ -86,6 +90,10 @@ type Fetched struct {
 	Why    string // of the first failure
 }
 
+// PeerBack: a node can be reached again that could not. What could not be had
+// is asked for at once.
+type PeerBack struct{}
+
 // Applied answers an Apply, step by step.
 type Applied struct{ Results []StepResult }
 
@@ -99,10 +107,18 @@ type RootLost struct{ Why string }
 type RootBack struct {
 	Fresh bool
 	Aside bool // what the log does not hold goes aside: it is of a life of the cluster that is over
+
+	made string // name of its marker, for the executor
+	find uint64 // number of this finding, likewise
 }
 
 // Scanned: a complete scan of the tree has ended and all its hints are in.
-type Scanned struct{}
+// Of what stands below the Unread directories nobody knows anything.
+type Scanned struct {
+	Unread []Trouble
+
+	find uint64 // of the root that was scanned, for the executor
+}
 
 // Tick: time went by.
 type Tick struct{}
@@ -130,6 +146,7 @@ func (Looked) event()    {}
 func (Committed) event() {}
 func (Proposed) event()  {}
 func (Fetched) event()   {}
+func (PeerBack) event()  {}
 func (Applied) event()   {}
 func (RootLost) event()  {}
 func (RootBack) event()  {}
@@ -208,14 +225,16 @@ type Guard string
 
 // The guards.
 const (
-	GuardRoot       Guard = "root"        // the root is missing or not ours
-	GuardMassDelete Guard = "mass-delete" // too many deletions at once
-	GuardJoiner     Guard = "joiner"      // stood here before the node joined
-	GuardRecords    Guard = "records"     // the records that knew its past were damaged
-	GuardUnfit      Guard = "unfit"       // cannot be replicated
-	GuardRefused    Guard = "refused"     // the machine refused it, not for a conflict
-	GuardLeft       Guard = "left-behind" // could not be removed
-	GuardRoom       Guard = "room"        // no space
+	GuardRoot       Guard = "root"           // the root is missing or not ours
+	GuardMassDelete Guard = "mass-delete"    // too many deletions at once
+	GuardJoiner     Guard = "joiner"         // stood here before the node joined
+	GuardRecords    Guard = "records"        // the records that knew its past were damaged
+	GuardUnread     Guard = "unread"         // a directory could not be read when the node joined: what is new below it is held
+	GuardUnreadLost Guard = "unread-records" // … or when its records were damaged: what differs below it is held
+	GuardUnfit      Guard = "unfit"          // cannot be replicated
+	GuardRefused    Guard = "refused"        // the machine refused it, not for a conflict
+	GuardLeft       Guard = "left-behind"    // could not be removed
+	GuardRoom       Guard = "room"           // no space
 )
 
 // Rescan asks for a complete scan of the tree; answered by Hinted (any number
@@ -227,7 +246,8 @@ type Rescan struct{}
 // restart is no joiner's. Not answered.
 type Joined struct{}
 
-// Follow says that the disk has followed every revision up to this one, and
+// Follow says that the disk has followed every revision up to this one (0:
+// nothing new is known of that), and
 // that whatever a loss of power had left on it was looked at: to be persisted,
 // with the boot of the machine, after the Records before it; late is well, lost
 // is well. Not answered.

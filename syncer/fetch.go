@@ -32,6 +32,14 @@ func (s *Syncer) fetch(ctx context.Context, e Fetch) {
 	}
 }
 
+// PeerBack says that a node can be reached again: content that could not be had
+// is asked for at once.
+func (s *Syncer) PeerBack() {
+	if s.running.Load() {
+		s.inbox.post(PeerBack{})
+	}
+}
+
 // fetchAll answers for each digest exactly once, whatever the carrier does.
 func (s *Syncer) fetchAll(ctx context.Context, refs []manifest.BlobRef) {
 	var mu sync.Mutex

@@ -58,7 +58,7 @@ func FuzzMarker(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if inspectMarker(b, want, want.Generation) != nil {
+		if _, err := inspectMarker(b, want, want.Generation); err != nil {
 			return
 		}
 		var m marker

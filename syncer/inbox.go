@@ -56,7 +56,7 @@ func (b *inbox) post(ev Event) {
 	if n := len(b.events); n > 0 {
 		switch last := b.events[n-1].(type) {
 		case Looked:
-			if ev, ok := ev.(Looked); ok {
+			if ev, ok := ev.(Looked); ok && ev.find == last.find {
 				last.Observations = append(last.Observations, ev.Observations...)
 				b.events[n-1] = last
 				return

@@ -1,6 +1,10 @@
 package syncer
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/gatesync/gatesync/sealed"
+)
 
 // ofThisLife voids the records of an older life of the cluster: its revisions
 // may be numbered like ours, and are others.
@@ -13,10 +17,13 @@ func (s *Syncer) ofThisLife(known loaded) (loaded, error) {
 		return known, s.rec.setMeta(map[string][]byte{metaGeneration: generation})
 	}
 	s.log.Info("the cluster has begun a new life: what stands here is compared with it anew", "aside", s.cfg.Aside)
-	if err := s.rec.forgetAll(s.cfg.Aside); err != nil {
-		return known, err
-	}
-	if err := s.rec.setMeta(map[string][]byte{metaGeneration: generation, metaFollowed: nil}); err != nil {
+	err := s.rec.db.Update(func(tx *sealed.Tx) error {
+		if err := forgetAll(tx, s.cfg.Aside); err != nil {
+			return err
+		}
+		return putAll(tx.Bucket(bucketMeta), map[string][]byte{metaGeneration: generation})
+	})
+	if err != nil {
 		return known, err
 	}
 	return s.rec.load(s.cfg.BootID)
@@ -31,20 +38,33 @@ func joinerMeta(aside bool) map[string][]byte {
 	return m
 }
 
-// rooted notes that the root was found in order. On the very first time it
-// decides what the disk is: with a marker that was made just now it is a new
-// tree, as the configuration says; with one that stood there already the
-// records are lost, and everything on disk is unknown.
+// rooted persists, in one step, which marker the records belong to and what
+// that makes of the disk: where they belonged to another one, all of it is
+// unknown from now on. On the very first time a marker of our own making is a
+// new tree's, as the configuration says; with any other the records are lost.
 func (s *Syncer) rooted(found *rootFound) error {
-	if !s.first.CompareAndSwap(true, false) {
-		return nil
-	}
 	meta := map[string][]byte{metaRooted: {1}}
-	if found.fresh && !found.older { // what an older life has left is unknown too
-		found.fresh = false
-	} else {
-		found.fresh = true
-		meta[metaJoiner] = []byte{1}
+	if found.made != "" {
+		meta[metaMarker] = []byte(found.made)
 	}
-	return s.rec.setMeta(meta)
+	aside := found.older && s.cfg.Aside
+	first := s.first.Load()
+	if found.fresh && first {
+		meta[metaJoiner] = []byte{1}
+		if aside {
+			meta[metaAside] = []byte{1}
+		}
+	}
+	err := s.rec.db.Update(func(tx *sealed.Tx) error {
+		if found.fresh && !first {
+			if err := forgetAll(tx, aside); err != nil {
+				return err
+			}
+		}
+		return putAll(tx.Bucket(bucketMeta), meta)
+	})
+	if err == nil {
+		s.first.Store(false)
+	}
+	return err
 }

@@ -159,6 +159,7 @@ func (l *lookers) work(ctx context.Context, tokens <-chan struct{}, big bool) {
 // root was lost means nothing.
 func (l *lookers) chunk(ctx context.Context, paths []LookAt, big bool) {
 	var out []Observation
+	find := l.s.root.finding()
 	g, done, err := l.s.root.borrow()
 	if err == nil {
 		defer done()
@@ -182,7 +183,7 @@ func (l *lookers) chunk(ctx context.Context, paths []LookAt, big bool) {
 		}
 	}
 	if ctx.Err() == nil && len(out) > 0 {
-		l.s.inbox.post(Looked{Observations: out})
+		l.s.inbox.post(Looked{Observations: out, find: find})
 	}
 }
 
@@ -215,6 +216,11 @@ func (s *Syncer) look(ctx context.Context, root vfs.FS, at LookAt, big bool, int
 			return obs, true
 		}
 		obs = s.lookFile(ctx, root, obs, at.Was.Entry, into)
+		if obs.Sight == Unreadable && st.Mode&0o400 == 0 && s.unchangedBut(st, at.Was) {
+			// Nobody but us made it so that we cannot read it: a mode of another
+			// node's, and the times tell of nothing since.
+			obs.Sight, obs.Entry, obs.Stamp, obs.Why = Seen, at.Was.Entry, at.Was.Stamp, ""
+		}
 	default:
 		obs.Sight, obs.Why = Unfit, "is a device, a FIFO or a socket"
 	}

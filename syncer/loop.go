@@ -101,10 +101,13 @@ type Loop struct {
 	looks  pathSet // to be looked at in this call
 	timers timerHeap
 
-	scanned  bool   // the first scan since the root was found is complete
-	refill   bool   // what is unknown in the root goes aside: it is filled anew, or of an older life
-	joined   bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
-	rootLost string // why nothing may be done, "" if all is well
+	unread   []Trouble // directories that the last complete scan could not list
+	careful  pathSet   // those with a note of it: what stands below is unknown (loop_unread.go)
+	scanned  bool      // the first scan since the root was found is complete
+	refill   bool      // what is unknown in the root goes aside: it is filled anew, or of an older life
+	joined   bool      // no joiner any more, which is told when all is quiet: a crash before that begins anew
+	cutSeen  bool      // after a loss of power: what differed when all was known for the first time is marked
+	rootLost string    // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
 	removals pathSet // judged deletions, to be offered likewise
@@ -123,6 +126,7 @@ type Loop struct {
 	rulings map[manifest.Path]Verb
 	wants   map[manifest.Digest][]manifest.Path // blobs asked for, and who wants them
 	asks    []manifest.BlobRef                  // to be asked for in this call
+	lacks   map[manifest.Digest]lack            // asked for in vain, and not had since
 
 	told manifest.Revision // the newest that Status named as applied
 
@@ -138,7 +142,8 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		queue: pathSet{}, removals: pathSet{}, leaving: pathSet{}, toApply: pathSet{},
 		bigQueue: pathSet{}, bigToApply: pathSet{},
 		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
-		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(),
+		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(), careful: pathSet{},
+		lacks: map[manifest.Digest]lack{},
 	}
 	if l.anc == nil {
 		l.anc = NewAncestorMap()
@@ -146,6 +151,11 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 	l.refill = st.Joiner && st.Aside
 	if l.notes == nil {
 		l.notes = map[manifest.Path]Note{}
+	}
+	for p, n := range l.notes {
+		if n.Guard.unread() {
+			l.careful.add(p)
+		}
 	}
 	l.view.Manifest = manifest.New()
 	l.floor = st.Floor()
@@ -172,6 +182,8 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 		l.proposed(ev)
 	case Fetched:
 		l.fetched(ev)
+	case PeerBack:
+		l.peerBack()
 	case Applied:
 		l.applied(ev)
 	case RootLost:
@@ -179,7 +191,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	case RootBack:
 		l.findRoot(ev.Fresh, ev.Aside)
 	case Scanned:
-		l.scanEnded()
+		l.scanEnded(ev.Unread)
 	case Ruling:
 		l.rule(ev)
 	case Tick:
@@ -187,6 +199,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	l.fireTimers()
 	l.decideReady()
 	l.maybeJoined()
+	l.maybeRead()
 	l.flushAsks()
 	l.flushLooks()
 	l.tellFollowed()
@@ -211,14 +224,34 @@ func (l *Loop) tellFollowed() {
 		l.joined = false
 		l.emit(Joined{})
 	}
-	if l.works.len() > 0 {
-		return
-	}
-	if l.view.Revision > l.state.Followed || !l.state.SameBoot {
-		// What a loss of power has left has been looked at, all of it.
-		l.state.Followed, l.state.SameBoot = l.view.Revision, true
+	sameBoot := l.state.SameBoot || l.overcome()
+	switch {
+	case sameBoot && l.works.len() == 0 && (l.view.Revision > l.state.Followed || !l.state.SameBoot):
+		l.state.Followed = l.view.Revision
 		l.emit(Follow{Revision: l.view.Revision})
+	case sameBoot && !l.state.SameBoot:
+		l.emit(Follow{Revision: l.state.Followed})
 	}
+	l.state.SameBoot = sameBoot
+}
+
+// overcome tells whether everything that a loss of power had left has been
+// looked at and decided: what differed after the first complete scan has come
+// to rest once, path by path, whatever else is written meanwhile.
+func (l *Loop) overcome() bool {
+	if len(l.unread) > 0 {
+		return false
+	}
+	left := false
+	l.works.each(func(w *work) bool {
+		if !l.cutSeen {
+			w.cut = true
+		}
+		left = left || w.cut
+		return !(left && l.cutSeen)
+	})
+	l.cutSeen = true
+	return !left
 }
 
 // mayAct tells whether anything may be decided: the root is ours, its first
@@ -274,7 +307,7 @@ func (l *Loop) committed(ev Committed) {
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
-				own: own && (l.state.SameBoot || w.proposed && w.sent.Same(ch.New)),
+				own: own && (l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)),
 			})
 			l.concern(ch.Path, c.Revision)
 		}
@@ -310,8 +343,8 @@ func (l *Loop) readyAll() {
 	l.works.each(func(w *work) bool { l.ready.add(w.path); return true })
 }
 
-func (l *Loop) scanEnded() {
-	l.scanned = true
+func (l *Loop) scanEnded(unread []Trouble) {
+	l.scanned, l.unread = true, unread
 	l.readyAll()
 }
 
@@ -344,6 +377,7 @@ func (l *Loop) maybeJoined() {
 			return true
 		})
 	}
+	l.noteUnread()
 	l.state.Joiner, l.state.Aside, l.state.Lost, l.refill = false, false, false, false
 	l.joined = true
 }

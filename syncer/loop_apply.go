@@ -1,7 +1,9 @@
 package syncer
 
 import (
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/gatesync/gatesync/manifest"
 )
@@ -9,13 +11,52 @@ import (
 // applyMost bounds the steps of one Apply.
 const applyMost = 2000
 
+// lackMax is the longest pause before content that nobody could give is asked
+// for again.
+const lackMax = 30 * time.Second
+
+// lack is content that could not be had when it was asked for last.
+type lack struct {
+	tries int
+	at    time.Time // to be asked for again, not before
+	why   string
+}
+
 // fetch asks for w's blob; the step is applied once it is here.
 func (l *Loop) fetch(w *work, ref manifest.BlobRef) {
+	if k, ok := l.lacks[ref.Digest]; ok && l.now.Before(k.at) {
+		l.awaitContent(w, ref.Digest, k)
+		return
+	}
 	w.phase = fetching
 	if _, asked := l.wants[ref.Digest]; !asked {
 		l.asks = append(l.asks, ref)
 	}
 	l.wants[ref.Digest] = append(l.wants[ref.Digest], w.path)
+}
+
+// awaitContent parks a work whose content cannot be had now.
+func (l *Loop) awaitContent(w *work, d manifest.Digest, k lack) {
+	w.failing = fmt.Sprintf("its content (%s) cannot be had", d.Short())
+	if k.why != "" {
+		w.failing += ": " + k.why
+	}
+	w.phase = waiting
+	l.decideLater(w, k.at.Sub(l.now))
+}
+
+// peerBack has asked for again, at once, what could not be had.
+func (l *Loop) peerBack() {
+	if len(l.lacks) == 0 {
+		return
+	}
+	clear(l.lacks)
+	l.works.each(func(w *work) bool {
+		if w.phase == waiting && w.failing != "" {
+			l.ready.add(w.path)
+		}
+		return true
+	})
 }
 
 func (l *Loop) flushAsks() {
@@ -27,14 +68,24 @@ func (l *Loop) flushAsks() {
 
 func (l *Loop) fetched(ev Fetched) {
 	for _, d := range ev.Have {
-		l.arrived(d, true, "")
+		delete(l.lacks, d)
+		l.arrived(d, true)
+	}
+	for d, k := range l.lacks { // what nobody asks for any more
+		if k.at.Add(lackMax).Before(l.now) && l.wants[d] == nil {
+			delete(l.lacks, d)
+		}
 	}
 	for _, d := range ev.Failed {
-		l.arrived(d, false, ev.Why)
+		k := l.lacks[d]
+		k.at, k.why = l.now.Add(backoff(failDelay, lackMax, k.tries)), ev.Why
+		k.tries++
+		l.lacks[d] = k
+		l.arrived(d, false)
 	}
 }
 
-func (l *Loop) arrived(d manifest.Digest, have bool, why string) {
+func (l *Loop) arrived(d manifest.Digest, have bool) {
 	paths := l.wants[d]
 	delete(l.wants, d)
 	for _, p := range paths {
@@ -45,13 +96,7 @@ func (l *Loop) arrived(d manifest.Digest, have bool, why string) {
 		c, _ := l.view.Manifest.Get(p)
 		switch {
 		case !have:
-			w.failing = "its content cannot be had"
-			if why != "" {
-				w.failing += ": " + why
-			}
-			w.phase = waiting
-			l.decideLater(w, backoff(failDelay, failMax, w.tries))
-			w.tries++
+			l.awaitContent(w, d, l.lacks[d])
 		case c != w.step.New: // the log has moved on meanwhile
 			w.phase = w.seenPhase()
 			l.ready.add(p)
@@ -92,7 +137,7 @@ func (l *Loop) applySteps() {
 	for _, p := range l.bigToApply.sorted() {
 		if w := l.works.get(p); l.onDisk(p.Dir()) {
 			l.start(w)
-			l.emit(Apply{Steps: []Step{w.step}, Reached: l.view.Revision})
+			l.emit(Apply{Steps: []Step{*w.step}, Reached: l.view.Revision})
 		}
 	}
 	if l.applying > 0 || len(l.toApply) == 0 {
@@ -100,7 +145,7 @@ func (l *Loop) applySteps() {
 	}
 	var small []Step
 	for _, p := range l.toApply.sorted() {
-		small = append(small, l.works.get(p).step)
+		small = append(small, *l.works.get(p).step)
 	}
 	l.order(small)
 	small = small[:min(len(small), applyMost)]
@@ -215,7 +260,7 @@ func (l *Loop) stepped(w *work, r StepResult) {
 			w.pending = 0
 		}
 		l.forget(w.path)
-		w.tries, w.setbacks, w.why, w.needed = 0, 0, "", false
+		w.tries, w.setbacks, w.why, w.needed, w.cut = 0, 0, "", false, false
 		w.fails, w.failing, w.noRoom = 0, "", false
 		w.phase, w.obs = presumed, Observation{}
 		delete(l.rulings, w.path)

@@ -383,8 +383,8 @@ func (l *Loop) wakeHeld(dir manifest.Path) {
 }
 
 // step describes how the disk gets from d to c.
-func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) Step {
-	s := Step{Path: w.path, New: c}
+func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) *Step {
+	s := &Step{Path: w.path, New: c}
 	if w.phase == presumed {
 		s.Expect = a
 	} else if !d.Absent() {

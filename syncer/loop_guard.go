@@ -157,7 +157,7 @@ func (l *Loop) deleting() (n int) {
 	for _, paths := range l.batches {
 		for _, p := range paths {
 			a, had := l.anc.Get(p)
-			if w := l.works.get(p); w.sent.Absent() && had && !a.Entry.IsDir() && !l.deletes.moved.has(p) {
+			if w := l.works.get(p); w != nil && w.sent != nil && w.sent.Absent() && had && !a.Entry.IsDir() && !l.deletes.moved.has(p) {
 				n++
 			}
 		}
@@ -232,6 +232,7 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 	n, noted := l.notes[w.path]
 	if noted {
 		switch n.Guard {
+		case GuardUnread, GuardUnreadLost: // of what stands below
 		case GuardJoiner, GuardRecords:
 			if !d.Absent() {
 				l.note(w.path, Note{Guard: n.Guard, Why: n.Why, Entry: d, Base: c.Revision})
@@ -250,10 +251,11 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 		}
 		l.forget(w.path)
 	}
-	if l.state.Lost && l.undecided(w, a, d, c) {
+	if l.undecided(w, a, d, c) {
 		return true
 	}
-	if l.state.Joiner && !l.cfg.Adopt && a.Entry.Absent() && !d.Absent() {
+	unknown := l.state.Joiner && !l.cfg.Adopt || l.unreadAbove(w.path) != ""
+	if unknown && a.Entry.Absent() && !d.Absent() {
 		l.note(w.path, Note{
 			Guard: GuardJoiner, Why: "stood here before this node joined the cluster", Entry: d, Base: c.Revision,
 		})
@@ -265,7 +267,7 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 // holdUnseen keeps for later what a joiner's rule says of a path that cannot be
 // looked at now, because somebody keeps it busy.
 func (l *Loop) holdUnseen(w *work) {
-	if _, had := l.anc.Get(w.path); had || l.cfg.Adopt && !l.refill {
+	if _, had := l.anc.Get(w.path); had {
 		return
 	}
 	if l.refill {
@@ -273,7 +275,11 @@ func (l *Loop) holdUnseen(w *work) {
 		return
 	}
 	c, _ := l.view.Manifest.Get(w.path)
-	if l.state.Lost {
+	above := l.unreadAbove(w.path)
+	if l.cfg.Adopt && !l.state.Lost && above == "" {
+		return
+	}
+	if l.state.Lost || above == GuardUnreadLost {
 		l.note(w.path, Note{Guard: GuardRecords, Why: "it could not be looked at, and this node's records of the tree were damaged", Base: c.Revision})
 		return
 	}
@@ -298,12 +304,15 @@ func (l *Loop) note(p manifest.Path, n Note) {
 		}
 	}
 	l.notes[p] = n
+	if l.careful.drop(p); n.Guard.unread() {
+		l.careful.add(p)
+	}
 	l.emit(Remember{Path: p, Note: &n})
 }
 
 func (l *Loop) forget(p manifest.Path) {
 	n, ok := l.notes[p]
-	if !ok {
+	if !ok || l.careful.has(p) {
 		return
 	}
 	delete(l.notes, p)
@@ -361,6 +370,12 @@ func (l *Loop) rule(ev Ruling) {
 	}
 	for _, p := range ruled.sorted() {
 		n := l.notes[p]
+		if n.Guard.unread() {
+			if ev.Verb == Approve {
+				l.forgetUnread(p)
+			}
+			continue
+		}
 		if ev.Verb == Retry {
 			if n.Guard == GuardMassDelete || n.Guard == GuardJoiner || n.Guard == GuardRecords {
 				continue // those want a yes or a no

@@ -154,11 +154,12 @@ func (l *Loop) sight(w *work, obs Observation) {
 	switch obs.Sight {
 	case Busy, Unreadable:
 		w.why = obs.Why
-		first, most := busyDelay, busyMax
-		if obs.Sight == Unreadable {
-			first, most = failDelay, failMax
+		if obs.Sight == Unreadable { // seldom over by itself: named after two seconds
+			l.lookLater(w, backoff(failDelay, failMax, w.tries))
+			w.tries += 3
+			return
 		}
-		l.lookLater(w, backoff(first, most, w.tries))
+		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
 		w.tries++
 		return
 	case Gone:

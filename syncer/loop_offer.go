@@ -172,7 +172,7 @@ func (l *Loop) send(b batch) uint64 {
 			w.obs = Observation{Path: c.Path, Sight: Seen, Entry: a.Entry, Stamp: a.Stamp}
 		}
 		l.unqueue(w)
-		w.phase, w.again, w.sent, w.proposed = offered, false, c.New, true
+		w.phase, w.again, w.sent = offered, false, &c.New
 		l.batches[id] = append(l.batches[id], c.Path)
 	}
 	l.emit(Propose{Batch: id, Changes: b.changes})
@@ -226,7 +226,7 @@ func (l *Loop) conclude(w *work) bool {
 	switch w.result.refused {
 	case 0:
 	case manifest.Malformed:
-		l.hold(w, GuardRefused, "the cluster cannot take it: "+w.result.refused.String(), w.sent)
+		l.hold(w, GuardRefused, "the cluster cannot take it: "+w.result.refused.String(), *w.sent)
 		return false
 	default:
 		w.why = "refused: " + w.result.refused.String()
@@ -239,7 +239,7 @@ func (l *Loop) conclude(w *work) bool {
 		w.setbacks++
 		return false
 	}
-	w.tries, w.setbacks, w.why = 0, 0, ""
+	w.tries, w.setbacks, w.why, w.cut = 0, 0, "", false
 	c, _ := l.view.Manifest.Get(w.path)
 	if w.sent.Absent() {
 		if was, ok := l.anc.Get(w.path); ok && !was.Entry.IsDir() {
@@ -247,8 +247,8 @@ func (l *Loop) conclude(w *work) bool {
 		}
 		l.agree(w, Ancestor{}, true)
 	} else {
-		a := Ancestor{Entry: w.sent, Revision: w.result.revision, Author: l.cfg.Self, Stamp: w.obs.Stamp}
-		if c.Entry.Same(w.sent) {
+		a := Ancestor{Entry: *w.sent, Revision: w.result.revision, Author: l.cfg.Self, Stamp: w.obs.Stamp}
+		if c.Entry.Same(*w.sent) {
 			a.Revision, a.Author = c.Revision, c.Author
 		}
 		l.agree(w, a, true)
@@ -256,7 +256,7 @@ func (l *Loop) conclude(w *work) bool {
 	w.goneAt = time.Time{}
 	l.forget(w.path)
 	delete(l.rulings, w.path)
-	if w.pending != 0 && c.Entry.Same(w.sent) {
+	if w.pending != 0 && c.Entry.Same(*w.sent) {
 		w.pending = 0
 	}
 	if w.again {

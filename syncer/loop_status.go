@@ -14,6 +14,7 @@ type LoopStatus struct {
 	Applied   manifest.Revision // the disk follows everything up to here, but what is held or busy
 	RootLost  string            // why nothing is done, "" if all is well
 	Scanned   bool              // the first scan is complete
+	Unread    []Trouble         // directories that the last complete scan could not list
 	Joiner    bool
 	Aside     bool // as a joiner: what the log does not hold goes aside
 	Looking   int  // paths to be looked at, or under a look
@@ -38,7 +39,7 @@ const troublesMost = 100
 // Status tells where the loop stands. O(works).
 func (l *Loop) Status() LoopStatus {
 	s := LoopStatus{
-		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Joiner: l.state.Joiner, Aside: l.state.Joiner && l.state.Aside,
+		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Unread: l.unread, Joiner: l.state.Joiner, Aside: l.state.Joiner && l.state.Aside,
 		Notes: maps.Clone(l.notes),
 	}
 	applied := l.view.Revision

@@ -143,6 +143,9 @@ func (p *player) event(f []string) []Effect {
 	case "lost-records":
 		p.state.Joiner, p.state.Lost = true, true
 		return nil
+	case "noted": // PATH GUARD
+		p.state.Notes[manifest.Path(f[1])] = Note{Guard: Guard(f[2])}
+		return nil
 	case "joiner":
 		p.state.Joiner = true
 		return nil
@@ -179,7 +182,11 @@ func (p *player) parse(f []string) Event {
 	case "start":
 		return Tick{}
 	case "scanned":
-		return Scanned{}
+		ev := Scanned{}
+		for _, dir := range paths {
+			ev.Unread = append(ev.Unread, Trouble{dir, "EIO"})
+		}
+		return ev
 	case "hint":
 		return Hinted{Paths: paths}
 	case "see": // PATH TEXT …
@@ -205,6 +212,8 @@ func (p *player) parse(f []string) Event {
 		return Fetched{Have: []manifest.Digest{p.entry(f[1]).Digest}}
 	case "lack":
 		return Fetched{Failed: []manifest.Digest{p.entry(f[1]).Digest}}
+	case "peer-back":
+		return PeerBack{}
 	case "done", "surprise", "busy", "left", "noroom", "failed":
 		return p.stepped(f[0], paths)
 	case "lose-root":

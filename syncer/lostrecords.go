@@ -45,7 +45,8 @@ func (s *Syncer) openOrReplace() (*records, error) {
 	return openRecords(file)
 }
 
-// rebuild makes a record file that knows nothing but the conflicts of a damaged one.
+// rebuild makes a record file that knows nothing but the conflicts of a damaged
+// one, and what can be read of its plan.
 func (s *Syncer) rebuild(fresh, damaged string) (kept int, err error) {
 	r, err := openRecords(fresh)
 	if err != nil {
@@ -57,6 +58,14 @@ func (s *Syncer) rebuild(fresh, damaged string) (kept int, err error) {
 		c, err := decodeConflict(string(k), v)
 		if err == nil && (!c.Lost.HasContent() || s.cfg.Blobs.Has(c.Lost.Digest)) {
 			job.conflicts = append(job.conflicts, c)
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	err = sealed.Salvage(damaged, bucketPlan, func(k, v []byte) {
+		if p, err := decodePlanned(string(k), v); err == nil {
+			job.plan = append(job.plan, p)
 		}
 	})
 	if err != nil {
@@ -82,6 +91,7 @@ func (l *Loop) undecided(w *work, a Ancestor, d manifest.Entry, c manifest.Node)
 	n, noted := l.notes[w.path]
 	noted = noted && n.Guard == GuardRecords
 	lost := l.state.Lost && l.state.Joiner && a.Entry.Absent() && !l.refill
+	lost = lost || a.Entry.Absent() && l.unreadAbove(w.path) == GuardUnreadLost
 	if !noted && !lost || l.rulings[w.path] != 0 {
 		return false
 	}

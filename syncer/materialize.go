@@ -103,6 +103,7 @@ type job struct {
 	err      error
 	ancestor *Ancestor
 	conflict string // id of the conflict that was recorded for it in advance
+	beside   bool   // what stood there has, or may have, the staged name besideName
 	unplan   bool   // nothing of it is left in the staging directory
 	out      bool   // what stood there has left the tree, as far as is known
 	kept     bool   // what it displaced is in quarantine, and stays in the plan
@@ -121,10 +122,11 @@ func (j *job) surprise(format string, args ...any) {
 
 // applier materializes one group of steps. It lives as long as the group.
 type applier struct {
-	s    *Syncer
-	ctx  context.Context
-	fs   vfs.FS
-	jobs []*job
+	s      *Syncer
+	ctx    context.Context
+	fs     vfs.FS
+	jobs   []*job
+	marker string // of the root, as it was before anything was done
 	// reached is the revision that the steps come from.
 	reached manifest.Revision
 }
@@ -132,7 +134,7 @@ type applier struct {
 // apply does steps that belong together: stage all, flush once, persist the
 // plan, swap one by one, flush once, persist the ancestor, answer.
 func (s *Syncer) apply(ctx context.Context, steps []Step, reached manifest.Revision) {
-	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps)), reached: reached}
+	a := &applier{s: s, ctx: ctx, jobs: make([]*job, len(steps)), reached: reached, marker: s.root.name()}
 	for i, st := range steps {
 		a.jobs[i] = &job{step: st}
 		if err := fit(st); err != nil {
@@ -223,7 +225,7 @@ func (a *applier) finish() {
 	if len(files)+len(dirs) > 0 {
 		err = syncPaths(a.fs, files, dirs)
 	}
-	rec := recordJob{}
+	rec := recordJob{marker: a.marker}
 	for _, j := range a.jobs {
 		if failed := errors.Join(err, files[j.step.Path], dirs[j.step.Path.Dir()]); failed != nil && j.outcome == StepDone && j.touched {
 			j.end(StepFailed, fmt.Errorf("flush: %w", failed))
@@ -245,6 +247,13 @@ func (a *applier) finish() {
 // cleanUp removes what we staged and did not use. What came out of the tree is
 // not ours to remove: the quarantine gets it, and what cannot be removed now.
 func (a *applier) cleanUp(j *job) {
+	if j.beside && !j.unplan && !j.kept { // the plan goes with its judgement
+		a.quarantine(j, besideName(j.name))
+		j.out = true
+		if st, err := a.fs.StatStaged(j.name); err == nil && st.Ino == j.ino {
+			_ = a.fs.RemoveStaged(j.name) // else the next start does
+		}
+	}
 	if j.name == "" || j.unplan || j.kept {
 		return
 	}

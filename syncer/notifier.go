@@ -6,10 +6,12 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // noticesMost bounds a batch: what has come together is hinted at together.
@@ -26,24 +28,43 @@ type notice struct {
 // the path under which it was set; so the watches of a directory that was
 // moved are dropped before it is watched under its new name. Safe for
 // concurrent use; read is called by one goroutine.
+//
+// To set a watch is a call into the mount, which may hang, and with it
+// everything else in fsnotify, which holds a lock meanwhile. Such a notifier is
+// given up: whoever uses it is told so at once, and its end is nobody's to wait for.
 type notifier struct {
-	base  string // path of the root
-	watch *fsnotify.Watcher
+	base   string    // path of the root
+	gate   *vfs.Gate // nil: it does not hang
+	watch  *fsnotify.Watcher
+	count  atomic.Int64 // of dirs
+	hangs  atomic.Bool  // a call into fsnotify was left behind
+	ended  atomic.Bool
+	closed chan struct{} // by close
 
-	mu   sync.Mutex
-	dirs map[manifest.Path]struct{} // that are watched
+	order sync.Mutex                 // of add and drop; held over their calls, which are bounded by the gate
+	dirs  map[manifest.Path]struct{} // that are watched
 }
 
-func newNotifier(base string) (*notifier, error) {
+func newNotifier(base string, gate *vfs.Gate) (*notifier, error) {
 	w, err := fsnotify.NewBufferedWatcher(noticesMost)
 	if err != nil {
 		return nil, fmt.Errorf("inotify: %w", err)
 	}
-	return &notifier{base: base, watch: w, dirs: map[manifest.Path]struct{}{}}, nil
+	return &notifier{base: base, gate: gate, watch: w, dirs: map[manifest.Path]struct{}{}, closed: make(chan struct{})}, nil
 }
 
 // close ends a read that is under way.
-func (n *notifier) close() error { return n.watch.Close() }
+func (n *notifier) close() error {
+	if n.ended.Swap(true) {
+		return nil
+	}
+	close(n.closed)
+	if n.hangs.Load() {
+		go func() { _ = n.watch.Close() }() // ends when the mount answers
+		return nil
+	}
+	return n.watch.Close()
+}
 
 func (n *notifier) abs(p manifest.Path) string {
 	if p == "" {
@@ -54,15 +75,19 @@ func (n *notifier) abs(p manifest.Path) string {
 
 // add watches a directory; again is well.
 func (n *notifier) add(dir manifest.Path) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.order.Lock()
+	defer n.order.Unlock()
+	if n.hangs.Load() {
+		return nil // the root is lost anyhow
+	}
 	if _, known := n.dirs[dir]; known {
 		return nil
 	}
-	if err := n.watch.Add(n.abs(dir)); err != nil {
+	if err := n.call("watch", func() error { return n.watch.Add(n.abs(dir)) }); err != nil {
 		return err
 	}
 	n.dirs[dir] = struct{}{}
+	n.count.Store(int64(len(n.dirs)))
 	return nil
 }
 
@@ -70,31 +95,44 @@ func (n *notifier) add(dir manifest.Path) error {
 // it was moved or removed: whatever stands there now is not it. It tells
 // whether dir was watched.
 func (n *notifier) drop(dir manifest.Path) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, known := n.dirs[dir]; !known {
+	n.order.Lock()
+	defer n.order.Unlock()
+	if _, known := n.dirs[dir]; !known || n.hangs.Load() {
 		return false
 	}
+	var gone []string
 	for p := range n.dirs {
 		if p == dir || p.Under(dir) {
 			delete(n.dirs, p)
-			_ = n.watch.Remove(n.abs(p)) // gone already: fine
+			gone = append(gone, n.abs(p))
 		}
 	}
+	n.count.Store(int64(len(n.dirs)))
+	_ = n.call("unwatch", func() error {
+		for _, path := range gone {
+			_ = n.watch.Remove(path) // gone already: fine
+		}
+		return nil
+	})
 	return true
+}
+
+// call calls into fsnotify, which may wait for the mount.
+func (n *notifier) call(op string, fn func() error) error {
+	err := n.gate.Do(op, fn)
+	if errors.Is(err, vfs.ErrHung) {
+		n.hangs.Store(true)
+	}
+	return err
 }
 
 // isDir tells whether a directory stands at p now.
 func (n *notifier) isDir(p manifest.Path) bool {
-	st, err := os.Lstat(n.abs(p))
+	st, err := vfs.Pass(n.gate, "lstat", func() (os.FileInfo, error) { return os.Lstat(n.abs(p)) }, nil)
 	return err == nil && st.IsDir()
 }
 
-func (n *notifier) len() int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return len(n.dirs)
-}
+func (n *notifier) len() int { return int(n.count.Load()) }
 
 // errOverflow: the kernel's queue was full and events are lost.
 var errOverflow = errors.New("inotify queue overflow")
@@ -103,6 +141,8 @@ var errOverflow = errors.New("inotify queue overflow")
 // the end.
 func (n *notifier) read() (batch []notice, err error) {
 	select {
+	case <-n.closed:
+		return nil, os.ErrClosed
 	case ev, ok := <-n.watch.Events:
 		if !ok {
 			return nil, os.ErrClosed

@@ -121,13 +121,8 @@ func (p *persister) commit(ctx context.Context, jobs []recordJob) error {
 	for {
 		err := p.rec.db.Update(func(tx *sealed.Tx) error {
 			for _, j := range jobs {
+				j.boot = p.rec.boot
 				if err := j.write(tx); err != nil {
-					return err
-				}
-				if j.followed == 0 {
-					continue
-				}
-				if err := tx.Bucket(bucketMeta).Put([]byte(metaBoot), []byte(p.rec.boot)); err != nil {
 					return err
 				}
 			}
@@ -171,7 +166,7 @@ func (p *persister) flush(ctx context.Context, jobs []recordJob) {
 			case !u.Flush:
 				return false
 			case u.Ancestor != nil && u.Ancestor.Entry.HasContent() && u.Ancestor.Entry.Size >= bigFile:
-				p.flushLate(ctx, u)
+				p.flushLate(ctx, u, jobs[i].marker)
 				return true
 			case u.Ancestor != nil && u.Ancestor.Entry.HasContent():
 				files[u.Path] = nil
@@ -209,7 +204,11 @@ func syncPaths(root vfs.Flusher, files, dirs map[manifest.Path]error) error {
 		return root.SyncFS()
 	}
 	for f := range files {
-		if err := root.SyncFile(f); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, vfs.ErrNotRegular) {
+		err := root.SyncFile(f)
+		if errors.Is(err, fs.ErrPermission) { // its mode keeps us from opening it
+			err = root.SyncFS()
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, vfs.ErrNotRegular) {
 			files[f] = err
 		}
 	}
@@ -222,7 +221,7 @@ func syncPaths(root vfs.Flusher, files, dirs map[manifest.Path]error) error {
 }
 
 // flushLate flushes a large file beside the queue.
-func (p *persister) flushLate(ctx context.Context, u Update) {
+func (p *persister) flushLate(ctx context.Context, u Update, marker string) {
 	p.mu.Lock()
 	p.tickets++
 	ticket := p.tickets
@@ -244,13 +243,13 @@ func (p *persister) flushLate(ctx context.Context, u Update) {
 		case p.late[u.Path] != ticket: // something newer came meanwhile
 		case err == nil && ctx.Err() == nil:
 			delete(p.late, u.Path)
-			p.queue = append(p.queue, recordJob{updates: []Update{u}})
+			p.queue = append(p.queue, recordJob{marker: marker, updates: []Update{u}})
 		default:
 			delete(p.late, u.Path)
 			p.followed = 0
 		}
 		if len(p.late) == 0 && p.followed > 0 {
-			p.queue = append(p.queue, recordJob{followed: p.followed})
+			p.queue = append(p.queue, recordJob{marker: marker, followed: p.followed})
 			p.followed = 0
 		}
 		p.mu.Unlock()

@@ -38,8 +38,9 @@ func (r *records) planned() (map[string]planned, error) {
 
 // recoverStaging empties the staging directory of what an earlier run left
 // there: Open calls it, and whoever finds a lost root again. Nothing works in
-// the tree meanwhile. What cannot be judged now goes to the quarantine.
-func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
+// the tree meanwhile. What cannot be judged now goes to the quarantine. other:
+// it is not the directory that the plan was made for.
+func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS, other bool) error {
 	plan, err := s.rec.planned()
 	if err != nil {
 		return err
@@ -49,7 +50,6 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
 		return fmt.Errorf("list the staging directory: %w", err)
 	}
 	inHand := s.quarantine.names()
-	done := recordJob{}
 	there := map[string]bool{}
 	for _, name := range names {
 		key := strings.TrimSuffix(name, "~")
@@ -58,23 +58,32 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS) error {
 			continue
 		}
 		p, known := plan[key]
-		if err := s.recoverOne(ctx, root, name, p, known); err != nil {
+		if err := s.recoverOne(ctx, root, name, p, known, other || s.rec.unplanned); err != nil {
 			return fmt.Errorf("recover %q in the staging directory: %w", name, err)
 		}
 	}
+	done := recordJob{}
 	for key := range plan {
-		if !there[key] {
+		if !there[key] && !other {
 			done.unplan = append(done.unplan, key)
 		}
 	}
-	if len(done.unplan) == 0 {
+	if len(done.unplan) == 0 && !s.rec.unplanned {
 		return nil
 	}
-	return s.rec.db.Update(done.write)
+	err = s.rec.db.Update(func(tx *sealed.Tx) error {
+		// What is staged and not planned from now on was staged from now on.
+		return errors.Join(done.write(tx), putAll(tx.Bucket(bucketMeta), map[string][]byte{metaUnplanned: nil}))
+	})
+	if err == nil {
+		s.rec.unplanned = false
+	}
+	return err
 }
 
-// recoverOne deals with one staged name.
-func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p planned, known bool) error {
+// recoverOne deals with one staged name. unsure: what is not in the plan may
+// be in nobody's any more.
+func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p planned, known, unsure bool) error {
 	st, err := root.StatStaged(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -86,27 +95,25 @@ func (s *Syncer) recoverOne(ctx context.Context, root vfs.FS, name string, p pla
 	switch {
 	case known && !beside && st.Ino == p.ino:
 		s.log.Info("removing what was staged and never put in place", "path", p.path)
-		if err := root.RemoveStaged(name); err != nil {
-			return err
-		}
-		return s.rec.db.Update(recordJob{unplan: []string{p.name}}.write)
+		return root.RemoveStaged(name) // its plan goes with the next start: it may be about name~ too
 	case known && st.Kind == manifest.Dir:
 		if now, err := root.Lstat(p.path); err == nil && now.Ino == p.ino {
 			return root.Exchange(name, p.path) // a directory that came out by mistake; ours is removed the next time
 		}
 		s.log.Error("a directory is left in the staging directory; move it back by hand", "path", p.path, "staged", name)
 		return nil
-	case !known && !s.rec.fresh:
+	case !known && !unsure:
 		// Not in the plan: never swapped, so nothing but our own copy.
 		return root.RemoveStaged(name)
+	case !known:
+		// This may be anybody's only copy.
+		p = planned{name: strings.TrimSuffix(name, "~"), path: manifest.Path("unknown-" + name)}
+		if err := s.rec.db.Update(recordJob{plan: []planned{p}}.write); err != nil {
+			return err
+		}
 	}
-	d := displaced{name: name, plan: strings.TrimSuffix(name, "~"), path: p.path, expect: p.expect.Entry, winner: p.winner}
-	if !known {
-		// The records are new: this may be anybody's only copy.
-		d.path = manifest.Path("unknown-" + name)
-	}
-	err = s.judgeIn(ctx, root, d)
-	if err != nil {
+	d := displaced{name: name, plan: p.name, path: p.path, expect: p.expect.Entry, winner: p.winner}
+	if err := s.judgeIn(ctx, root, d); err != nil {
 		s.log.Info("a displaced file is judged later", "path", p.path, "err", err)
 		s.quarantine.add(d)
 	}

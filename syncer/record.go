@@ -24,6 +24,8 @@ const (
 	metaBoot       = "boot"       // id of the boot under which the file was made, or metaFollowed written last
 	metaJoiner     = "joiner"     // present: what stands on disk is unknown to the cluster
 	metaRooted     = "rooted"     // present: the root has been given its marker
+	metaMarker     = "marker"     // name of the root's marker that the records belong to
+	metaUnplanned  = "unplanned"  // present: what is staged may be of an earlier record file's plan
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
 	metaGeneration = "generation" // of the marker that the records belong to
 	metaReached    = "reached"    // steps of revisions up to this one have begun
@@ -42,6 +44,8 @@ type records struct {
 	boot string // of the machine, as load was told
 	// fresh: the file was made by this opening.
 	fresh bool
+	// unplanned: what is staged may be of an earlier file's plan. Owned by recoverStaging.
+	unplanned bool
 }
 
 // database is what records asks of a sealed file; a test puts a failing one on top.
@@ -55,6 +59,7 @@ type database interface {
 type loaded struct {
 	state  State
 	rooted bool
+	marker string // that the records belong to, "": not known
 	// generation of the cluster's marker that it belongs to, 0: not known.
 	generation uint64
 }
@@ -72,8 +77,14 @@ func openRecords(file string) (r *records, err error) {
 			return err
 		}
 		if f == nil {
-			return meta.Put([]byte(metaFormat), []byte(recordFormat))
+			r.unplanned = true
+			return putAll(meta, map[string][]byte{metaFormat: []byte(recordFormat), metaUnplanned: {1}})
 		}
+		unplanned, err := meta.Get([]byte(metaUnplanned))
+		if err != nil {
+			return err
+		}
+		r.unplanned = unplanned != nil
 		if string(f) != recordFormat {
 			return &NewerRecordsError{File: file, Format: string(f)}
 		}
@@ -103,6 +114,8 @@ func (r *records) load(bootID string) (out loaded, err error) {
 			switch string(k) {
 			case metaRooted:
 				out.rooted = true
+			case metaMarker:
+				out.marker = string(v)
 			case metaJoiner:
 				out.state.Joiner = true
 			case metaAside:
@@ -198,16 +211,14 @@ func putAll(b *sealed.Bucket, values map[string][]byte) error {
 }
 
 // forgetAll makes the disk unknown: no ancestor, and a joiner's state.
-func (r *records) forgetAll(aside bool) error {
-	return r.db.Update(func(tx *sealed.Tx) error {
-		anc := tx.Bucket(bucketAncestor)
-		if last := anc.Last(); last != nil {
-			if err := anc.DeleteRange(anc.First(), last); err != nil {
-				return err
-			}
+func forgetAll(tx *sealed.Tx, aside bool) error {
+	anc := tx.Bucket(bucketAncestor)
+	if last := anc.Last(); last != nil {
+		if err := anc.DeleteRange(anc.First(), last); err != nil {
+			return err
 		}
-		return putAll(tx.Bucket(bucketMeta), joinerMeta(aside))
-	})
+	}
+	return putAll(tx.Bucket(bucketMeta), joinerMeta(aside))
 }
 
 func (r *records) close() error { return r.db.Close() }
@@ -215,10 +226,15 @@ func (r *records) close() error { return r.db.Close() }
 // recordJob is what one transaction is to persist. Jobs are persisted in the
 // order in which they were handed over.
 type recordJob struct {
+	// marker of the root that it is about: where the records belong to another
+	// one by now, what it says of agreement is void. "": not known.
+	marker   string
 	updates  []Update
 	notes    []Remember
 	joined   bool
 	followed manifest.Revision // 0: as before
+	boot     string            // that looked speaks of
+	looked   bool              // what a loss of power had left was looked at: the boot is written
 	reached  manifest.Revision // 0: as before
 
 	conflicts  []Conflict
@@ -230,6 +246,15 @@ type recordJob struct {
 }
 
 func (j recordJob) write(tx *sealed.Tx) error {
+	if j.marker != "" {
+		now, err := tx.Bucket(bucketMeta).Get([]byte(metaMarker))
+		if err != nil {
+			return err
+		}
+		if now != nil && string(now) != j.marker {
+			j.updates, j.followed, j.looked, j.joined = nil, 0, false, false
+		}
+	}
 	anc := tx.Bucket(bucketAncestor)
 	for _, u := range j.updates {
 		var err error
@@ -277,6 +302,11 @@ func (j recordJob) write(tx *sealed.Tx) error {
 		}
 	}
 	meta := tx.Bucket(bucketMeta)
+	if j.looked {
+		if err := meta.Put([]byte(metaBoot), []byte(j.boot)); err != nil {
+			return err
+		}
+	}
 	if j.followed > 0 {
 		if err := meta.Put([]byte(metaFollowed), binary.BigEndian.AppendUint64(nil, uint64(j.followed))); err != nil {
 			return err

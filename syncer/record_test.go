@@ -87,7 +87,7 @@ func TestPersisterKeepsTheOrderOfAPath(t *testing.T) {
 		}
 		return errorfs.Wrap(r, hang), nil
 	}, marker{Format: 1}, slog.New(slog.DiscardHandler))
-	_, err = root.find(context.Background(), true, nil)
+	_, err = root.find(context.Background(), true, false, nil)
 	must(t, err)
 	defer root.close()
 	p := newPersister(rec, root, slog.New(slog.DiscardHandler))
@@ -160,7 +160,7 @@ func TestRecordsRememberBootAndReach(t *testing.T) {
 	if st := load("one"); !st.SameBoot {
 		t.Errorf("of a new file: %+v", st)
 	}
-	persist(recordJob{followed: 3, reached: 7})
+	persist(recordJob{followed: 3, looked: true, reached: 7})
 	if st := load("one"); !st.SameBoot || st.Floor() != 7 {
 		t.Errorf("after Follow: %+v", st)
 	}
@@ -169,7 +169,7 @@ func TestRecordsRememberBootAndReach(t *testing.T) {
 	if st := load("two"); st.SameBoot || st.Reached != 7 {
 		t.Errorf("nobody has looked since the power cut: %+v", st)
 	}
-	persist(recordJob{followed: 4})
+	persist(recordJob{followed: 4, looked: true})
 	if st := load("two"); !st.SameBoot || st.Followed != 4 {
 		t.Errorf("all was looked at: %+v", st)
 	}

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,11 @@ type marker struct {
 	Cluster    string `json:"cluster"`
 	Tree       string `json:"tree"`
 	Generation uint64 `json:"generation"`
+	// Made names this making of the marker. The records say which one they
+	// belong to: what they know of a root under any other is void.
+	Made string `json:"made,omitempty"`
+	// Older: it was made in place of one of an older generation.
+	Older bool `json:"older,omitempty"`
 }
 
 // rootGen is one opening of the root. It is closed when it has been replaced
@@ -47,23 +53,28 @@ type rootKeeper struct {
 	open   func() (vfs.FS, error)
 	want   marker
 	log    *slog.Logger
-	onLost func(why string)
-	since  uint64 // markers from this generation on are our own
-	// onFresh persists that nothing is known any more, before a new marker says
-	// so; older tells that the root has one of an older generation.
-	onFresh func(older bool) error
+	onLost func(why string) // must not block, nor ask the keeper
+	since  uint64           // markers from this generation on are our own
+	// onMake persists the name of the marker that the records belong to.
+	onMake func(made string) error
+	// onFound decides what the root is to us and persists it in one step, before
+	// anybody works in it.
+	onFound func(*rootFound) error
 	kick    chan struct{} // wakes guard
 
-	mu   sync.Mutex
-	cur  *rootGen // nil before the first successful opening
-	lost string   // why nothing may be done; "" while all is well
-	bare bool     // lost for want of a marker: approve makes a new one
+	mu    sync.Mutex
+	finds uint64   // how often the root was found
+	made  string   // the marker that the records belong to, "": not known yet
+	cur   *rootGen // nil before the first successful opening
+	lost  string   // why nothing may be done; "" while all is well
+	bare  bool     // lost for want of a marker: approve makes a new one
 }
 
 func newRootKeeper(open func() (vfs.FS, error), want marker, log *slog.Logger) *rootKeeper {
 	return &rootKeeper{
 		open: open, want: want, log: log, lost: "not opened yet",
-		onLost: func(string) {}, onFresh: func(bool) error { return nil }, since: want.Generation, kick: make(chan struct{}, 1),
+		onLost: func(string) {}, since: want.Generation, kick: make(chan struct{}, 1),
+		onMake: func(string) error { return nil }, onFound: func(*rootFound) error { return nil },
 	}
 }
 
@@ -95,14 +106,19 @@ func (k *rootKeeper) takeLocked(g *rootGen) (*rootGen, func(), error) {
 // verify makes sure that g is still the root and carries our marker. If it is
 // not, the root is lost for everybody.
 func (k *rootKeeper) verify(g *rootGen) error {
-	err := k.inspect(g.fs)
+	m, err := k.inspect(g.fs)
 	k.mu.Lock()
-	if g != k.cur && err == nil {
+	switch {
+	case err != nil:
+	case g != k.cur:
 		err = errors.New("the root was opened anew meanwhile")
+	case k.foreign(m.Made):
+		err = errors.New("the root's marker was made anew by somebody else")
 	}
 	fresh := err != nil && g == k.cur && k.lost == ""
 	if fresh {
 		k.lost, k.bare = err.Error(), errors.Is(err, errNoMarker)
+		k.onLost(k.lost) // under the lock: before anybody can say that it is back
 	}
 	k.mu.Unlock()
 	if err == nil {
@@ -110,7 +126,6 @@ func (k *rootKeeper) verify(g *rootGen) error {
 	}
 	if fresh {
 		k.log.Warn("root lost: nothing is proposed or materialized until it is back", "err", err)
-		k.onLost(err.Error())
 		select {
 		case k.kick <- struct{}{}:
 		default:
@@ -125,45 +140,85 @@ var (
 	errOlder    = errors.New("the root's marker is of an older generation than the cluster's")
 )
 
-// inspect compares the root with what it should be.
-func (k *rootKeeper) inspect(root vfs.FS) error {
+// foreign tells whether a marker is another one than the records belong to.
+// Markers and records that an older version made name none. k.mu is held.
+func (k *rootKeeper) foreign(made string) bool {
+	return made != "" && k.made != "" && made != k.made
+}
+
+// inspect compares the root with what it should be, and returns its marker.
+func (k *rootKeeper) inspect(root vfs.FS) (m marker, err error) {
 	if err := root.Check(); err != nil {
-		return err
+		return m, err
 	}
 	b, err := root.ReadMarker()
 	if errors.Is(err, fs.ErrNotExist) {
-		return errNoMarker
+		return m, errNoMarker
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read the root's marker: %w", err)
+		return m, fmt.Errorf("cannot read the root's marker: %w", err)
 	}
 	return inspectMarker(b, k.want, k.since)
 }
 
 // inspectMarker compares a marker's text with what it should say; since is the
 // oldest generation of this life of the cluster.
-func inspectMarker(b []byte, want marker, since uint64) error {
-	var m marker
+func inspectMarker(b []byte, want marker, since uint64) (m marker, err error) {
 	if err := json.Unmarshal(b, &m); err != nil {
-		return fmt.Errorf("the root's marker is damaged (%w): remove .gatesync/marker.json, then 'restore' or 'approve' the tree", err)
+		return m, fmt.Errorf("the root's marker is damaged (%w): remove .gatesync/marker.json, then 'restore' or 'approve' the tree", err)
 	}
 	switch {
 	case m.Format > markerFormat:
-		return fmt.Errorf("the root's marker has format %d, this program knows %d: upgrade it", m.Format, markerFormat)
+		return m, fmt.Errorf("the root's marker has format %d, this program knows %d: upgrade it", m.Format, markerFormat)
 	case m.Cluster != want.Cluster:
-		return fmt.Errorf("the root belongs to cluster %s, this node to %s: choose another directory", m.Cluster, want.Cluster)
+		return m, fmt.Errorf("the root belongs to cluster %s, this node to %s: choose another directory", m.Cluster, want.Cluster)
 	case m.Tree != want.Tree:
-		return fmt.Errorf("the root belongs to tree %s, not %s: choose another directory", m.Tree, want.Tree)
+		return m, fmt.Errorf("the root belongs to tree %s, not %s: choose another directory", m.Tree, want.Tree)
 	case m.Generation < since:
-		return errOlder
+		return m, errOlder
 	case m.Generation < want.Generation:
-		return errOurs
+		return m, errOurs
 	}
+	return m, nil
+}
+
+// newMarker gives the root a marker of its own. The records know of it before it
+// stands there on the very first time, and never else: a crash, or a failure,
+// anywhere on the way leaves a marker that says by itself whose it is.
+func (k *rootKeeper) newMarker(root vfs.FS, first, older bool) (made string, err error) {
+	k.mu.Lock()
+	made = k.made
+	k.mu.Unlock()
+	switch {
+	case !first && made == "": // of an older version: from now on they know that it is not the new one
+		err = k.belongTo("before")
+	case first && made == "":
+		made = rand.Text()
+		err = k.belongTo(made)
+	}
+	if err != nil {
+		return "", err
+	}
+	if !first {
+		made = rand.Text()
+	}
+	return made, k.writeMarker(root, made, older)
+}
+
+func (k *rootKeeper) belongTo(made string) error {
+	if err := k.onMake(made); err != nil {
+		return fmt.Errorf("cannot write the tree's records: %w", err)
+	}
+	k.mu.Lock()
+	k.made = made
+	k.mu.Unlock()
 	return nil
 }
 
-func (k *rootKeeper) writeMarker(root vfs.FS) error {
-	b, err := json.MarshalIndent(k.want, "", "  ")
+func (k *rootKeeper) writeMarker(root vfs.FS, made string, older bool) error {
+	m := k.want
+	m.Made, m.Older = made, older
+	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -176,15 +231,17 @@ func (k *rootKeeper) writeMarker(root vfs.FS) error {
 // rootFound is how an attempt to find the root ended well.
 type rootFound struct {
 	gen      *rootGen
-	reopened bool // another directory than before
-	fresh    bool // its marker was made now: the ancestor says nothing about it
-	older    bool // as it had one of an older generation
+	reopened bool   // another directory than before
+	made     string // names its marker
+	find     uint64 // number of this finding
+	fresh    bool   // the records belong to another marker, or to none: they say nothing about it
+	older    bool   // as it had one of an older generation
 }
 
 // find looks for the root and, if it is in order, prepares it (recovers what
-// an unfinished plan left) and lends it out again. first allows a root without
-// a marker to get one.
-func (k *rootKeeper) find(ctx context.Context, first bool, prepare func(context.Context, vfs.FS) error) (rootFound, error) {
+// an unfinished plan left) and lends it out again. first: it never had a
+// marker from us; remake: a person wants it to have a new one.
+func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(ctx context.Context, root vfs.FS, other bool) error) (rootFound, error) {
 	k.mu.Lock()
 	g, done := k.cur, func() {}
 	if g != nil {
@@ -201,18 +258,21 @@ func (k *rootKeeper) find(ctx context.Context, first bool, prepare func(context.
 		}
 		found.gen, found.reopened = &rootGen{fs: root}, true
 	}
-	err := k.inspect(found.gen.fs)
+	m, err := k.inspect(found.gen.fs)
+	found.made, found.older = m.Made, m.Older
 	if errors.Is(err, errOurs) {
-		err = k.writeMarker(found.gen.fs)
+		err = k.writeMarker(found.gen.fs, m.Made, m.Older)
 	}
-	if errors.Is(err, errOlder) || first && errors.Is(err, errNoMarker) {
-		found.fresh, found.older = true, errors.Is(err, errOlder)
-		if err = k.onFresh(found.older); err == nil {
-			err = k.writeMarker(found.gen.fs)
-		}
+	if errors.Is(err, errOlder) || (first || remake) && errors.Is(err, errNoMarker) {
+		found.older = errors.Is(err, errOlder)
+		found.made, err = k.newMarker(found.gen.fs, first && !found.older, found.older)
 	}
+	news := k.judge(&found, first)
 	if err == nil && prepare != nil {
-		err = prepare(ctx, found.gen.fs)
+		err = prepare(ctx, found.gen.fs, found.fresh || found.reopened && g != nil)
+	}
+	if err == nil && news {
+		err = k.persist(&found)
 	}
 	if err != nil {
 		if found.reopened {
@@ -222,11 +282,49 @@ func (k *rootKeeper) find(ctx context.Context, first bool, prepare func(context.
 	}
 	k.mu.Lock()
 	k.cur, k.lost, k.bare = found.gen, "", false
+	k.finds++
+	found.find = k.finds
+	if found.made != "" {
+		k.made = found.made
+	}
 	if found.reopened && g != nil {
 		g.old = true // closed by done, or by whoever still works in it
 	}
 	k.mu.Unlock()
 	return found, nil
+}
+
+// judge tells whether the records say anything about a root that is in order;
+// news, whether there is anything to be persisted about it.
+func (k *rootKeeper) judge(found *rootFound, first bool) (news bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	named := found.made != "" && found.made != k.made
+	found.fresh = k.foreign(found.made) || first && (found.made == "" || named)
+	found.older = found.older && found.fresh
+	return first || named
+}
+
+// finding numbers what is done in the root until it is found anew. To be asked
+// before borrow.
+func (k *rootKeeper) finding() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.finds
+}
+
+// name is that of the marker that the records belong to.
+func (k *rootKeeper) name() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.made
+}
+
+func (k *rootKeeper) persist(found *rootFound) error {
+	if err := k.onFound(found); err != nil {
+		return fmt.Errorf("cannot write the tree's records: %w", err)
+	}
+	return nil
 }
 
 // still records why the root is lost, as far as we know today.
@@ -270,20 +368,18 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			}
 			continue
 		}
-		found, err := s.root.find(ctx, s.remake.Swap(false) || s.first.Load(), s.recoverStaging)
-		if err == nil {
-			err = s.rooted(&found)
-		}
+		found, err := s.root.find(ctx, s.first.Load(), s.remake.Load(), s.recoverStaging)
 		if err == nil {
 			said = ""
+			s.remake.Store(false)
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
-			s.watcher.reset(found.gen.fs.Path())
+			s.watcher.reset(found.gen.fs)
 			if found.fresh {
 				s.floor.Store(0) // nothing counts any more that was agreed on
 				s.reached.Store(0)
 				s.afresh.Store(true)
 			}
-			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside})
+			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside, made: found.made, find: found.find})
 			s.scanner.request("")
 			continue
 		}

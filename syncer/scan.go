@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +41,11 @@ type scanner struct {
 	last   ScanStatus
 	done   broadcast
 
-	unread  []manifest.Path // directories that could not be listed; owned by run
-	retries int             // of them, in a row; owned by run
+	// Owned by run:
+	unread  []Trouble // directories that could not be listed
+	again   time.Time // when they are tried again, zero: not planned
+	retries int       // of them, in a row
+	turn    bool      // subtrees were scanned last: a complete scan that is wanted goes first
 }
 
 // ScanStatus tells about the last complete scan.
@@ -99,33 +103,52 @@ func (sc *scanner) status() ScanStatus {
 	return sc.last
 }
 
-// run scans when asked, and from time to time. One goroutine of Run.
+// run scans when asked, and from time to time: however often subtrees are asked
+// for, a complete scan comes when it is due. One goroutine of Run.
 func (sc *scanner) run(ctx context.Context) {
-	timer, again := time.NewTimer(sc.s.cfg.ScanInterval), time.NewTimer(0)
+	ended := time.Now() // the last complete scan
+	timer := time.NewTimer(0)
 	defer timer.Stop()
-	defer again.Stop()
-	for {
+	for ctx.Err() == nil {
+		now := time.Now()
+		next := ended.Add(sc.pause())
+		if !next.After(now) {
+			sc.request("")
+		}
+		if !sc.again.IsZero() && !sc.again.After(now) {
+			for _, d := range sc.unread {
+				sc.request(d.Path)
+			}
+			sc.again = time.Time{}
+		}
+		scanned, whole := sc.one(ctx)
+		if whole {
+			ended = time.Now()
+		}
+		if scanned {
+			continue
+		}
+		if !sc.again.IsZero() && sc.again.Before(next) {
+			next = sc.again
+		}
+		timer.Reset(time.Until(next))
 		select {
 		case <-ctx.Done():
-			return
 		case <-timer.C:
-			sc.request("")
-		case <-again.C:
-			for _, d := range sc.unread {
-				sc.request(d)
-			}
-			sc.unread = nil
 		case <-sc.wake:
 		}
-		for ctx.Err() == nil && sc.one(ctx) {
-		}
-		timer.Reset(sc.pause())
-		if len(sc.unread) > 0 {
-			again.Reset(min(backoff(scanRetry, sc.s.cfg.ScanInterval, sc.retries), sc.s.cfg.ScanInterval))
-			sc.retries++
-		} else {
-			sc.retries = 0
-		}
+	}
+}
+
+// tryAgain plans when directories that could not be listed are tried again.
+func (sc *scanner) tryAgain() {
+	if len(sc.unread) == 0 {
+		sc.again, sc.retries = time.Time{}, 0
+		return
+	}
+	if sc.again.IsZero() {
+		sc.again = time.Now().Add(min(backoff(scanRetry, sc.s.cfg.ScanInterval, sc.retries), sc.s.cfg.ScanInterval))
+		sc.retries++
 	}
 }
 
@@ -143,26 +166,27 @@ func (sc *scanner) pause() time.Duration {
 	return max(d, scanShare*sc.last.Took)
 }
 
-// one does the next scan that is wanted, and tells false if there is none.
-func (sc *scanner) one(ctx context.Context) bool {
+// one does the next scan that is wanted, if any.
+func (sc *scanner) one(ctx context.Context) (scanned, whole bool) {
 	sc.mu.Lock()
 	var dirs []manifest.Path
 	var ticket uint64
 	switch {
-	case len(sc.dirs) > 0:
+	case len(sc.dirs) > 0 && !(sc.whole && sc.turn):
 		for d := range sc.dirs {
 			dirs = append(dirs, d)
 		}
 		clear(sc.dirs)
+		sc.turn = true
 	case sc.whole:
-		sc.whole, ticket = false, sc.asked
+		sc.whole, sc.turn, ticket = false, false, sc.asked
 	default:
 		sc.mu.Unlock()
-		return false
+		return false, false
 	}
 	sc.mu.Unlock()
 
-	start := time.Now()
+	start, find := time.Now(), sc.s.root.finding()
 	entries, err := sc.scan(ctx, dirs)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrRootLost) {
 		sc.s.log.Warn("a scan has failed; the next one tries again", "err", err)
@@ -176,10 +200,11 @@ func (sc *scanner) one(ctx context.Context) bool {
 	}
 	sc.mu.Unlock()
 	if ticket > 0 && err == nil {
-		sc.s.inbox.post(Scanned{})
+		sc.s.inbox.post(Scanned{Unread: slices.Clone(sc.unread), find: find})
 	}
+	sc.tryAgain()
 	sc.done.signal()
-	return true
+	return true, ticket > 0
 }
 
 // scan walks directories (none: the whole tree) and hints.
@@ -201,6 +226,7 @@ func (sc *scanner) scan(ctx context.Context, dirs []manifest.Path) (entries int,
 		defer sc.s.watcher.scanEnds()
 	}
 	w := &walk{ctx: ctx, s: sc.s, fs: g.fs}
+	had := sc.unread
 	if len(dirs) == 0 {
 		err = w.compare("", anc)
 	}
@@ -211,7 +237,7 @@ func (sc *scanner) scan(ctx context.Context, dirs []manifest.Path) (entries int,
 	unread := w.unread
 	w.unread = nil
 	for _, d := range unread { // it may have been a moment's trouble
-		err = errors.Join(err, w.compare(d, anc))
+		err = errors.Join(err, w.compare(d.Path, anc))
 	}
 	if err != nil {
 		return w.entries, err
@@ -219,8 +245,16 @@ func (sc *scanner) scan(ctx context.Context, dirs []manifest.Path) (entries int,
 	if err := sc.s.root.verify(g); err != nil {
 		return w.entries, err // an emptied root looks like many deletions
 	}
-	sc.unread = append(sc.unread, w.unread...)
 	sc.s.inbox.hint(w.hints...)
+	sc.unread = w.unread
+	if len(dirs) > 0 {
+		sc.unread = append(slices.DeleteFunc(slices.Clone(had), func(t Trouble) bool {
+			return slices.ContainsFunc(dirs, func(d manifest.Path) bool { return t.Path == d || t.Path.Under(d) })
+		}), w.unread...)
+		if len(had) > 0 && len(sc.unread) == 0 {
+			sc.request("") // only a complete scan says that everything was read
+		}
+	}
 	return w.entries, nil
 }
 
@@ -230,7 +264,7 @@ type walk struct {
 	s       *Syncer
 	fs      vfs.FS
 	hints   []manifest.Path
-	unread  []manifest.Path // directories that could not be listed
+	unread  []Trouble // directories that could not be listed
 	entries int
 
 	next func() (manifest.Path, Ancestor, bool) // of the ancestor
@@ -287,7 +321,7 @@ func (w *walk) list(dir manifest.Path) error {
 		// Nothing can be said about what is below. The look tells the person.
 		w.s.log.Warn("cannot list a directory", "path", dir, "err", err)
 		w.hint(dir)
-		w.unread = append(w.unread, dir)
+		w.unread = append(w.unread, Trouble{dir, err.Error()})
 		for w.more && w.path.Under(dir) {
 			w.advance()
 		}
@@ -328,6 +362,12 @@ func (s *Syncer) unchanged(st vfs.Stat, a Ancestor) bool {
 		return !a.Stamp.Racy && stampOf(st) == a.Stamp && s.modeOf(st, a.Entry) == a.Entry.Mode
 	}
 	return stampOf(st) == a.Stamp
+}
+
+// unchangedBut is unchanged for a file that was perhaps stamped too soon.
+func (s *Syncer) unchangedBut(st vfs.Stat, a Ancestor) bool {
+	a.Stamp.Racy = false
+	return s.unchanged(st, a)
 }
 
 // modeOf is the mode that is replicated of what stands on disk. A mode that is

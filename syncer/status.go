@@ -1,6 +1,12 @@
 package syncer
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
+
+// unreadMost is how many directories that cannot be read are named one by one.
+const unreadMost = 5
 
 // Status is what a Syncer tells of itself.
 type Status struct {
@@ -39,5 +45,12 @@ func (s *Syncer) Status(ctx context.Context) (Status, error) {
 	}
 	var err error
 	st.Loop, err = ask(ctx, s, (*Loop).Status)
+	for i, t := range st.Loop.Unread {
+		if i == unreadMost {
+			st.Warnings = append(st.Warnings, fmt.Sprintf("and %d more directories", len(st.Loop.Unread)-i))
+			break
+		}
+		st.Warnings = append(st.Warnings, fmt.Sprintf("directory %q cannot be read, and nothing that changes in it is seen: %s", t.Path, t.Why))
+	}
 	return st, err
 }

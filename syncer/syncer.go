@@ -20,12 +20,14 @@ import (
 // the two materializing lanes run beside it and answer through the inbox. All
 // of them live inside Run.
 type Syncer struct {
-	cfg   Config
-	log   *slog.Logger
-	inbox *inbox
-	loop  *Loop // owned by Run's loop goroutine
-	rec   *records
-	root  *rootKeeper
+	cfg    Config
+	log    *slog.Logger
+	inbox  *inbox
+	loop   *Loop  // owned by Run's loop goroutine
+	marker string // of the root that the loop knows; owned by the loop goroutine, like find
+	find   uint64 // of the root that the loop knows
+	rec    *records
+	root   *rootKeeper
 
 	persister  *persister
 	lookers    *lookers
@@ -130,22 +132,18 @@ func (s *Syncer) load() error {
 		}
 	}
 	s.first.Store(!known.rooted)
-	s.root.onFresh = func(older bool) error {
-		if s.first.Load() {
-			return nil // the first marker of a new tree: nothing was known before
-		}
-		return s.rec.forgetAll(older && s.cfg.Aside)
+	s.root.made = known.marker
+	s.root.onMake = func(made string) error {
+		return s.rec.setMeta(map[string][]byte{metaMarker: []byte(made)})
 	}
-	found, err := s.root.find(context.Background(), s.first.Load(), s.recoverStaging)
+	s.root.onFound = s.rooted
+	found, err := s.root.find(context.Background(), s.first.Load(), false, s.recoverStaging)
 	switch {
 	case errors.Is(err, ErrRootLost):
 		s.log.Warn("the root cannot be used yet", "err", err)
 	case err != nil:
 		return err
 	default:
-		if err := s.rooted(&found); err != nil {
-			return err
-		}
 		s.found, s.foundOK = found, true
 		if found.fresh { // what was known until now is void
 			if known, err = s.rec.load(s.cfg.BootID); err != nil {
@@ -174,8 +172,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 	defer cancel()
 
 	if s.foundOK {
-		s.watcher.reset(s.found.gen.fs.Path())
-		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside})
+		s.watcher.reset(s.found.gen.fs)
+		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside, made: s.found.made, find: s.found.find})
 	} else {
 		lost, _ := s.root.state()
 		s.inbox.post(RootLost{Why: lost})
@@ -252,6 +250,19 @@ func (s *Syncer) runLoop(ctx context.Context) {
 
 // handle feeds one event in and starts what comes out.
 func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
+	// What was seen in a root that was lost since says nothing about this one.
+	switch ev := ev.(type) {
+	case RootBack:
+		s.marker, s.find = ev.made, ev.find
+	case Scanned:
+		if ev.find != s.find {
+			return
+		}
+	case Looked:
+		if ev.find != s.find {
+			return
+		}
+	}
 	for _, e := range s.loop.Handle(s.cfg.Now(), ev) {
 		switch e := e.(type) {
 		case Look:
@@ -263,13 +274,13 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Apply:
 			s.lanes.add(e)
 		case Record:
-			s.persister.add(recordJob{updates: e.Updates})
+			s.persister.add(recordJob{marker: s.marker, updates: e.Updates})
 		case Remember:
 			s.persister.add(recordJob{notes: []Remember{e}})
 		case Follow:
-			s.persister.add(recordJob{followed: e.Revision})
+			s.persister.add(recordJob{marker: s.marker, followed: e.Revision, looked: true})
 		case Joined:
-			s.persister.add(recordJob{joined: true})
+			s.persister.add(recordJob{marker: s.marker, joined: true})
 		case Rescan:
 			s.scanner.request("")
 		case Wake:

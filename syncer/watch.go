@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // watcher turns the kernel's events into hints. It promises latency, never
@@ -37,8 +38,8 @@ func newWatcher(s *Syncer) *watcher {
 
 // reset starts anew for a root that was opened: nothing is watched until the
 // next scan. What happened before the scan is seen by it.
-func (w *watcher) reset(base string) {
-	n, err := newNotifier(base)
+func (w *watcher) reset(root vfs.FS) {
+	n, err := newNotifier(root.Path(), vfs.GateOf(root))
 	w.mu.Lock()
 	old := w.n
 	w.n, w.limited = n, ""

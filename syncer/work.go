@@ -45,17 +45,17 @@ type work struct {
 
 	setbacks int // offers that were refused and steps that met a surprise, in a row
 
-	pending  manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
-	awaits   manifest.Revision
-	result   changeResult
-	sent     manifest.Entry // what was offered
-	proposed bool           // sent is of this run
-	unsent   bool           // its last offer failed for want of quorum or receipts
-	void     bool           // what is under way for it is of a root that was given up
-	wanted   bool           // as a directory, by a path below it that is to be offered
-	needed   bool           // as a directory, by a path below it that is to be materialized
-	step     Step           // that ends the difference, from staged on
-	chain    []link         // what the log did to the path since its ancestor, oldest first
+	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
+	awaits  manifest.Revision
+	result  changeResult
+	sent    *manifest.Entry // what was offered last, nil: nothing
+	unsent  bool            // its last offer failed for want of quorum or receipts
+	cut     bool            // differed after a loss of power, and has not come to rest since
+	void    bool            // what is under way for it is of a root that was given up
+	wanted  bool            // as a directory, by a path below it that is to be offered
+	needed  bool            // as a directory, by a path below it that is to be materialized
+	step    *Step           // that ends the difference, from staged on
+	chain   []link          // what the log did to the path since its ancestor, oldest first
 }
 
 // link is one revision of a path.
@@ -99,19 +99,24 @@ type changeResult struct {
 
 // workMap holds works in path order.
 type workMap struct {
-	tree *btree.BTreeG[*work]
+	tree *btree.BTreeG[workItem]
+}
+
+type workItem struct {
+	path manifest.Path
+	work *work
 }
 
 func newWorkMap() *workMap {
 	return &workMap{tree: btree.NewBTreeGOptions(
-		func(a, b *work) bool { return manifest.Compare(a.path, b.path) < 0 },
+		func(a, b workItem) bool { return manifest.Compare(a.path, b.path) < 0 },
 		btree.Options{NoLocks: true, Degree: 32},
 	)}
 }
 
 func (m *workMap) get(p manifest.Path) *work {
-	w, _ := m.tree.Get(&work{path: p})
-	return w
+	it, _ := m.tree.Get(workItem{path: p})
+	return it.work
 }
 
 func (m *workMap) ensure(p manifest.Path) *work {
@@ -119,19 +124,21 @@ func (m *workMap) ensure(p manifest.Path) *work {
 		return w
 	}
 	w := &work{path: p}
-	m.tree.Set(w)
+	m.tree.Set(workItem{p, w})
 	return w
 }
 
-func (m *workMap) drop(p manifest.Path) { m.tree.Delete(&work{path: p}) }
+func (m *workMap) drop(p manifest.Path) { m.tree.Delete(workItem{path: p}) }
 
 func (m *workMap) len() int { return m.tree.Len() }
 
-func (m *workMap) each(fn func(*work) bool) { m.tree.Scan(fn) }
+func (m *workMap) each(fn func(*work) bool) {
+	m.tree.Scan(func(it workItem) bool { return fn(it.work) })
+}
 
 func (m *workMap) under(dir manifest.Path, fn func(*work) bool) {
-	m.tree.Ascend(&work{path: dir + "/"}, func(w *work) bool {
-		return w.path.Under(dir) && fn(w)
+	m.tree.Ascend(workItem{path: dir + "/"}, func(it workItem) bool {
+		return it.path.Under(dir) && fn(it.work)
 	})
 }
 

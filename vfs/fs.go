@@ -55,7 +55,9 @@ type Stager interface {
 	// StageLink makes a symlink; fs.ErrExist.
 	StageLink(name, target string) error
 	StatStaged(name string) (Stat, error)
-	// OpenStaged is Open in the staging directory.
+	// OpenStaged is Open in the staging directory. A file whose mode keeps its
+	// owner, us, from reading it is made readable: what came out of the tree is
+	// no gateway's any more.
 	OpenStaged(name string) (File, error)
 	ReadlinkStaged(name string) (string, error)
 	// RemoveStaged removes a file, a symlink or an empty directory.

@@ -1,6 +1,8 @@
 package vfs
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -51,7 +53,17 @@ func (r *Root) StatStaged(name string) (st Stat, err error) {
 // OpenStaged implements Stager.
 func (r *Root) OpenStaged(name string) (File, error) {
 	var f *file
-	err := r.staged("open", name, func(dirfd int) (err error) { f, err = r.openFile(dirfd, name); return err })
+	err := r.staged("open", name, func(dirfd int) (err error) {
+		if f, err = r.openFile(dirfd, name); !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		st, serr := lstatat(dirfd, name)
+		if serr != nil || st.Mode&0o400 != 0 || chmodat(dirfd, name, st, st.Mode|0o400) != nil {
+			return err
+		}
+		f, err = r.openFile(dirfd, name)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

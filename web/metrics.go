@@ -18,7 +18,7 @@ type collector struct {
 	ca, format                                                              *prometheus.Desc
 	applied, lag, entries, held, conflicts, rejected, busy, rootLost        *prometheus.Desc
 	failing, unsent, watched, overflows, dataFree, dataReserve, dataTrouble *prometheus.Desc
-	proposals, blobs, blobBytes, blobDisk, carrierBytes                     *prometheus.Desc
+	proposals, blobs, blobBytes, blobDisk, carrierBytes, carrierUp          *prometheus.Desc
 	corrupt, mended, lostBlobs, scrubbed, scrubs                            *prometheus.Desc
 }
 
@@ -62,6 +62,7 @@ func newCollector(source Source) *collector {
 		lostBlobs:    d("blobs_lost", "Blobs damaged here that no other member has."),
 		scrubbed:     d("scrub_bytes_total", "Bytes of content that the scrub of the blob store has read."),
 		scrubs:       d("scrub_passes_total", "Complete passes of the scrub."),
+		carrierUp:    d("carrier_up", "1 while this carrier can be used.", "carrier"),
 		carrierBytes: d("carrier_bytes_total", "Bytes of content by carrier and direction.", "carrier", "direction"),
 	}
 }
@@ -125,6 +126,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.scrubbed, s.Blobs.Scrubbed)
 	counter(c.scrubs, s.Blobs.Scrubs)
 	for _, k := range s.Carriers {
+		gauge(c.carrierUp, truth(k.Well), k.Name)
 		counter(c.carrierBytes, k.Sent, k.Name, "sent")
 		counter(c.carrierBytes, k.Received, k.Name, "received")
 	}

@@ -72,6 +72,7 @@ type Blobs struct {
 type Carrier struct {
 	Name           string
 	Sent, Received uint64
+	Well           bool // it can be used
 }
 
 // Unready lists why a load balancer should not send traffic to the gateway

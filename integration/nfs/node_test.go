@@ -176,8 +176,12 @@ type treeStatus struct {
 }
 
 type carrierStatus struct {
-	Name string
-	Kind string
+	Name          string
+	Well          bool
+	Why           string
+	Members       []string
+	SentBytes     int64 `json:"sent_bytes"`
+	ReceivedBytes int64 `json:"received_bytes"`
 }
 
 func (n *node) status() (s status, err error) {
@@ -230,7 +234,8 @@ type cluster struct {
 }
 
 // cluster boots a node on each host, in order, with the tree `server` in these
-// places, and waits until all vote. More flags go to init and join alike. It
+// places, and waits until all vote. More flags go to init and join alike; in
+// them {host} is the host's name. It
 // ends with the (sub)test.
 func (b *bed) cluster(trees []string, flags ...string) *cluster {
 	b.t.Helper()
@@ -246,6 +251,9 @@ func (b *bed) cluster(trees []string, flags ...string) *cluster {
 		n := &node{host: b.hosts[i], name: b.hosts[i].name, data: filepath.Join(dir, "data"), tree: tree}
 		c.nodes = append(c.nodes, n)
 		args := append([]string{"--name", n.name, "--listen", n.host.addr() + nodePort, "--tree", "server=" + tree}, flags...)
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "{host}", n.name)
+		}
 		if i == 0 {
 			n.must("init", args...)
 		} else {

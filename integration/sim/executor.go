@@ -35,7 +35,7 @@ func (n *node) do(e syncer.Effect) {
 	case syncer.Remember:
 		n.persist(job{note: &e})
 	case syncer.Follow:
-		n.persist(job{followed: e.Revision})
+		n.persist(job{followed: e.Revision, looked: true})
 	case syncer.Joined:
 		n.persist(job{joined: true})
 	case syncer.Rescan:

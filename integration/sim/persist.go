@@ -12,6 +12,7 @@ type job struct {
 	updates  []syncer.Update
 	note     *syncer.Remember
 	followed manifest.Revision
+	looked   bool
 	joined   bool
 	done     func()
 }
@@ -54,7 +55,7 @@ func (n *node) drain() {
 			n.saved.notes[j.note.Path] = *j.note.Note
 		}
 		n.saved.followed = max(n.saved.followed, j.followed)
-		n.boot = n.boot || j.followed > 0
+		n.boot = n.boot || j.looked
 		n.saved.joined = n.saved.joined || j.joined
 	}
 	for _, j := range jobs {

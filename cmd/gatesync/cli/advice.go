@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,9 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	for _, t := range s.Trees {
 		adviseTree(t, say)
 	}
+	for _, c := range s.Carriers {
+		adviseShare(c, say)
+	}
 	for _, l := range s.Blobs.Lost {
 		say("CONTENT LOST: blob %s (%s) is missing since this disk was damaged, and no member that can be reached has it. It stands for:\n%s\nstart members that are off, or bring the files back from a backup; check the disk",
 			l.Digest, size(l.Size), strings.Join(l.Where, "\n"))
@@ -44,6 +49,9 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	for _, m := range s.Members {
 		if !m.Alive {
 			adviseDead(m, s, now, say)
+		} else if len(m.Nowhere) > 0 {
+			say("%s lacks %s of the cluster's content, and no member that answers has:\n%s\nstart members that are off, or put a file with that content into a tree; until then it counts as behind",
+				m.Name, plural(m.Missing, "blob"), strings.Join(m.Nowhere, "\n"))
 		} else if m.Missing > 0 {
 			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
@@ -61,6 +69,17 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 		}
 	}
 	return out
+}
+
+// adviseShare tells why content does not travel over the share. Nothing waits
+// for that.
+func adviseShare(c node.CarrierStatus, say func(string, ...any)) {
+	if c.Name == "share" && !c.Well {
+		say("the share cannot be used; content is pushed meanwhile and nobody waits: %s", c.Why)
+	}
+	for _, member := range slices.Sorted(maps.Keys(c.Doubts)) {
+		say("%s could not read from the share lately and is sent the content instead: %s", member, c.Doubts[member])
+	}
 }
 
 // adviseFormat names the old versions that hold the others back, once others

@@ -47,6 +47,20 @@ func TestAdvice(t *testing.T) {
 			[]string{"tree server: 3 paths do not go on; the first: a.xml: no space"}, "",
 		},
 		{"edits that wait", func(s *node.Status) { s.Trees[0].Unsent, s.Trees[0].UnsentWhy = 1, "why" }, []string{"1 local edit not committed yet; tried again until it works: why"}, ""},
+		{
+			"share gone",
+			func(s *node.Status) {
+				s.Carriers = []node.CarrierStatus{{Name: "share", Path: "/mnt/x", Why: "the mount does not answer"}, {Name: "push", Well: true}}
+			},
+			[]string{"content is pushed meanwhile and nobody waits: the mount does not answer"}, "",
+		},
+		{
+			"share that one cannot read",
+			func(s *node.Status) {
+				s.Carriers = []node.CarrierStatus{{Name: "share", Well: true, Doubts: map[string]string{"gw2": "permission denied"}}}
+			},
+			[]string{"gw2 could not read from the share lately and is sent the content instead: permission denied"}, "",
+		},
 		{"clock slow", func(s *node.Status) { s.Node.CertificateBegins = now.Add(time.Hour) }, []string{"the clock here is slow"}, ""},
 		{"clock fast", func(s *node.Status) { s.Node.CertificateSoon, s.Node.CertificateExpires = true, now.Add(-time.Hour) }, []string{"has expired: check the clock here"}, ""},
 	} {

@@ -193,7 +193,8 @@ func trouble(now time.Time) node.Status {
 			{ID: "n-2", Name: "gw2", Role: "voter", Address: "10.0.0.2:7946", Votes: true, LastSeen: &seen, DeadSince: &seen, Error: "cannot reach gw2"},
 			{ID: "n-3", Name: "gw3", Role: "voter", Address: "10.0.0.3:7946", Votes: true, DeadSince: &started},
 			{ID: "n-4", Name: "gw4", Role: "nonvoter", Chosen: "nonvoter", Address: "10.0.0.4:7946", Alive: true, Applied: 1200, Missing: 7},
-			{ID: "n-5", Name: "w1", Role: "witness", Address: "10.0.0.5:7946", Alive: true, Votes: true, Applied: 1240},
+			{ID: "n-5", Name: "w1", Role: "witness", Address: "10.0.0.5:7946", Alive: true, Votes: true, Applied: 1239, Missing: 1,
+				Nowhere: []string{"blob 1a2b3c4d of server: conf/a.xml (revision 1240, current)"}},
 		},
 		Trees: []node.TreeStatus{{Name: "server", Path: "/opt/gw\nx", Files: 2020, Bytes: 12 << 20, Applied: 1240, Held: 12, Conflicts: 1, LagSeconds: 61}},
 	}

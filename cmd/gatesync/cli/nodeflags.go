@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -13,6 +14,7 @@ import (
 type nodeFlags struct {
 	name, listen, advertise, http string
 	trees                         []string
+	share                         string
 	ca, cert, key                 string
 	treeless                      bool // a witness
 }
@@ -25,6 +27,7 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.advertise, "advertise", "", "what other nodes dial, where that is another address")
 	fl.StringVar(&f.http, "http", d.HTTP, `/healthz, /readyz, /metrics; "" switches them off`)
 	fl.StringArrayVar(&f.trees, "tree", nil, "NAME=PATH[,preset=P][,ignore=GLOB]: a directory to keep in sync (repeatable)")
+	fl.StringVar(&f.share, "share", "", "directory on a mount that other members see too: content travels over it while it is well")
 	fl.StringVar(&f.ca, "tls-ca", "", "CA certificates of your own PKI")
 	fl.StringVar(&f.cert, "tls-cert", "", "this node's certificate of your own PKI")
 	fl.StringVar(&f.key, "tls-key", "", "this node's key of your own PKI")
@@ -34,7 +37,14 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 func (f *nodeFlags) config(cmd *cobra.Command, a *app) (config.Config, error) {
 	cfg := config.Default()
 	cfg.DataDir, cfg.Name, cfg.Listen, cfg.Advertise = a.dataDir, f.name, f.listen, f.advertise
-	cfg.HTTP = f.http
+	cfg.HTTP, cfg.Share = f.http, f.share
+	if cfg.Share != "" {
+		abs, err := filepath.Abs(cfg.Share)
+		if err != nil {
+			return cfg, err
+		}
+		cfg.Share = abs
+	}
 	if !cmd.Flags().Changed("http") {
 		cfg.HTTP = a.env("HTTP", cfg.HTTP)
 	}

@@ -31,13 +31,14 @@ have changed at once, --seed names one member's new address, on each node.`,
 		Args: noArgs,
 	}
 	keys := map[string]string{ // flag → key
-		"listen": "listen", "advertise": "advertise", "http": "http",
+		"listen": "listen", "advertise": "advertise", "http": "http", "share": "share",
 		"scan-interval": "scan_interval", "log-level": "log.level", "log-format": "log.format",
 	}
 	cmd.Flags().String("listen", "", "the one port for everything between nodes")
 	cmd.Flags().String("advertise", "", "what other nodes dial")
 	cmd.Flags().StringSliceVar(&seeds, "seed", nil, "HOST:PORT of any member, where every remembered address has changed (repeatable)")
 	cmd.Flags().String("http", "", "/healthz, /readyz, /metrics")
+	cmd.Flags().String("share", "", "directory on a mount that other members see too")
 	cmd.Flags().String("scan-interval", "", "time between full scans")
 	cmd.Flags().String("log-level", "", "debug, info, warn, error")
 	cmd.Flags().String("log-format", "", "text, json")

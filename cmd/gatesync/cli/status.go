@@ -116,6 +116,11 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 	if s.Format.Newest > s.Format.Active {
 		head = append(head, []string{"log format", fmt.Sprintf("%d (this node understands %d)", s.Format.Active, s.Format.Newest)})
 	}
+	for _, c := range s.Carriers {
+		if c.Name == "share" {
+			head = append(head, []string{"share", shareLine(c, now)})
+		}
+	}
 	table(w, head)
 
 	fmt.Fprintln(w)
@@ -148,6 +153,21 @@ func writeTrees(w io.Writer, s node.Status) {
 		})
 	}
 	table(w, trees)
+}
+
+// shareLine tells whether content travels over the share.
+func shareLine(c node.CarrierStatus, now time.Time) string {
+	since := ""
+	if c.Since != nil {
+		since = " for " + duration(now.Sub(*c.Since))
+	}
+	switch {
+	case !c.Well:
+		return fmt.Sprintf("%s: not used%s, content is pushed", showPath(c.Path), since)
+	case len(c.Members) == 0:
+		return showPath(c.Path) + ": no other member is known to see it, content is pushed"
+	}
+	return fmt.Sprintf("%s: in use%s with %s", showPath(c.Path), since, strings.Join(c.Members, ", "))
 }
 
 // certificateLine tells of this node's certificate and of the CA.

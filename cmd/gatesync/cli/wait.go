@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -26,10 +27,14 @@ Exits 1 when the time is up, 5 when there is no quorum.`,
 		Args: noArgs,
 	}
 	cmd.Flags().Uint64Var(&revision, "revision", 0, "revision to wait for (default: the newest)")
-	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; 0: until it is done")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
-			res, err := c.Wait(cmd.Context(), &pb.WaitRequest{Revision: revision, TimeoutNs: int64(timeout)})
+			res, err := c.Wait(cmd.Context(), &pb.WaitRequest{Revision: revision, TimeoutNs: int64(cmp.Or(timeout, saySoEvery))})
+			for err == nil && timeout == 0 && len(res.GetLate()) > 0 { // for ever, but not in silence
+				fmt.Fprintf(a.Stderr, "still waiting for %s: %s\n", strings.Join(res.GetLate(), ", "), whyLate(res))
+				res, err = c.Wait(cmd.Context(), &pb.WaitRequest{Revision: res.GetRevision(), TimeoutNs: int64(saySoEvery)})
+			}
 			if err != nil {
 				return err
 			}
@@ -37,12 +42,23 @@ Exits 1 when the time is up, 5 when there is no quorum.`,
 				return err
 			}
 			if late := res.GetLate(); len(late) > 0 {
-				return fmt.Errorf("revision %d was not applied within %s by %s: `gatesync status` there tells why", res.GetRevision(), timeout, strings.Join(late, ", "))
+				return fmt.Errorf("revision %d was not applied within %s by %s: %s", res.GetRevision(), timeout, strings.Join(late, ", "), whyLate(res))
 			}
 			return nil
 		})
 	}
 	return a.jsonFlag(cmd)
+}
+
+// saySoEvery is how often a wait without an end tells what it waits for.
+const saySoEvery = 30 * time.Second
+
+// whyLate says what keeps the late ones, where that is known.
+func whyLate(res *pb.WaitResponse) string {
+	if len(res.GetWhy()) == 0 {
+		return "`gatesync status` there tells why"
+	}
+	return strings.Join(res.GetWhy(), "; ")
 }
 
 func (a *app) showWait(res *pb.WaitResponse) error {
@@ -52,7 +68,8 @@ func (a *app) showWait(res *pb.WaitResponse) error {
 			Applied  []string `json:"applied"`
 			Dead     []string `json:"dead"`
 			Late     []string `json:"late"`
-		}{res.GetRevision(), list(res.GetApplied()), list(res.GetDead()), list(res.GetLate())})
+			Why      []string `json:"why"`
+		}{res.GetRevision(), list(res.GetApplied()), list(res.GetDead()), list(res.GetLate()), list(res.GetWhy())})
 	}
 	fmt.Fprintf(a.Stdout, "revision %s is applied by %s\n", count(res.GetRevision()), strings.Join(res.GetApplied(), ", "))
 	if dead := res.GetDead(); len(dead) > 0 {

@@ -138,10 +138,14 @@ func (x *PushRequest) GetEnd() uint64 {
 // Offer names a batch's content. The bytes of an eager batch follow at once,
 // without waiting for the receiver's needs.
 type Offer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Batch         uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"` // from 1, growing
-	Blobs         []*BlobInfo            `protobuf:"bytes,2,rep,name=blobs,proto3" json:"blobs,omitempty"`
-	Eager         bool                   `protobuf:"varint,3,opt,name=eager,proto3" json:"eager,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Batch uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"` // from 1, growing
+	Blobs []*BlobInfo            `protobuf:"bytes,2,rep,name=blobs,proto3" json:"blobs,omitempty"`
+	Eager bool                   `protobuf:"varint,3,opt,name=eager,proto3" json:"eager,omitempty"`
+	// Where the blobs lie on the share, one behind the other in this order: the
+	// name of a parcel. Who cannot read them there answers with needs, as if it
+	// were not said.
+	Parcel        string `protobuf:"bytes,20,opt,name=parcel,proto3" json:"parcel,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -195,6 +199,13 @@ func (x *Offer) GetEager() bool {
 		return x.Eager
 	}
 	return false
+}
+
+func (x *Offer) GetParcel() string {
+	if x != nil {
+		return x.Parcel
+	}
+	return ""
 }
 
 // Piece is a run of bytes of one blob; pieces of a blob come in order and are
@@ -386,6 +397,7 @@ func (*PushResponse_Refused) isPushResponse_Of() {}
 type Needs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digests       [][]byte               `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	ShareTrouble  string                 `protobuf:"bytes,20,opt,name=share_trouble,json=shareTrouble,proto3" json:"share_trouble,omitempty"` // why the parcel could not be read here, for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -425,6 +437,13 @@ func (x *Needs) GetDigests() [][]byte {
 		return x.Digests
 	}
 	return nil
+}
+
+func (x *Needs) GetShareTrouble() string {
+	if x != nil {
+		return x.ShareTrouble
+	}
+	return ""
 }
 
 type BatchReceipt struct {
@@ -578,11 +597,12 @@ const file_gatesync_v1_content_proto_rawDesc = "" +
 	"\vPushRequest\x12(\n" +
 	"\x05offer\x18\x01 \x01(\v2\x12.gatesync.v1.OfferR\x05offer\x12*\n" +
 	"\x06pieces\x18\x02 \x03(\v2\x12.gatesync.v1.PieceR\x06pieces\x12\x10\n" +
-	"\x03end\x18\x03 \x01(\x04R\x03end\"`\n" +
+	"\x03end\x18\x03 \x01(\x04R\x03end\"x\n" +
 	"\x05Offer\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12+\n" +
 	"\x05blobs\x18\x02 \x03(\v2\x15.gatesync.v1.BlobInfoR\x05blobs\x12\x14\n" +
-	"\x05eager\x18\x03 \x01(\bR\x05eager\"w\n" +
+	"\x05eager\x18\x03 \x01(\bR\x05eager\x12\x16\n" +
+	"\x06parcel\x18\x14 \x01(\tR\x06parcel\"w\n" +
 	"\x05Piece\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
@@ -594,9 +614,10 @@ const file_gatesync_v1_content_proto_rawDesc = "" +
 	"\x05needs\x18\x02 \x01(\v2\x12.gatesync.v1.NeedsH\x00R\x05needs\x125\n" +
 	"\areceipt\x18\x03 \x01(\v2\x19.gatesync.v1.BatchReceiptH\x00R\areceipt\x12\x1a\n" +
 	"\arefused\x18\x04 \x01(\tH\x00R\arefusedB\x04\n" +
-	"\x02of\"!\n" +
+	"\x02of\"F\n" +
 	"\x05Needs\x12\x18\n" +
-	"\adigests\x18\x01 \x03(\fR\adigests\"$\n" +
+	"\adigests\x18\x01 \x03(\fR\adigests\x12#\n" +
+	"\rshare_trouble\x18\x14 \x01(\tR\fshareTrouble\"$\n" +
 	"\fBatchReceipt\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\"9\n" +
 	"\fFetchRequest\x12)\n" +

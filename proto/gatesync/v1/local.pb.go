@@ -168,6 +168,7 @@ type WaitResponse struct {
 	Applied       []string               `protobuf:"bytes,2,rep,name=applied,proto3" json:"applied,omitempty"` // names
 	Dead          []string               `protobuf:"bytes,3,rep,name=dead,proto3" json:"dead,omitempty"`       // names of members that do not answer
 	Late          []string               `protobuf:"bytes,4,rep,name=late,proto3" json:"late,omitempty"`       // names of live members that had not applied it in time
+	Why           []string               `protobuf:"bytes,70,rep,name=why,proto3" json:"why,omitempty"`        // what keeps them, as far as it is known: for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +227,13 @@ func (x *WaitResponse) GetDead() []string {
 func (x *WaitResponse) GetLate() []string {
 	if x != nil {
 		return x.Late
+	}
+	return nil
+}
+
+func (x *WaitResponse) GetWhy() []string {
+	if x != nil {
+		return x.Why
 	}
 	return nil
 }
@@ -2488,12 +2496,13 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04only\x18\x02 \x03(\tR\x04only\x12\x1d\n" +
 	"\n" +
-	"timeout_ns\x18\x03 \x01(\x03R\ttimeoutNs\"l\n" +
+	"timeout_ns\x18\x03 \x01(\x03R\ttimeoutNs\"~\n" +
 	"\fWaitResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aapplied\x18\x02 \x03(\tR\aapplied\x12\x12\n" +
 	"\x04dead\x18\x03 \x03(\tR\x04dead\x12\x12\n" +
-	"\x04late\x18\x04 \x03(\tR\x04late\"9\n" +
+	"\x04late\x18\x04 \x03(\tR\x04late\x12\x10\n" +
+	"\x03why\x18F \x03(\tR\x03why\"9\n" +
 	"\fTokenRequest\x12\x15\n" +
 	"\x06ttl_ns\x18\x01 \x01(\x03R\x05ttlNs\x12\x12\n" +
 	"\x04uses\x18\x02 \x01(\rR\x04uses\"D\n" +

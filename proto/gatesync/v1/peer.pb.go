@@ -147,6 +147,8 @@ type NodeState struct {
 	LogTerm       uint64                 `protobuf:"varint,30,opt,name=log_term,json=logTerm,proto3" json:"log_term,omitempty"`          // the log knows this term, and …
 	LogApplied    uint64                 `protobuf:"varint,31,opt,name=log_applied,json=logApplied,proto3" json:"log_applied,omitempty"` // … holds at least what it has applied: it never goes back behind them
 	LogLast       uint64                 `protobuf:"varint,32,opt,name=log_last,json=logLast,proto3" json:"log_last,omitempty"`          // index of its last entry
+	ShareNonce    string                 `protobuf:"bytes,50,opt,name=share_nonce,json=shareNonce,proto3" json:"share_nonce,omitempty"`  // that it has written on its share; "" while it cannot use one
+	Lacks         []string               `protobuf:"bytes,70,rep,name=lacks,proto3" json:"lacks,omitempty"`                              // content that nobody who answers has, the first of it: for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +321,20 @@ func (x *NodeState) GetLogLast() uint64 {
 		return x.LogLast
 	}
 	return 0
+}
+
+func (x *NodeState) GetShareNonce() string {
+	if x != nil {
+		return x.ShareNonce
+	}
+	return ""
+}
+
+func (x *NodeState) GetLacks() []string {
+	if x != nil {
+		return x.Lacks
+	}
+	return nil
 }
 
 type TreeState struct {
@@ -1331,7 +1347,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\x96\x04\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xcd\x04\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1355,7 +1371,10 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\blog_term\x18\x1e \x01(\x04R\alogTerm\x12\x1f\n" +
 	"\vlog_applied\x18\x1f \x01(\x04R\n" +
 	"logApplied\x12\x19\n" +
-	"\blog_last\x18  \x01(\x04R\alogLast\"k\n" +
+	"\blog_last\x18  \x01(\x04R\alogLast\x12\x1f\n" +
+	"\vshare_nonce\x182 \x01(\tR\n" +
+	"shareNonce\x12\x14\n" +
+	"\x05lacks\x18F \x03(\tR\x05lacks\"k\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +

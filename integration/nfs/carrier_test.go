@@ -1,0 +1,312 @@
+package nfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// shared is a cluster with local trees and a share on NFS.
+type shared struct {
+	*cluster
+	mounts []*mount
+	dir    string // on the server
+	last   int
+	rng    *rand.Rand
+}
+
+// share boots it: each host mounts the same directory of the server.
+func (b *bed) share(name string, f flavour) *shared {
+	b.t.Helper()
+	s := &shared{dir: b.server.dir(name), rng: rand.New(rand.NewPCG(1, 2))}
+	for _, h := range b.hosts {
+		s.mounts = append(s.mounts, h.mount(name, f))
+	}
+	s.cluster = b.cluster([]string{"", "", ""}, "--share", "/mnt/{host}/"+name)
+	s.waitUsed(90 * time.Second)
+	return s
+}
+
+func (n *node) carrier(name string) (carrierStatus, error) {
+	s, err := n.status()
+	if err != nil {
+		return carrierStatus{}, err
+	}
+	i := slices.IndexFunc(s.Carriers, func(c carrierStatus) bool { return c.Name == name })
+	if i < 0 {
+		return carrierStatus{}, fmt.Errorf("%s has no %s", n.name, name)
+	}
+	return s.Carriers[i], nil
+}
+
+// waitUsed waits until every node uses the share with all others.
+func (s *shared) waitUsed(limit time.Duration) time.Duration {
+	s.b.t.Helper()
+	return eventually(s.b.t, limit, "all use the share", func() error {
+		for _, n := range s.nodes {
+			c, err := n.carrier("share")
+			if err != nil {
+				return err
+			}
+			if !c.Well || len(c.Members) != len(s.nodes)-1 {
+				return fmt.Errorf("%s: %+v", n.name, c)
+			}
+		}
+		return nil
+	})
+}
+
+// content is so much that nobody can guess and nobody compresses.
+func (s *shared) content(size int) string {
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(s.rng.Uint32())
+	}
+	return string(b)
+}
+
+// put writes a file of so many bytes on a node and waits until all have it.
+func (s *shared) put(n *node, size int, limit time.Duration) time.Duration {
+	s.b.t.Helper()
+	s.last++
+	name, text := fmt.Sprintf("file-%d", s.last), s.content(size)
+	s.b.check(write(n.tree, name, text))
+	return s.arrives(n, name, text, limit)
+}
+
+func (s *shared) arrives(n *node, name, text string, limit time.Duration) time.Duration {
+	s.b.t.Helper()
+	return eventually(s.b.t, limit, name+" from "+n.name+" is everywhere", func() error {
+		for _, o := range s.others(n) {
+			if err := stands(o.tree, name, text); err != nil {
+				return fmt.Errorf("%s: %w", o.name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// carries makes sure that a write of n travels over the share, and only there.
+func (s *shared) carries(n *node, limit time.Duration) {
+	s.b.t.Helper()
+	eventually(s.b.t, limit, "the share carries what "+n.name+" writes", func() error {
+		before, err1 := n.carrier("share")
+		took := s.put(n, 300_000, 60*time.Second)
+		after, err2 := n.carrier("share")
+		if err := errors.Join(err1, err2); err != nil {
+			return err
+		}
+		if got := after.SentBytes - before.SentBytes; got != 300_000 {
+			return fmt.Errorf("%d bytes went over the share; it took %v; %+v", got, took, after)
+		}
+		return nil
+	})
+}
+
+// writing writes on all nodes until stop is called, which returns the longest
+// time that a file took to be everywhere.
+func (s *shared) writing() (stop func() time.Duration) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	longest := make([]time.Duration, len(s.nodes))
+	text := s.content(100_000)
+	for i, n := range s.nodes {
+		wg.Go(func() {
+			for k := 0; ctx.Err() == nil; k++ {
+				name, want := fmt.Sprintf("load/%s-%d", n.name, k%5), fmt.Sprintf("%d %s", k, text)
+				begun := time.Now()
+				err := write(n.tree, name, want)
+				for err == nil && ctx.Err() == nil {
+					missing := slices.ContainsFunc(s.nodes, func(o *node) bool { return stands(o.tree, name, want) != nil })
+					if !missing {
+						longest[i] = max(longest[i], time.Since(begun))
+						break
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				if err != nil {
+					s.b.t.Error(err)
+					return
+				}
+				time.Sleep(200 * time.Millisecond)
+			}
+		})
+	}
+	return func() time.Duration { cancel(); wg.Wait(); return slices.Max(longest) }
+}
+
+// answers makes sure that status and /readyz of all nodes answer at once.
+func (s *shared) answers() {
+	s.b.t.Helper()
+	for _, n := range s.nodes {
+		if a := n.ask("status", "--json"); a.code != 0 && a.stdout == "" || a.took > 2*time.Second {
+			s.b.t.Errorf("%s: status took %v: %s", n.name, a.took, a.stderr)
+		}
+	}
+}
+
+// threads counts a daemon's threads: a call that is stuck holds one.
+func (n *node) threads() int {
+	n.host.b.t.Helper()
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", n.daemon.Process.Pid))
+	n.host.b.check(err)
+	return len(tasks)
+}
+
+// Local trees and a share on NFS: content travels over it once, and whatever
+// becomes of it, the push carries on within seconds; when it is back it is used
+// again.
+func TestPromise_Converge_ShareOnNFS(t *testing.T) {
+	b := newBed(t)
+	for _, f := range []flavour{v4hard, v3soft} {
+		t.Run(f.name, func(t *testing.T) {
+			b.in(t)
+			s := b.share(f.name, f)
+			a := s.nodes[0]
+
+			s.carries(a, time.Minute)
+			for _, n := range s.others(a) {
+				if c, err := n.carrier("share"); err != nil || c.ReceivedBytes < 300_000 {
+					t.Errorf("%s has read %+v from the share: %v", n.name, c, err)
+				}
+			}
+			t.Logf("300 kB over the share: %v", s.put(a, 300_000, 20*time.Second))
+
+			s.faults(f)
+			s.waitEqual(30 * time.Second)
+		})
+	}
+}
+
+// faults lets the share go in every way, under load, and come back.
+func (s *shared) faults(f flavour) {
+	t, server := s.b.t, s.b.server
+	remount := func() {
+		for _, m := range s.mounts {
+			_ = m.detach()
+			m.again()
+		}
+	}
+	var empty func()
+	for _, fault := range []struct {
+		name      string
+		goes, end func()
+		seen      bool // status has to tell
+	}{
+		{"server stopped", server.stop, server.start, true},
+		{"unmounted lazily", func() {
+			for _, m := range s.mounts {
+				s.b.check(m.detach())
+			}
+		}, func() {
+			for _, m := range s.mounts {
+				m.again()
+			}
+		}, true},
+		{"read-only", func() { server.export(readOnly) }, func() { server.export(writable) }, false},
+		{"full", func() { empty = server.fill() }, func() { empty() }, false},
+		{"stale handles", func() { server.replace(s.dir) }, remount, true},
+		{"power cut", server.powerOff, server.powerOn, true},
+	} {
+		stop := s.writing()
+		fault.goes()
+		first := s.put(s.nodes[1], 300_000, 30*time.Second)
+		s.answers()
+		if fault.seen {
+			eventually(t, 30*time.Second, fault.name+": status tells", func() error {
+				c, err := s.nodes[1].carrier("share")
+				if err == nil && (c.Well || c.Why == "") {
+					err = fmt.Errorf("%+v", c)
+				}
+				return err
+			})
+		}
+		second := s.put(s.nodes[2], 300_000, 30*time.Second)
+		s.answers()
+		var threads []int
+		for _, n := range s.nodes {
+			threads = append(threads, n.threads())
+		}
+		fault.end()
+		longest := stop()
+		back := s.waitUsed(90 * time.Second)
+		s.carries(s.nodes[1], time.Minute)
+		t.Logf("%s, %s: the first file after it took %v, the next %v, the longest under load %v; %v threads; used again after %v",
+			f.name, fault.name, first, second, longest, threads, back)
+		if longest > 15*time.Second {
+			t.Errorf("%s: under load a file took %v", fault.name, longest)
+		}
+		if n := slices.Max(threads); n > 60 {
+			t.Errorf("%s: %v threads", fault.name, threads)
+		}
+	}
+}
+
+// A hard mount that hangs for long: SIGTERM ends the daemon, one that is
+// started meanwhile comes up, and nothing piles up.
+func TestPromise_Available_ShareHangs(t *testing.T) {
+	b := newBed(t)
+	s := b.share("hangs", v4hard)
+	b.server.powerOff()
+	s.put(s.nodes[0], 300_000, 30*time.Second)
+	s.answers()
+	before := s.nodes[0].threads()
+	for range 10 {
+		s.put(s.nodes[0], 300_000, 10*time.Second)
+	}
+	if n := s.nodes[0].threads(); n > before+4 {
+		t.Errorf("%d threads after ten more writes, before %d", n, before)
+	}
+	n := s.nodes[2]
+	t.Logf("SIGTERM while the share hangs: %v", n.term(5*time.Second))
+	begun := time.Now()
+	n.start()
+	t.Logf("started while the share hangs: it answered after %v", time.Since(begun))
+	s.put(s.nodes[0], 300_000, 30*time.Second)
+	s.put(n, 300_000, 30*time.Second)
+	s.answers()
+	b.server.powerOn()
+	t.Logf("used again after %v", s.waitUsed(90*time.Second))
+	s.carries(n, time.Minute)
+	s.waitEqual(30 * time.Second)
+}
+
+// What lies on the share is believed after its digest: spoilt there, it is
+// removed, named once, and pushed.
+func TestPromise_NoLoss_WrongBytesOnNFS(t *testing.T) {
+	b := newBed(t)
+	s := b.share("wrong", v4hard)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { // spoils whatever appears
+		for ctx.Err() == nil {
+			files, _ := filepath.Glob(b.server.path(s.dir, "*", "blobs", "*"))
+			for _, file := range files {
+				if f, err := os.OpenFile(file, os.O_WRONLY, 0); err == nil && !strings.HasSuffix(file, ".part") {
+					_, _ = f.WriteAt([]byte("SPOILT"), 1000)
+					_ = f.Close()
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	defer func() { cancel(); wg.Wait() }()
+	eventually(t, 2*time.Minute, "somebody finds wrong bytes", func() error {
+		s.put(s.nodes[0], 2_000_000, 30*time.Second)
+		for _, n := range s.others(s.nodes[0]) {
+			if strings.Contains(n.logTail(500), "wrong bytes") {
+				return nil
+			}
+		}
+		return errors.New("nobody")
+	})
+	s.waitEqual(30 * time.Second)
+}

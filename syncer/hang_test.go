@@ -1,0 +1,164 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
+	"github.com/gatesync/gatesync/vfs/errorfs"
+)
+
+// onMount puts a box's tree on a mount of which single operations can hang.
+func (b *box) onMount() (*vfs.Gate, *errorfs.Switch) {
+	gate, faults := vfs.NewGate(b.root).WithPatience(500*time.Millisecond, time.Second), &errorfs.Switch{}
+	b.change = func(c *Config) {
+		c.OpenRoot = func() (vfs.FS, error) {
+			r, err := vfs.OpenRoot(b.root, vfs.Options{})
+			if err != nil {
+				return nil, err
+			}
+			return vfs.Behind(gate, errorfs.Wrap(r, faults)), nil
+		}
+	}
+	return gate, faults
+}
+
+// hangable are the operations that every tree needs all the time; each of them
+// may be the one that a mount hangs in.
+func hangable() []string {
+	some := []string{"Check", "ReadDir", "Lstat", errorfs.FileRead, errorfs.WFileWrite, "Exchange", "TakeOut", "SyncDir"}
+	if os.Getenv("GATESYNC_LONG") == "" {
+		return some
+	}
+	return append(some, "ReadMarker", "Open", errorfs.FileStat, errorfs.FileClose, "Free", "Create", errorfs.WFileSync,
+		errorfs.WFileTimes, errorfs.WFileClose, "Place", "RemoveStaged", "SyncFile")
+}
+
+// disturb makes work of every kind.
+func disturb(t *testing.T, h *hub, b *box, round string) {
+	b.write("mine-"+round, "written here")
+	h.put(t, "from-elsewhere-"+round, "new")
+	h.put(t, "changed", "by "+round)
+	h.drop(t, "deleted-"+round)
+	b.s.scanner.request("")
+}
+
+// A mount hangs in any operation, under work: status answers at once and names
+// it, nothing piles up, nothing is taken for a deletion, and when the mount is
+// back everything is done.
+func TestPromise_Converge_MountHangs(t *testing.T) {
+	for _, op := range hangable() {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			h := newHub()
+			b := newBox(t, h, "a")
+			gate, faults := b.onMount()
+			for _, p := range []string{"changed", "deleted-1", "deleted-2"} {
+				b.write(p, "before")
+			}
+			b.start()
+			b.settle()
+			h.committed(t, "deleted-2", "before")
+			hang := errorfs.Hang(op)
+			faults.Set(hang)
+			disturb(t, h, b, "1")
+			select {
+			case <-hang.Entered():
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s is never called", op)
+			}
+			b.until("status names the hang", func() bool {
+				begun := time.Now()
+				st, err := b.s.Status(context.Background())
+				if took := time.Since(begun); took > time.Second || err != nil {
+					t.Fatalf("status took %s: %v", took, err)
+				}
+				b.s.scanner.request("")
+				return strings.Contains(st.Loop.RootLost, "does not answer")
+			})
+			time.Sleep(time.Second) // of those who were inside when it began, each loses its patience
+			stuck := gate.Stuck()
+			disturb(t, h, b, "2")
+			for i := range 200 {
+				b.s.Hint(manifest.Path(fmt.Sprint("hint-", i)))
+			}
+			time.Sleep(700 * time.Millisecond) // of retries by everybody: nothing tells that nothing comes
+			if n := gate.Stuck(); n > stuck || n > 8 {
+				t.Errorf("%d calls are stuck, and %d when it began", n, stuck)
+			}
+			hang.Release()
+			for _, round := range []string{"1", "2"} {
+				b.has("from-elsewhere-"+round, "new")
+				b.gone("deleted-" + round)
+				h.committed(t, "mine-"+round, "written here")
+			}
+			b.has("changed", "by 2")
+			b.settle()
+			if c := conflictsOf(t, b); len(c) != 0 {
+				t.Errorf("conflicts %+v", c)
+			}
+		})
+	}
+}
+
+// A syncer ends in time while its mount hangs, whatever it hangs in.
+func TestPromise_Available_EndsWhileTheMountHangs(t *testing.T) {
+	for _, op := range hangable() {
+		t.Run(op, func(t *testing.T) {
+			t.Parallel()
+			h := newHub()
+			b := newBox(t, h, "a")
+			gate, faults := b.onMount()
+			gate.WithPatience(time.Minute, time.Minute) // it is the end that makes it hurry
+			for _, p := range []string{"changed", "deleted-1"} {
+				b.write(p, "before")
+			}
+			b.start()
+			b.settle()
+			hang := errorfs.Hang(op)
+			faults.Set(hang)
+			defer hang.Release()
+			disturb(t, h, b, "1")
+			select {
+			case <-hang.Entered():
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s is never called", op)
+			}
+			begun := time.Now()
+			gate.Hurry()
+			b.stop()
+			<-b.done
+			_ = b.s.Close() // the records close, the root may not
+			b.stop = nil
+			if took := time.Since(begun); took > 2300*time.Millisecond {
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
+}
+
+// A mount that hangs from the start is waited for.
+func TestPromise_Available_MountHangsFromTheStart(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "a")
+	_, faults := b.onMount()
+	hang := errorfs.Hang("ReadMarker")
+	faults.Set(hang)
+	b.write("x", "1")
+	begun := time.Now()
+	b.start()
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("opening took %s", took)
+	}
+	b.until("status names it", func() bool {
+		st, err := b.s.Status(context.Background())
+		return err == nil && strings.Contains(st.Loop.RootLost, "does not answer")
+	})
+	hang.Release()
+	h.committed(t, "x", "1")
+}
