@@ -44,6 +44,7 @@ type clusterService struct {
 	standings func(context.Context) []raftstore.Standing                                  // of all members at this moment, on the leader
 	life      time.Duration                                                               // of certificates
 	now       func() time.Time
+	sights    *sights
 }
 
 // Hello takes what a member says and answers with what is known here.

@@ -129,7 +129,7 @@ func (n *Node) renewer() *renewer {
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
 		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
-		life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
+		life: n.cfg.TLS.Lifetime.Std(), now: time.Now, sights: newSights(n.cfg.Trees),
 	}
 }
 
@@ -145,7 +145,7 @@ func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
 		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
-		carrier: n.carrier, proposals: n.counted, nowhere: n.keeper.lacking,
+		carrier: n.carrier, proposals: n.counted, nowhere: n.keeper.lacking, readAll: n.readAll,
 	})
 }
 

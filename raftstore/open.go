@@ -30,7 +30,7 @@ type Store struct {
 	stable    *steadfast
 	failed    chan error // the disk's last failure, see Failed
 	stream    *stream
-	transport *raft.NetworkTransport
+	transport *strict
 	raft      *raft.Raft
 	sequence  *sequence
 	barriers  barriers
@@ -212,10 +212,10 @@ func (s *Store) start() (err error) {
 	if err != nil {
 		return err
 	}
-	s.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	s.transport = newStrict(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
-	})
+	}), s.log)
 	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
@@ -223,6 +223,7 @@ func (s *Store) start() (err error) {
 		return err
 	}
 	s.started.Store(true)
+	s.transport.serve(s.raft)
 	s.running.Add(3)
 	go s.watchdog()
 	go s.follow()

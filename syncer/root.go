@@ -410,3 +410,17 @@ func (s *Syncer) remakeRoot() {
 	default:
 	}
 }
+
+// CheckMarker tells why the marker of a root is not the one that a node expects
+// there; nil if it is. since is the oldest generation that is the node's own, 0
+// for the present one alone.
+func CheckMarker(content []byte, cluster, tree string, generation, since uint64) error {
+	if since == 0 {
+		since = generation
+	}
+	_, err := inspectMarker(content, marker{Cluster: cluster, Tree: tree, Generation: generation}, since)
+	if errors.Is(err, errOurs) {
+		return nil
+	}
+	return err
+}
