@@ -155,6 +155,7 @@ func (s *state) removeMember(r *pb.RemoveMember) *pb.Outcome {
 	}
 	delete(s.members, id)
 	delete(s.sessions, id)
+	s.leave(id)
 	s.dropParts(func(p *partial) bool { return p.id.Node == id })
 	s.removed[id] = true
 	return done()
