@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -231,13 +232,42 @@ func (b *boot) boot(work string) error {
 	}
 	cmd.Stdout, cmd.Stderr = kernel, kernel
 	// UML is many processes; they are one group, and go together.
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	overdue := time.AfterFunc(guestLimit, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
+	end := func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	dismiss, err := guard(cmd.Process.Pid)
+	if err != nil {
+		end()
+		return errors.Join(err, cmd.Wait())
+	}
+	defer dismiss()
+	overdue := time.AfterFunc(guestLimit, end)
 	defer overdue.Stop()
-	return cmd.Wait()
+	err = cmd.Wait()
+	end() // of what a guest that died has left
+	return err
+}
+
+// guard starts a process that kills a group of processes when this one dies,
+// however that happens: a guest whose first process alone was killed goes on
+// and takes a processor. dismiss ends the guard.
+func guard(group int) (dismiss func(), err error) {
+	cmd := exec.Command("sh", "-c", `cat; kill -9 -- "-$1"`, "sh", fmt.Sprint(group))
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	alive, err := cmd.StdinPipe() // held by this process alone
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = alive.Close()
+		_ = cmd.Wait()
+	}, nil
 }
 
 // failed is the output of a test that could not say itself that it failed.
