@@ -133,8 +133,8 @@ func (l *load) mayMiss(n *node, may bool) {
 }
 
 // check stops the writers and sees what has come of it, once nothing is broken
-// any more.
-func (l *load) check(limit time.Duration) {
+// any more; and looks at what else there is to look at while all is quiet.
+func (l *load) check(limit time.Duration, quiet func()) {
 	t := l.c.b.t
 	t.Helper()
 	eventually(t, limit, "the gateways' writes end", func() error {
@@ -158,7 +158,8 @@ func (l *load) check(limit time.Duration) {
 		})
 	}
 	tree := l.c.waitEqual(limit)
-	l.c.content(30 * time.Second)
+	l.c.content(60 * time.Second)
+	quiet()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t.Logf("%v", l.counts)

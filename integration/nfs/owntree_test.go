@@ -74,6 +74,7 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 		b.check(write(two.tree, fmt.Sprintf("kept/d%d/%d.xml", i%5, i), sealed("kept")))
 	}
 	c.waitEqual(60 * time.Second)
+	before := n.goroutines()
 	load := c.startLoad()
 	for _, fault := range b.faults(mounts...) {
 		if only != "" && !slices.Contains(strings.Fields(only), fault.name) {
@@ -81,7 +82,7 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 		}
 		outer.Run(fault.name, func(t *testing.T) {
 			b.in(t)
-			since, before := two.revision(), n.goroutines()
+			since := two.revision()
 			var watching []*watch
 			for _, n := range on {
 				load.mayMiss(n, fault.gone)
@@ -100,14 +101,15 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 			lasted, during := time.Since(begun), n.goroutines()
 			fault.end()
 			ended := time.Now()
-			load.check(90 * time.Second)
+			after := 0
+			load.check(90*time.Second, func() { after = eventuallyFew(n, before+15) })
 			t.Logf("for %v; beside it writes passed within %v; equal and content %v after its end", lasted.Round(time.Millisecond), slowest.Round(time.Millisecond), time.Since(ended).Round(time.Millisecond))
 			for i, n := range on {
 				load.mayMiss(n, false)
 				watching[i].end()
 			}
 			c.noDeletions(since)
-			t.Logf("goroutines: %d before, %d at the end of the fault, %d after", before, during, eventuallyFew(n, before+10))
+			t.Logf("goroutines: %d before all, %d at the end of the fault, %d after", before, during, after)
 		})
 		if outer.Failed() {
 			return // what is left of it would be blamed on the next
