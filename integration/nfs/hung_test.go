@@ -67,7 +67,11 @@ func hungMount(t *testing.T, f flavour) {
 	c.waitEqual(90 * time.Second)
 	c.content(30 * time.Second)
 	eventuallyFew(n, before+10)
-	for _, path := range []string{"mine.xml", "pass.xml", "again.xml"} {
+	written := []string{"pass.xml", "again.xml"}
+	if f.version != "3" { // there it hangs in the old mount for ever
+		written = append(written, "mine.xml")
+	}
+	for _, path := range written {
 		if err := stands(three.tree, path, ""); err == nil {
 			t.Errorf("%s is lost", path)
 		}

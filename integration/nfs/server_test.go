@@ -105,9 +105,12 @@ func (s *server) unexport() {
 
 // replace removes an exported directory and puts a copy in its place, as after
 // a restore from a backup: all handles that clients hold are stale for good,
-// although every path is there. They have to mount anew.
+// although every path is there. They have to mount anew. Nobody writes while
+// it is copied.
 func (s *server) replace(name string) {
 	s.b.t.Helper()
+	s.unexport()
+	defer s.export(writable)
 	old := s.path(name) + ".old"
 	s.b.check(os.Rename(s.path(name), old))
 	s.b.must("cp", "-a", old, s.path(name))
