@@ -254,7 +254,7 @@ func (b *boot) boot(work string) error {
 // however that happens: a guest whose first process alone was killed goes on
 // and takes a processor. dismiss ends the guard.
 func guard(group int) (dismiss func(), err error) {
-	cmd := exec.Command("sh", "-c", `cat; kill -9 -- "-$1"`, "sh", fmt.Sprint(group))
+	cmd := exec.Command("sh", "-c", `cat; kill -9 "-$1"`, "sh", fmt.Sprint(group))
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	alive, err := cmd.StdinPipe() // held by this process alone
 	if err != nil {
