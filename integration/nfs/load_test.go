@@ -33,6 +33,7 @@ type load struct {
 	mu     sync.Mutex
 	want   map[string]string // path → content that was written last
 	failed map[string]*node  // paths whose last write has failed → by whom
+	why    error             // of the last failed write
 	wrong  []error           // what nobody must see
 	counts map[string]int    // what happened, for the log
 	free   map[*node]bool    // nodes whose tree may be gone, or empty, now
@@ -90,7 +91,7 @@ func (l *load) put(n *node, path, text string, move, back bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil || l.free[n] && !back {
-		l.failed[path] = n
+		l.failed[path], l.why = n, err
 		l.counts[n.name+" failed writes"]++
 		return
 	}
@@ -152,7 +153,7 @@ func (l *load) check(limit time.Duration, quiet func()) {
 		// A mount may need a moment more: NFSv4 has a period of grace.
 		eventually(t, limit, path+" is written again", func() error {
 			if l.put(n, path, sealed("again "+path), true, true); l.failed[path] != nil {
-				return errors.New("nothing is broken any more")
+				return fmt.Errorf("nothing is broken any more: %w", l.why)
 			}
 			return nil
 		})
