@@ -175,7 +175,7 @@ func (l *Loop) send(b batch) uint64 {
 		w.phase, w.again, w.sent = offered, false, &c.New
 		l.batches[id] = append(l.batches[id], c.Path)
 	}
-	l.emit(Propose{Batch: id, Changes: b.changes})
+	l.emit(Propose{Batch: id, Changes: b.changes, Origin: l.origin()})
 	return id
 }
 
@@ -230,6 +230,9 @@ func (l *Loop) conclude(w *work) bool {
 		return false
 	default:
 		w.why = "refused: " + w.result.refused.String()
+		if l.shared() {
+			w.onMount().beaten = *w.sent
+		}
 		if w.result.refused == manifest.NoParent {
 			if dir := w.path.Dir(); dir != "" {
 				l.hint(dir)

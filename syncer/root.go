@@ -374,6 +374,7 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			s.remake.Store(false)
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
 			s.watcher.reset(found.gen.fs)
+			s.placer.begin(found.gen)
 			if found.fresh {
 				s.floor.Store(0) // nothing counts any more that was agreed on
 				s.reached.Store(0)

@@ -343,6 +343,7 @@ type TreeState struct {
 	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
 	Held          uint64                 `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`
 	Conflicts     uint64                 `protobuf:"varint,4,opt,name=conflicts,proto3" json:"conflicts,omitempty"`
+	Unfit         bool                   `protobuf:"varint,50,opt,name=unfit,proto3" json:"unfit,omitempty"` // its root is lost, or does not answer: it can be nobody's steward
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +404,13 @@ func (x *TreeState) GetConflicts() uint64 {
 		return x.Conflicts
 	}
 	return 0
+}
+
+func (x *TreeState) GetUnfit() bool {
+	if x != nil {
+		return x.Unfit
+	}
+	return false
 }
 
 type ProposeRequest struct {
@@ -1486,12 +1494,13 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\blog_last\x18  \x01(\x04R\alogLast\x12\x1f\n" +
 	"\vshare_nonce\x182 \x01(\tR\n" +
 	"shareNonce\x12\x14\n" +
-	"\x05lacks\x18F \x03(\tR\x05lacks\"k\n" +
+	"\x05lacks\x18F \x03(\tR\x05lacks\"\x81\x01\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
 	"\x04held\x18\x03 \x01(\x04R\x04held\x12\x1c\n" +
-	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\"@\n" +
+	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\x12\x14\n" +
+	"\x05unfit\x182 \x01(\bR\x05unfit\"@\n" +
 	"\x0eProposeRequest\x12.\n" +
 	"\acommand\x18\x01 \x01(\v2\x14.gatesync.v1.CommandR\acommand\"W\n" +
 	"\x0fProposeResponse\x12.\n" +
