@@ -166,7 +166,9 @@ func TestFindings(t *testing.T) {
 
 		{"shared: local by the settings", both(sees(true), tree(func(t *Tree) { t.Storage = "local" })), "shared directories", Problem, "storage is local, and the same directory is the tree of gw2"},
 		{"shared: local by the daemon", sees(true), "shared directories", Problem, "gatesync status"},
-		{"shared: direct", both(sees(true), group(func(c *Cluster) { c.LogTrees[0].Storage = "direct" })), "shared directories", Note, "shared with gw2"},
+		{"shared: direct", both(sees(true), group(func(c *Cluster) { c.LogTrees[0].Storage, c.LogTrees[0].Steward = "direct", "gw2" })), "shared directories", Note, "shared with gw2"},
+		{"shared: no steward", both(sees(true), group(func(c *Cluster) { c.LogTrees[0].Storage = "direct" })), "shared directories", Warning, "nobody is its steward"},
+		{"shared: not found out", group(func(c *Cluster) { c.LogTrees[0].Storage, c.LogTrees[0].Why = "", "waiting for gw2" }), "shared directories", Warning, "waiting for gw2"},
 		{"shared: should be", tree(func(t *Tree) { t.Storage = "direct" }), "shared directories", Problem, "none of the others sees this directory: gw2, gw3"},
 		{"shared: on NFS, and not", onNFS(""), "shared directories", Note, "are other directories"},
 		{"shared: not known", peer(func(m *Member) { m.Sights[0] = Sight{Tree: "server", Err: "hangs"} }), "shared directories", Warning, "gw2 (hangs)"},
