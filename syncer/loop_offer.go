@@ -95,6 +95,9 @@ func (l *Loop) cleared(p manifest.Path, b *batch) bool {
 	if l.held(p) {
 		w := l.works.get(p)
 		l.hold(w, GuardMassDelete, "what stood in the directory before is held", w.obs.Entry)
+	} else if w := l.works.get(p); !l.steward() && l.doubtsBelow(p) {
+		c, _ := l.view.Manifest.Get(p)
+		l.leave(w, c)
 	} else {
 		l.lookAgain(l.works.get(p))
 	}
@@ -124,6 +127,9 @@ func (l *Loop) addRemovals(b *batch) {
 		if n := l.view.Manifest.Entry(p); n.IsDir() && !l.emptied(p, b) {
 			if l.held(p) {
 				l.hold(w, GuardMassDelete, "what stood in it is held", manifest.Entry{})
+			} else if !l.steward() && l.doubtsBelow(p) {
+				c, _ := l.view.Manifest.Get(p)
+				l.leave(w, c) // the steward holds, or brings back, what stood in it
 			} else {
 				l.lookAgain(w)
 			}

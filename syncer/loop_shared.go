@@ -173,10 +173,20 @@ func (l *Loop) leave(w *work, c manifest.Node) {
 	l.finish(w)
 }
 
+// doubtsBelow tells whether something below dir has not been seen as committed
+// for long.
+func (l *Loop) doubtsBelow(dir manifest.Path) (doubts bool) {
+	l.works.under(dir, func(w *work) bool {
+		doubts = w.mount != nil && w.mount.doubts > doubtsStuck
+		return !doubts
+	})
+	return doubts
+}
+
 // doubt looks again a little later: what is there may not be seen yet, or be
 // for the steward to bring about.
 func (l *Loop) doubt(w *work) {
-	w.why = "is not yet seen here as committed"
+	w.why, w.unsent = "is not yet seen here as committed", false
 	l.lookLater(w, backoff(doubtFirst, doubtMost, w.onMount().doubts))
 	w.mount.doubts++
 }
