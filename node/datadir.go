@@ -198,14 +198,13 @@ func (d dataDir) readNode() (nodeFile, error) {
 		return f, fmt.Errorf("%s holds no node: run `gatesync init` (a new cluster) or `gatesync join` (an existing one) first: %w", string(d), err)
 	}
 	if errors.Is(err, errFileDamaged) {
-		return f, fmt.Errorf("who this node is cannot be read: %w. Restore the file from a backup; or remove this node (`gatesync remove NAME` on another one) and "+
-			"join it anew with `gatesync join HOST:PORT --token T --again` on this data directory, which keeps trees and content", err)
+		return f, fmt.Errorf("who this node is cannot be read: %w. Restore the file from a backup; or "+cluster.ReplaceSelf, err)
 	}
 	if err != nil {
 		return f, fmt.Errorf("read who this node is: %w", err)
 	}
 	if err := f.check(); err != nil {
-		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with `gatesync join HOST:PORT --token T --again`", d.nodeFile(), err)
+		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup; or "+cluster.ReplaceSelf, d.nodeFile(), err)
 	}
 	if f.Format > nodeFileFormat {
 		return f, fmt.Errorf("%s has format %d, this program knows %d: upgrade it", d.nodeFile(), f.Format, nodeFileFormat)

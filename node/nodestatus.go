@@ -37,6 +37,9 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		Data:     n.dataStatus(),
 		Carriers: n.carriers(),
 	}
+	if c := n.claim.Load(); c != nil && time.Since(c.at) < time.Minute {
+		s.DoubtedLife = c.text
+	}
 	if s.Quorum {
 		s.Leader = string(leader)
 	}

@@ -83,6 +83,8 @@ type Node struct {
 	outdated  chan error                      // the cluster has gone beyond what this version understands
 	members   atomic.Pointer[memberSet]
 	read      atomic.Bool // the log was read once, see caughtUp
+	life      lifeProof
+	claim     atomic.Pointer[claim] // the latest of a newer life that was not believed
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs
@@ -130,9 +132,9 @@ func (n *Node) open() (err error) {
 	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
-			err = fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls", Name: n.file.Name}, err)
+			return fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls"}, err)
 		}
-		return fmt.Errorf("this node's identity: %w; restore the file from a backup, or remove this node and `gatesync join … --again`", err)
+		return fmt.Errorf("this node's identity: %w; restore the file from a backup; or "+cluster.ReplaceSelf, err)
 	}
 	n.renewExpired()
 	store, err := openBlobs(n.dir, n.cfg, n.slog)
@@ -147,7 +149,7 @@ func (n *Node) open() (err error) {
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
 		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
 		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
-		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
+		Instance: instance, Instances: n.instances, Refused: n.refusedBy, Proof: n.proof,
 	})
 	if err != nil {
 		return err

@@ -132,10 +132,20 @@ func (n *Node) agree(ctx context.Context, name string) (treeFile, error) {
 			select {
 			case <-ctx.Done():
 				return mine, ctx.Err()
-			case <-time.After(200 * time.Millisecond):
+			case <-time.After(agreePause(err)):
 			}
 		}
 	}
+}
+
+// agreePause is the pause between attempts to make the cluster know a tree: one
+// that is refused is an entry of the log all the same.
+func agreePause(err error) time.Duration {
+	var refused *raftstore.OutcomeError
+	if errors.As(err, &refused) {
+		return 5 * time.Second
+	}
+	return 200 * time.Millisecond
 }
 
 var errUnknownTree = errors.New("the recovered cluster does not know this tree")

@@ -9,7 +9,10 @@ type Status struct {
 	Cluster string     `json:"cluster"`
 	// Incarnation counts the cluster's lives: recover and restore-cluster begin
 	// the next one.
-	Incarnation uint64          `json:"incarnation"`
+	Incarnation uint64 `json:"incarnation"`
+	// DoubtedLife is what somebody says now, that the cluster was recovered
+	// without this node, and why it is not believed.
+	DoubtedLife string          `json:"doubted_life,omitempty"`
 	Leader      string          `json:"leader"` // id; "" when none is known
 	Quorum      bool            `json:"quorum"`
 	Revision    uint64          `json:"revision"` // committed, as known here
