@@ -136,9 +136,12 @@ func TestFindings(t *testing.T) {
 		{"trial: no exchange", trial(func(x *Trial) { x.Exchange = false }), "file operations", Note, "renameat2"},
 		{"trial: no leases", trial(func(x *Trial) { x.Leases = false }), "file operations", Note, "quiet for a second"},
 		{"trial: no locks on NFS", both(onNFS(""), trial(func(x *Trial) { x.Locks = false })), "file operations", Warning, "rpc.statd"},
+		{"trial: period of grace", both(onNFS(""), trial(func(x *Trial) {
+			x.Locks, x.Steps = false, append(x.Steps, Step{Op: "lock", Err: "no answer", Took: 5 * time.Second})
+		})), "file operations", Warning, "not granted within 5s"},
 		{"trial: clock", trial(func(x *Trial) { x.Clock = -time.Minute }), "file operations", Warning, "1m0s behind this machine's"},
 		{"trial: slow", trial(func(x *Trial) { x.Steps[0].Took = 2 * time.Second }), "file operations", Warning, "create took 2s"},
-		{"trial: left", trial(func(x *Trial) { x.Left = "/opt/gw/.gatesync/doctor-1" }), "file operations", Warning, "by hand"},
+		{"trial: left", trial(func(x *Trial) { x.Left = "/opt/gw/.gatesync/doctor-1" }), "file operations", Note, "/opt/gw/.gatesync/doctor-1"},
 
 		{"mount: fine", onNFS(""), "file operations", Note, "renameat2"},
 		{"mount: read-only", func(f *Facts) { onNFS("ro")(f) }, "mounts", Problem, "read-only"},
