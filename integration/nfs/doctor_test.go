@@ -88,6 +88,21 @@ func TestDoctorOnAMount(t *testing.T) {
 			}
 		})
 	}
+	t.Run("shared", func(t *testing.T) {
+		b.in(t)
+		name := b.server.dir("shared")
+		b.check(os.Chmod(b.server.path(name), 0o755))
+		c := b.cluster([]string{b.hosts[0].mount(name, v4hard).path, b.hosts[1].mount(name, v3hard).path, ""})
+		eventually(t, 60*time.Second, "both know that it is one directory", func() error {
+			for i, other := range []string{"gw2", "gw1"} {
+				got := strings.Join(c.nodes[i].findings(), "\n")
+				if !strings.Contains(got, "one directory, shared with "+other) || strings.Contains(got, "problem: shared") {
+					return fmt.Errorf("%s found: %s", c.nodes[i].name, got)
+				}
+			}
+			return nil
+		})
+	})
 	t.Run("squash", func(t *testing.T) {
 		b.in(t)
 		m := b.hosts[0].mount(b.server.dir("squash"), v4hard)
