@@ -261,7 +261,7 @@ func (l *Loop) unknownHeld() bool {
 		return true
 	}
 	for _, n := range l.notes {
-		if n.Guard == GuardJoiner || n.Guard == GuardRecords {
+		if n.Guard == GuardJoiner || n.Guard == GuardRecords || n.Guard.unread() {
 			return true
 		}
 	}

@@ -234,6 +234,11 @@ func (p *placer) step(ctx context.Context) time.Duration {
 		p.settle()
 	}
 	if !p.stewarding() {
+		if p.s.beat.failed.Load() { // it may be well again, and this node a steward
+			if p.s.probe() != nil && (pause == 0 || pause > beatEvery) {
+				pause = beatEvery
+			}
+		}
 		return pause
 	}
 	if pause == 0 || pause > beatEvery {

@@ -30,6 +30,8 @@ type stewardNoted struct {
 	Mount string `json:"mount"`
 	Epoch uint64 `json:"epoch"`
 	Node  string `json:"node"`
+	// Generation of the tree: epochs of an older life of the cluster are over.
+	Generation uint64 `json:"generation"`
 }
 
 // errNotSteward: this node is not, or not surely, the one that writes to the
@@ -74,7 +76,18 @@ func (p *placer) takeUp() {
 
 // checkBeat reads the note beside the tree, and writes it where this node begins
 // an epoch. An error: another one is newer, or the root does not answer.
-func (s *Syncer) checkBeat(at Place, begin bool) (err error) {
+func (s *Syncer) checkBeat(at Place, begin bool) error {
+	return s.question(func(root vfs.Shared) error { return s.checkNote(root, at, begin) })
+}
+
+// probe asks the root anything at all.
+func (s *Syncer) probe() error {
+	return s.question(func(root vfs.Shared) error { _, err := readSteward(root); return err })
+}
+
+// question asks the root something, and notes whether it answers. One question is
+// under way at a time.
+func (s *Syncer) question(ask func(vfs.Shared) error) (err error) {
 	if !s.beat.pending.CompareAndSwap(0, s.clock()) {
 		return fmt.Errorf("%w: the root has not answered for %s", errNotSteward, time.Duration(s.clock()-s.beat.pending.Load()).Round(time.Second))
 	}
@@ -87,15 +100,20 @@ func (s *Syncer) checkBeat(at Place, begin bool) (err error) {
 		return err
 	}
 	defer done()
+	return ask(g.fs)
+}
+
+// checkNote is checkBeat on a root.
+func (s *Syncer) checkNote(root vfs.Shared, at Place, begin bool) error {
 	begun := s.clock()
-	noted, err := readSteward(g.fs)
+	noted, err := readSteward(root)
 	if err != nil {
 		return err
 	}
-	mine := stewardNoted{Mount: at.Mount, Epoch: at.Epoch, Node: s.cfg.Self}
+	mine := stewardNoted{Mount: at.Mount, Epoch: at.Epoch, Node: s.cfg.Self, Generation: s.cfg.Generation}
 	if noted != mine {
 		switch {
-		case noted.Mount == at.Mount && noted.Epoch >= at.Epoch:
+		case noted.Generation > mine.Generation, noted.Generation == mine.Generation && noted.Mount == at.Mount && noted.Epoch >= at.Epoch:
 			return fmt.Errorf("%w: epoch %d of node %s stands beside the tree, this node has epoch %d", errNotSteward, noted.Epoch, noted.Node, at.Epoch)
 		case !begin:
 			return fmt.Errorf("%w: the note beside the tree is not this node's any more", errNotSteward)
@@ -104,7 +122,7 @@ func (s *Syncer) checkBeat(at Place, begin bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if err := g.fs.WriteNote(stewardNote, b); err != nil {
+		if err := root.WriteNote(stewardNote, b); err != nil {
 			return fmt.Errorf("write the epoch beside the tree: %w", err)
 		}
 	}

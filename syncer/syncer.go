@@ -166,6 +166,7 @@ func (s *Syncer) load() error {
 		s.began.Ancestors = known.state.Ancestors.Clone()
 	}
 	s.loop = NewLoop(s.cfg.Loop, known.state)
+	s.placer.joiner = s.loop.unknownHeld() || s.foundOK && s.found.fresh
 	return nil
 }
 
@@ -271,7 +272,11 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 			return
 		}
 	}
-	for _, e := range s.loop.Handle(s.cfg.Now(), ev) {
+	effects := s.loop.Handle(s.cfg.Now(), ev)
+	if _, back := ev.(RootBack); back {
+		s.placer.holds(s.loop.unknownHeld())
+	}
+	for _, e := range effects {
 		switch e := e.(type) {
 		case Look:
 			s.lookers.add(e.Paths)

@@ -153,6 +153,24 @@ func writeTrees(w io.Writer, s node.Status) {
 		})
 	}
 	table(w, trees)
+	for _, t := range s.Trees {
+		if line := placeLine(t); line != "" {
+			fmt.Fprintln(w, line)
+		}
+	}
+}
+
+// placeLine tells of a directory that other nodes have too; "" for a node's own.
+func placeLine(t node.TreeStatus) string {
+	switch {
+	case t.StorageWhy != "":
+		return t.Name + ": nothing is done yet: " + t.StorageWhy
+	case t.Storage != "direct":
+		return ""
+	case t.Steward == "":
+		return t.Name + ": other nodes have the same directory; nobody is its steward just now"
+	}
+	return fmt.Sprintf("%s: other nodes have the same directory; %s is its steward", t.Name, t.Steward)
 }
 
 // shareLine tells whether content travels over the share.
