@@ -22,6 +22,7 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/web"
 )
 
@@ -69,6 +70,7 @@ type Node struct {
 	share     *fallback.Share // nil: none was named
 	peers     *peers
 	trees     *treeSet
+	gates     []*vfs.Gate // of the trees' paths; since start
 	counted   *countedLog
 	carrier   *carrier
 	keeper    *keeper

@@ -21,6 +21,7 @@ import (
 func (n *Node) openTrees(s *stages) error {
 	for _, t := range n.cfg.Trees {
 		gate := vfs.NewGate(t.Path)
+		n.gates = append(n.gates, gate)
 		if f, known := n.treeFileOf(t.Name); known && !f.New {
 			if mount, err := gate.Mount(); err != nil || !mount.Local() { // it may hang, and the node has to come up
 				s.run("tree "+t.Name, treeLimit, func(ctx context.Context) error { return n.openAndRun(ctx, t, f, gate) })

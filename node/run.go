@@ -34,6 +34,9 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	}
 	begun := time.Now()
+	for _, g := range n.gates {
+		g.Hurry() // all at once: the trees stop one after another
+	}
 	err := errors.Join(failed, s.stop())
 	n.slog.Info("stopped", "took", time.Since(begun).Round(time.Millisecond).String())
 	return err

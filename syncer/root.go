@@ -17,8 +17,13 @@ import (
 // markerFormat is the newest marker that this program understands.
 const markerFormat = 1
 
-// rootRetry is how often a lost root is looked for.
-const rootRetry = 500 * time.Millisecond
+const (
+	// rootRetry is how often a lost root is looked for.
+	rootRetry = 500 * time.Millisecond
+	// rootBeat is how often a root on a mount is asked whether it is still there:
+	// one call to the file server.
+	rootBeat = 5 * time.Second
+)
 
 // ErrRootLost: the tree's root is not there or not ours; nothing is done to it
 // until it is back.
@@ -35,6 +40,8 @@ type marker struct {
 	Made string `json:"made,omitempty"`
 	// Older: it was made in place of one of an older generation.
 	Older bool `json:"older,omitempty"`
+	// Place is where it was written: a copy of the root has another.
+	vfs.Place
 }
 
 // rootGen is one opening of the root. It is closed when it has been replaced
@@ -137,6 +144,7 @@ func (k *rootKeeper) verify(g *rootGen) error {
 var (
 	errNoMarker = errors.New("the root has no marker (.gatesync/marker.json): it was emptied, or nothing is mounted there: put it back; or 'restore' to fill this directory anew; or 'approve' to take it as it is (what is unknown in it is held)")
 	errOurs     = errors.New("the root's marker is of this node, from before the cluster's new life")
+	errCopy     = errors.New("the root is a copy of another directory")
 	errOlder    = errors.New("the root's marker is of an older generation than the cluster's")
 )
 
@@ -182,6 +190,22 @@ func inspectMarker(b []byte, want marker, since uint64) (m marker, err error) {
 	return m, nil
 }
 
+// inPlace tells a root from a copy of one (errCopy): its marker says where it
+// was written. One that does not (of an older version), or is of an older
+// generation of ours, is written anew.
+func (k *rootKeeper) inPlace(root vfs.FS, m marker, ours error) error {
+	here, err := root.MarkerPlace()
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot look at the root's marker: %w", err)
+	case m.Place.Copied(here):
+		return errCopy
+	case ours != nil || m.Place == vfs.Place{} && here != vfs.Place{}:
+		return k.writeMarker(root, m.Made, m.Older)
+	}
+	return nil
+}
+
 // newMarker gives the root a marker of its own. The records know of it before it
 // stands there on the very first time, and never else: a crash, or a failure,
 // anywhere on the way leaves a marker that says by itself whose it is.
@@ -216,8 +240,12 @@ func (k *rootKeeper) belongTo(made string) error {
 }
 
 func (k *rootKeeper) writeMarker(root vfs.FS, made string, older bool) error {
+	place, err := root.MarkerPlace()
+	if err != nil {
+		return fmt.Errorf("cannot make the root's marker: %w", err)
+	}
 	m := k.want
-	m.Made, m.Older = made, older
+	m.Made, m.Older, m.Place = made, older, place
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
@@ -251,8 +279,17 @@ func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(
 	defer func() { done() }()
 
 	found := rootFound{gen: g}
-	if g == nil || errors.Is(g.fs.Check(), vfs.ErrRootReplaced) {
+	var trouble error
+	if g != nil {
+		trouble = g.fs.Check()
+	}
+	// What was opened may be of no use for good, although all is well at the path:
+	// replaced, or stale, or of a mount that was taken away by force.
+	if g == nil || trouble != nil {
 		root, err := k.open()
+		if err != nil && errors.Is(trouble, vfs.ErrRootMissing) {
+			err = trouble // says what to do
+		}
 		if err != nil {
 			return rootFound{}, k.still(err)
 		}
@@ -260,8 +297,12 @@ func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(
 	}
 	m, err := k.inspect(found.gen.fs)
 	found.made, found.older = m.Made, m.Older
-	if errors.Is(err, errOurs) {
-		err = k.writeMarker(found.gen.fs, m.Made, m.Older)
+	if err == nil || errors.Is(err, errOurs) {
+		err = k.inPlace(found.gen.fs, m, err)
+	}
+	if errors.Is(err, errCopy) {
+		k.log.Warn("the root is a copy of another directory: what is known of that one says nothing about it; what differs is held")
+		found.made, err = k.newMarker(found.gen.fs, false, false)
 	}
 	if errors.Is(err, errOlder) || (first || remake) && errors.Is(err, errNoMarker) {
 		found.older = errors.Is(err, errOlder)
@@ -354,17 +395,40 @@ func (k *rootKeeper) close() error {
 	return g.fs.Close()
 }
 
+// beat finds out that a mount has gone, or hangs, although nobody needs it
+// just now.
+func (k *rootKeeper) beat() {
+	g, done, err := k.borrow()
+	if err != nil {
+		return
+	}
+	defer done()
+	if vfs.GateOf(g.fs) == nil {
+		return // the watcher tells, and a scan
+	}
+	_, err = g.fs.Free()
+	if err == nil {
+		err = g.fs.Check()
+	}
+	if err != nil {
+		_ = k.verify(g) // tells everybody
+	}
+}
+
 // guardRoot looks for a lost root until it is back. One goroutine of Run.
 func (s *Syncer) guardRoot(ctx context.Context) {
 	said := ""
-	timer := time.NewTimer(rootRetry)
+	timer, beat := time.NewTimer(rootRetry), time.NewTicker(rootBeat)
 	defer timer.Stop()
+	defer beat.Stop()
 	for {
 		if lost, _ := s.root.state(); lost == "" {
 			select {
 			case <-ctx.Done():
 				return
 			case <-s.root.kick:
+			case <-beat.C:
+				s.root.beat()
 			}
 			continue
 		}

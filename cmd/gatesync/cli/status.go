@@ -184,6 +184,8 @@ func shareLine(c node.CarrierStatus, now time.Time) string {
 		return fmt.Sprintf("%s: not used%s, content is pushed", showPath(c.Path), since)
 	case len(c.Members) == 0:
 		return showPath(c.Path) + ": no other member is known to see it, content is pushed"
+	case len(c.Members) == 1:
+		return fmt.Sprintf("%s: only %s sees it too, content is pushed: for a single one that is the shorter way", showPath(c.Path), c.Members[0])
 	}
 	return fmt.Sprintf("%s: in use%s with %s", showPath(c.Path), since, strings.Join(c.Members, ", "))
 }
