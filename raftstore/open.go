@@ -31,6 +31,8 @@ type Store struct {
 	failed    chan error // the disk's last failure, see Failed
 	stream    *stream
 	transport *raft.NetworkTransport
+	inlet     *inlet // what Raft sees of transport
+	kept      *snapshots
 	raft      *raft.Raft
 	sequence  *sequence
 	barriers  barriers
@@ -40,6 +42,9 @@ type Store struct {
 	applied  beacon // signalled when the machine has moved on
 	silent   silence
 	outdated chan uint32
+
+	feeding sync.Mutex           // held by who feeds this node
+	fed     atomic.Pointer[Told] // what the parent said last; nil: this node is not fed
 
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
@@ -216,13 +221,15 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	})
-	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.transport); err != nil {
+	s.inlet, s.kept = newInlet(s.transport), kept
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.inlet); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
 		s.stream.wait()
 		return err
 	}
 	s.started.Store(true)
+	s.running.Go(func() { s.inlet.pass(s.closing) })
 	s.running.Add(3)
 	go s.watchdog()
 	go s.follow()

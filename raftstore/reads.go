@@ -49,7 +49,8 @@ func (s *Store) Authorities() Authorities { return s.machine.Authorities() }
 func (s *Store) Freeze() *Frozen { return s.machine.Freeze() }
 
 // Members lists the members by id, with their roles in Raft; a member that
-// Raft does not know (yet) has no role.
+// Raft does not know (yet) has no role. A follower that still votes (it is on its
+// way out of Raft) is a voter.
 func (s *Store) Members() []cluster.Member {
 	roles := make(map[cluster.NodeID]cluster.Role)
 	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
@@ -57,7 +58,9 @@ func (s *Store) Members() []cluster.Member {
 	}
 	members := s.machine.Members()
 	for i := range members {
-		members[i].Role = roles[members[i].ID]
+		if role := roles[members[i].ID]; role == cluster.Voter || members[i].Role == "" {
+			members[i].Role = role
+		}
 	}
 	return members
 }
