@@ -34,6 +34,9 @@ func (s *localService) Backup(_ *pb.BackupRequest, stream grpc.ServerStreamingSe
 			return ctx.Err()
 		}
 	}
+	if !s.readAll() {
+		return status.Error(codes.FailedPrecondition, "since its start this node has not learnt yet which entries of its log are committed: try again once there is a leader; if there will be none, stop this daemon and make the backup again, which then reads the log as far as it was known to be committed")
+	}
 	by := &pb.BackupHeader{Node: s.name, Version: s.version, TimeNs: time.Now().UnixNano()}
 	_, err := backup.Write(ctx, chunks(stream.Send), by, s.log.Freeze(), s.blobs)
 	var lack *backup.LackError
@@ -74,6 +77,9 @@ func BackupStopped(ctx context.Context, cfg config.Config, version string, out i
 	r, err := raftstore.Replay(d.raft(), max(seen.Applied, 1), 0, nil)
 	if err != nil {
 		return 0, err
+	}
+	if id, _, _ := r.Machine.Cluster(); id != f.Cluster {
+		return 0, errors.New("this node has not received the cluster's log, or never knew how much of it is committed: make the backup on another member, or with its daemon running")
 	}
 	blobs, err := openBlobs(d, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -27,13 +27,23 @@ type passed struct {
 	via   cluster.NodeID
 }
 
-// place is this node's part in the tree of followers; the functions may be
-// asked at any time.
+// place is this node's part in the tree of followers. Without functions it is a
+// member of Raft in a cluster that has no followers.
 type place struct {
-	follows  func() bool                   // this node is a follower
-	follower func(cluster.NodeID) bool     // that member is one
-	parent   func() (cluster.NodeID, bool) // who feeds this follower
-	member   func(cluster.NodeID) bool     // is a member at all
+	ofSelf     func() bool                   // this node is a follower
+	ofMember   func(cluster.NodeID) bool     // that member is one
+	fedBy      func() (cluster.NodeID, bool) // who feeds this follower
+	membership func(cluster.NodeID) bool     // is a member at all
+}
+
+func (p place) follows() bool                   { return p.ofSelf != nil && p.ofSelf() }
+func (p place) follower(id cluster.NodeID) bool { return p.ofMember != nil && p.ofMember(id) }
+func (p place) member(id cluster.NodeID) bool   { return p.membership != nil && p.membership(id) }
+func (p place) parent() (cluster.NodeID, bool) {
+	if p.fedBy == nil {
+		return "", false
+	}
+	return p.fedBy()
 }
 
 // hearBelow takes what somebody passes on. Nobody is taken at another's word
@@ -47,7 +57,7 @@ func (p *peers) hearBelow(from cluster.NodeID, states []*pb.NodeState) {
 	}
 	for _, s := range states {
 		id, at := cluster.NodeID(s.GetId()), now.Add(-time.Duration(min(s.GetAgeMs(), 1<<40))*time.Millisecond)
-		if id == p.self || id == from || !p.place.member(id) || len(s.GetVersion()) > maxVersion {
+		if id == p.self || id == from || !p.place.member(id) || len(s.GetVersion()) > maxVersion || len(s.GetTrees()) > maxTreeStates {
 			continue
 		}
 		if old, ok := p.below[id]; !ok || at.After(old.at) {
@@ -62,7 +72,7 @@ func brief(s *pb.NodeState, age time.Duration) *pb.NodeState {
 	return &pb.NodeState{
 		Id: s.GetId(), Version: s.GetVersion(), Format: s.GetFormat(), Store: s.GetStore(), Revision: s.GetRevision(), Applied: s.GetApplied(),
 		Content: s.GetContent(), Missing: s.GetMissing(), Looked: s.GetLooked(), Lacks: s.GetLacks(), Trusts: s.GetTrusts(), Issuer: s.GetIssuer(),
-		Raft: s.GetRaft(), AgeMs: uint64(max(0, age.Milliseconds())),
+		Raft: s.GetRaft(), Trees: s.GetTrees(), AgeMs: uint64(max(0, age.Milliseconds())),
 	}
 }
 

@@ -22,9 +22,9 @@ import (
 const (
 	// upstreamQuiet is how long a parent may say nothing.
 	upstreamQuiet = 3 * time.Second
-	// leaderless is how long a parent may hear of no leader before this node
+	// deafFor is how long a parent may hear of no leader before this node
 	// looks whether another one does.
-	leaderless = 3 * time.Second
+	deafFor = 3 * time.Second
 	// attachWithin bounds the first answer.
 	attachWithin = 5 * time.Second
 	// roleLook is how often a node looks whether it is a follower now.
@@ -335,10 +335,10 @@ func (in *intake) pulse(ctx context.Context, p *pb.FollowPulse) error {
 		in.alone = now
 		return nil
 	}
-	if now.Sub(in.alone) < leaderless || now.Sub(in.probed) < leaderless {
+	if now.Sub(in.alone) < deafFor || now.Sub(in.probed) < deafFor {
 		return nil
 	}
-	in.probed = now.Add(rand.N(leaderless))
+	in.probed = now.Add(rand.N(deafFor))
 	return f.better(ctx, in.id)
 }
 

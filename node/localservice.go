@@ -27,7 +27,7 @@ type localLog interface {
 	watcher
 	authority
 	Barrier(ctx context.Context) error
-	View(tree string) (manifest.View, bool)
+	viewedLog
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
 	Freeze() *raftstore.Frozen
 }
@@ -44,6 +44,7 @@ type localService struct {
 	trees   *treeSet
 	applied func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
 	nowhere func() []string                                                             // content that nobody who answers has
+	readAll func() bool                                                                 // the machine knows all that was ever known here to be committed
 	blobs   *recentBlobs
 	carrier *carrier
 	// proposals goes to the log, and counts.

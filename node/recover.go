@@ -29,6 +29,9 @@ type Recovery struct {
 	lock *os.File
 	file nodeFile
 	log  raftstore.Replayed
+
+	ask   func() error // asks the members again whether they are alive
+	asked time.Time    // last
 }
 
 // OpenRecovery reads the local log and asks the other members whether they are
@@ -59,7 +62,7 @@ func (r *Recovery) open(ctx context.Context, cfg config.Config) (err error) {
 		return fmt.Errorf("the cluster was recovered on another node already: start this node's daemon, it rejoins by itself")
 	}
 	if !raftstore.Exists(r.dir.raft()) {
-		return &PartError{DataDir: string(r.dir), Part: "raft", Name: r.file.Name}
+		return &PartError{DataDir: string(r.dir), Part: "raft"}
 	}
 	seen, err := readSeen(r.dir.seen())
 	if err != nil {
@@ -76,12 +79,23 @@ func (r *Recovery) open(ctx context.Context, cfg config.Config) (err error) {
 	if id, _, _ := m.Cluster(); id != r.file.Cluster {
 		return fmt.Errorf("this node's log is empty: it has not received the cluster's yet. Recover on another survivor, or `gatesync restore-cluster` from a backup")
 	}
+	if !contains(m.Members(), r.file.Node) {
+		return fmt.Errorf("this node's own log says that it is no member of the cluster any more: recover on another survivor. This node can join again as a new one, with an empty data directory: %w", cluster.ErrNotMember)
+	}
 	r.Facts.Revision, r.Facts.LastIndex, r.Facts.LastTerm = uint64(m.Revision()), r.log.End, r.log.LastTerm
-	if err := r.members(ctx, cfg, seen); err != nil {
+	r.ask = func() error {
+		r.Facts.Members, r.asked = nil, time.Now()
+		return r.members(ctx, cfg, seen)
+	}
+	if err := r.ask(); err != nil {
 		return err
 	}
 	return r.content(cfg)
 }
+
+// askAgain is how old the members' answers may be when it is done: a person may
+// have thought for long.
+const askAgain = 10 * time.Second
 
 // content finds what is committed and not in this node's blob store.
 func (r *Recovery) content(cfg config.Config) (err error) {
@@ -129,6 +143,11 @@ type Recovered struct {
 // its log count as committed. The step that counts is one rename; what comes
 // after it the next start completes.
 func (r *Recovery) Do() (Recovered, error) {
+	if time.Since(r.asked) > askAgain {
+		if err := r.ask(); err != nil {
+			return Recovered{}, err
+		}
+	}
 	if err := r.Facts.Needless(); err != nil {
 		return Recovered{}, err
 	}

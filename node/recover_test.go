@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,6 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/gatesync/gatesync/backup"
+	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
 
@@ -205,5 +212,93 @@ func TestRecoverIsInterrupted(t *testing.T) {
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A node that was started again after the majority was lost does not know what
+// of its log is committed. It forgets nothing of what it knew, and makes no
+// backup of less than that; with its daemon stopped the backup holds all of it.
+func TestPromise_NoLoss_NoBackupOfLessThanWasCommitted(t *testing.T) {
+	g := trio(t)
+	g[0].write("a.xml", "committed\n")
+	everywhere(t, "a.xml", "committed\n", g[:]...)
+	before, err := g[0].status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range g {
+		n.stop()
+	}
+	last, err := readSeen(dataDir(g[0].cfg.DataDir).seen())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // starts
+		g[0].serve()
+		err = g[0].local(func(ctx context.Context, c pb.LocalClient) error {
+			stream, err := c.Backup(ctx, &pb.BackupRequest{})
+			for err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		})
+		if status.Code(err) != codes.FailedPrecondition {
+			t.Errorf("a backup of a node that has not read its log: %v", err)
+		}
+		g[0].stop()
+	}
+	now, err := readSeen(dataDir(g[0].cfg.DataDir).seen())
+	if err != nil || now.Applied < last.Applied || now.Revision < last.Revision {
+		t.Errorf("known to be committed: %d (revision %d), before that %d (%d); %v", now.Applied, now.Revision, last.Applied, last.Revision, err)
+	}
+	var out bytes.Buffer
+	if _, err := BackupStopped(t.Context(), g[0].cfg, "test", &out); err != nil {
+		t.Fatal(err)
+	}
+	_, sum, err := backup.Read(&out, nil)
+	if err != nil || sum.Revision != before.Revision || sum.Blobs == 0 {
+		t.Errorf("the backup: %+v, %v; revision %d was committed", sum, err, before.Revision)
+	}
+}
+
+// Between the answers and the word to go on a person may think for long: the
+// others are asked again. And who was removed recovers nothing.
+func TestRecoverAsksAgainAndRefusesTheRemoved(t *testing.T) {
+	g := trio(t)
+	for _, n := range g {
+		n.cfg.Listen = n.address()
+	}
+	for _, n := range g {
+		n.stop()
+	}
+	r, err := OpenRecovery(t.Context(), g[0].cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g[1].serve()
+	g[2].serve()
+	r.asked = r.asked.Add(-askAgain - time.Second)
+	var alive *AliveError
+	if _, err := r.Do(); !errors.As(err, &alive) {
+		t.Errorf("recovered beside a majority that came back meanwhile: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g[0].serve()
+	waitVoters(t, g[:], 3)
+	// Its log says so, as it does where it hears of it before it is cut off.
+	leaver := g[2].cfg
+	g[2].stop()
+	removed, err := dataDir(leaver.DataDir).readNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed.Node = "n-0000000000000000"
+	if err := dataDir(leaver.DataDir).writeNode(removed); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenRecovery(t.Context(), leaver); !errors.Is(err, cluster.ErrNotMember) {
+		t.Errorf("a node that is no member may recover: %v", err)
 	}
 }

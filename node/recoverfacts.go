@@ -164,14 +164,14 @@ func (r *Recovery) members(ctx context.Context, cfg config.Config, seen seenFile
 	var asks sync.WaitGroup
 	errs := make([]error, len(r.Facts.Members))
 	for i := range r.Facts.Members {
-		asks.Go(func() { errs[i] = r.ask(ctx, identity, &r.Facts.Members[i]) })
+		asks.Go(func() { errs[i] = r.hello(ctx, identity, &r.Facts.Members[i]) })
 	}
 	asks.Wait()
 	return errors.Join(errs...)
 }
 
-// ask says hello to a member. It fails only where the answer forbids to go on.
-func (r *Recovery) ask(ctx context.Context, identity *transport.Identity, m *RecoveryMember) error {
+// hello asks a member. It fails only where the answer forbids to go on.
+func (r *Recovery) hello(ctx context.Context, identity *transport.Identity, m *RecoveryMember) error {
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	conn, at, err := transport.DialAs(ctx, m.Address, identity, r.file.Cluster, transport.Instance{Incarnation: r.file.incarnation()})

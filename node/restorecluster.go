@@ -36,6 +36,9 @@ func RestoreCluster(cfg config.Config, in io.Reader) (made Made, sum backup.Summ
 	if err != nil {
 		return made, sum, err
 	}
+	if err := d.empty(); err != nil { // another one has just filled it
+		return made, sum, errors.Join(err, lock.Close())
+	}
 	defer func() {
 		if err != nil { // it was empty: so it is again
 			err = errors.Join(err, d.clear())

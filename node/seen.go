@@ -18,12 +18,23 @@ type seenFile struct {
 	Time     time.Time                       `json:"time"`
 	Revision uint64                          `json:"revision"`
 	Applied  uint64                          `json:"applied"` // index of the newest entry that was known to be committed
+	Node     cluster.NodeID                  `json:"node"`    // whose log that is said of, and of …
+	Life     cluster.Incarnation             `json:"life"`    // … which incarnation
 	Members  map[cluster.NodeID]seenOfMember `json:"members"`
 }
 
 type seenOfMember struct {
 	Heard time.Time       `json:"heard,omitzero"`
 	Run   transport.Known `json:"run"`
+}
+
+// atLeast keeps what was known before: without a leader a log that was opened
+// anew does not know what of it is committed.
+func (f seenFile) atLeast(last seenFile) seenFile {
+	if f.Node == last.Node && f.Life == last.Life && f.Applied < last.Applied {
+		f.Applied, f.Revision = last.Applied, max(f.Revision, last.Revision)
+	}
+	return f
 }
 
 // seen keeps seen.json. A lost or damaged one costs a hint and some memory; it
@@ -82,7 +93,10 @@ type seeing struct {
 func (n *Node) seeing() *seeing {
 	return &seeing{seen: n.seen, now: func() (seenFile, map[cluster.NodeID]bool) {
 		_, applied, _ := n.log.Extent()
-		f := seenFile{Time: time.Now(), Revision: uint64(n.log.Revision()), Applied: applied, Members: map[cluster.NodeID]seenOfMember{}}
+		f := seenFile{
+			Time: time.Now(), Revision: uint64(n.log.Revision()), Applied: applied, Members: map[cluster.NodeID]seenOfMember{},
+			Node: n.file.Node, Life: n.file.incarnation(),
+		}.atLeast(n.seen.last)
 		alive := map[cluster.NodeID]bool{}
 		runs := n.instances.Export()
 		for _, m := range n.others() {
@@ -96,6 +110,16 @@ func (n *Node) seeing() *seeing {
 		}
 		return f, alive
 	}}
+}
+
+// readAll tells whether the machine has come as far as it was known to be
+// committed before: a log that was opened anew begins at its snapshot, or at
+// nothing, until there is a leader.
+func (n *Node) readAll() bool {
+	_, applied, _ := n.log.Extent()
+	f := seenFile{Node: n.file.Node, Life: n.file.incarnation(), Applied: applied}
+	id, _, _ := n.log.Cluster()
+	return id != "" && f.atLeast(n.seen.last).Applied == applied
 }
 
 func (s *seeing) run(ctx context.Context) error {

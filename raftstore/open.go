@@ -30,8 +30,7 @@ type Store struct {
 	stable    *steadfast
 	failed    chan error // the disk's last failure, see Failed
 	stream    *stream
-	transport *raft.NetworkTransport
-	inlet     *inlet // what Raft sees of transport
+	transport *strict
 	kept      *snapshots
 	raft      *raft.Raft
 	sequence  *sequence
@@ -46,6 +45,7 @@ type Store struct {
 	feeding sync.Mutex           // held by who feeds this node
 	fed     atomic.Pointer[Told] // what the parent said last; nil: this node is not fed
 
+	led      led
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
 	free     atomic.Int64 // bytes on the disk
@@ -217,19 +217,19 @@ func (s *Store) start() (err error) {
 	if err != nil {
 		return err
 	}
-	s.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	s.transport = newStrict(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
-	})
-	s.inlet, s.kept = newInlet(s.transport), kept
-	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.inlet); err != nil {
+	}), s.log)
+	s.kept = kept
+	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()
 		s.stream.wait()
 		return err
 	}
 	s.started.Store(true)
-	s.running.Go(func() { s.inlet.pass(s.closing) })
+	s.transport.serve(s.raft)
 	s.running.Add(3)
 	go s.watchdog()
 	go s.follow()

@@ -19,43 +19,12 @@ import (
 // no configuration: it never votes and never calls an election. A call's term
 // is that of the newest committed entry, never one that a parent made up.
 
-// inlet is Raft's network with a second way in. Raft takes calls from one
-// channel only, so those of the network pass through here.
-type inlet struct {
-	*raft.NetworkTransport
-	calls chan raft.RPC
-}
-
-func newInlet(network *raft.NetworkTransport) *inlet {
-	return &inlet{NetworkTransport: network, calls: make(chan raft.RPC)}
-}
-
-// Consumer implements raft.Transport.
-func (i *inlet) Consumer() <-chan raft.RPC { return i.calls }
-
-// pass hands the network's calls to Raft until closing.
-func (i *inlet) pass(closing <-chan struct{}) {
-	for {
-		select {
-		case <-closing:
-			return
-		case rpc := <-i.NetworkTransport.Consumer():
-			select {
-			case i.calls <- rpc:
-			case <-closing:
-				rpc.Respond(nil, raft.ErrRaftShutdown)
-				return
-			}
-		}
-	}
-}
-
 // call makes Raft handle a call and waits for its answer. Once Raft has it, only
 // Raft's end ends the wait: it may be reading from in.
 func (s *Store) call(ctx context.Context, command any, in io.Reader) (any, error) {
 	back := make(chan raft.RPCResponse, 1)
 	select {
-	case s.inlet.calls <- raft.RPC{Command: command, Reader: in, RespChan: back}:
+	case s.transport.passed <- raft.RPC{Command: command, Reader: in, RespChan: back}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-s.closing:
@@ -83,11 +52,11 @@ func (s *Store) Take(ctx context.Context, told Told, prev, prevTerm uint64, entr
 		return err
 	}
 	term, through := s.raft.CurrentTerm(), s.raft.CommitIndex()
-	for i, e := range entries {
-		if err := takeable(e, prev+1+uint64(i)); err != nil {
-			return err
-		}
+	for _, e := range entries {
 		term, through = max(term, e.Term), max(through, e.Index)
+	}
+	if err := s.transport.check(&raft.AppendEntriesRequest{Term: term, PrevLogEntry: prev, Entries: entries}); err != nil {
+		return err
 	}
 	if len(entries) > 0 {
 		var err error
@@ -102,7 +71,7 @@ func (s *Store) Take(ctx context.Context, told Told, prev, prevTerm uint64, entr
 		prev, prevTerm = 0, 0
 	}
 	s.fed.Store(&told)
-	leader := s.inlet.EncodePeer(raft.ServerID(told.Leader), raft.ServerAddress(told.Leader))
+	leader := s.transport.EncodePeer(raft.ServerID(told.Leader), raft.ServerAddress(told.Leader))
 	answer, err := s.call(ctx, &raft.AppendEntriesRequest{
 		RPCHeader:    raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(told.Leader), Addr: leader},
 		Term:         term,
@@ -138,21 +107,6 @@ func (s *Store) behindApplied(prev, prevTerm uint64, entries []*raft.Log) (uint6
 	return 0, 0, entries, nil
 }
 
-// takeable refuses what Raft would panic over.
-func takeable(e *raft.Log, index uint64) error {
-	if e.Index != index || e.Term == 0 {
-		return fmt.Errorf("entry %d of term %d where %d was due", e.Index, e.Term, index)
-	}
-	switch e.Type {
-	case raft.LogCommand, raft.LogNoop, raft.LogBarrier:
-		return nil
-	case raft.LogConfiguration:
-		_, err := decodeConfiguration(e.Data)
-		return err
-	}
-	return fmt.Errorf("entry %d is of the unknown kind %d", e.Index, e.Type)
-}
-
 // Spool is a snapshot that comes in from a parent. It is on disk before Raft
 // sees it, which would stand still meanwhile. One goroutine uses it.
 type Spool struct {
@@ -172,7 +126,7 @@ func (s *Store) Spool(meta raft.SnapshotMeta) (*Spool, error) {
 		return nil, errFenced
 	case meta.Index <= s.raft.AppliedIndex():
 		return nil, fmt.Errorf("a snapshot of entry %d, and %d is applied here already", meta.Index, s.raft.AppliedIndex())
-	case meta.Term == 0 || meta.Size < 0 || meta.Version < raft.SnapshotVersionMin || meta.Version > raft.SnapshotVersionMax:
+	case meta.Size < 0:
 		return nil, errors.New("a malformed snapshot")
 	case s.cfg.Reserve >= 0 && free-meta.Size*2 < s.cfg.Reserve:
 		return nil, &RoomError{Free: free, Reserve: s.cfg.Reserve + meta.Size*2}
@@ -209,14 +163,18 @@ func (p *Spool) Install(ctx context.Context, told Told) error {
 		return nil // it has come by another way
 	}
 	s.fed.Store(&told)
-	leader := s.inlet.EncodePeer(raft.ServerID(told.Leader), raft.ServerAddress(told.Leader))
-	answer, err := s.call(ctx, &raft.InstallSnapshotRequest{
+	leader := s.transport.EncodePeer(raft.ServerID(told.Leader), raft.ServerAddress(told.Leader))
+	req := &raft.InstallSnapshotRequest{
 		RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(told.Leader), Addr: leader},
 		SnapshotVersion: p.meta.Version, Term: max(s.raft.CurrentTerm(), p.meta.Term),
 		LastLogIndex: p.meta.Index, LastLogTerm: p.meta.Term,
 		Configuration: raft.EncodeConfiguration(p.meta.Configuration), ConfigurationIndex: p.meta.ConfigurationIndex,
 		Size: p.meta.Size,
-	}, p.file)
+	}
+	if err := s.transport.check(req); err != nil {
+		return err
+	}
+	answer, err := s.call(ctx, req, p.file)
 	if err != nil {
 		return fmt.Errorf("install the snapshot of entry %d: %w", p.meta.Index, err)
 	}

@@ -64,7 +64,7 @@ func (s *snapshots) Create(v raft.SnapshotVersion, index, term uint64, c raft.Co
 	r, w := io.Pipe()
 	checked := &checkedSink{SnapshotSink: sink, index: index, made: s.made, pipe: w, result: make(chan error, 1)}
 	go func() { // ends with Close or Cancel
-		err := checkStream(r)
+		err := checkStream(r, index)
 		_ = r.CloseWithError(err) // never fails
 		checked.result <- err
 	}()
@@ -117,10 +117,14 @@ func (s *checkedSink) Cancel() error {
 }
 
 // checkStream reads what fsmSnapshot.Persist writes, up to its end, and tells
-// whether it is whole.
-func checkStream(in io.Reader) error {
-	if _, err := io.CopyN(io.Discard, in, 8); err != nil { // the index
+// whether it is whole, and of nothing behind the entry that it is said to end with.
+func checkStream(in io.Reader, index uint64) error {
+	var through [8]byte
+	if _, err := io.ReadFull(in, through[:]); err != nil {
 		return err
+	}
+	if n := binary.BigEndian.Uint64(through[:]); n > index {
+		return fmt.Errorf("it is of entry %d, and ends with entry %d", n, index)
 	}
 	records := recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
 	for {

@@ -35,9 +35,10 @@ follower, and is fed the log by it. It needs no connection from outside, so it
 works behind a firewall or NAT. Whoever joins when Raft has enough members (the
 setting "members_max") becomes one by itself.
 
-With --again a node whose part of the log is damaged comes back as a new member,
-with the settings of its gatesync.yaml (so --name, --listen and --tree are not
-given), its trees and its content. Remove its former self first.`,
+With --again a node that cannot go on as itself (it was removed, or its part of
+the log or its identity is damaged or lost) comes back as a new member, with the
+settings of its gatesync.yaml (so --name, --listen and --tree are not given), its
+trees and its content. Remove its former self first, if it still is a member.`,
 		Example: `  gatesync join 10.0.0.1:7946 --token gs1-… --data-dir /var/lib/gatesync \
     --name gw2 --listen 10.0.0.2:7946 --tree server=/opt/apim/repository/deployment/server`,
 		Args: exactArgs("HOST:PORT"),

@@ -79,7 +79,7 @@ func (x FollowRedirect_Why) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FollowRedirect_Why.Descriptor instead.
 func (FollowRedirect_Why) EnumDescriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{25, 0}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27, 0}
 }
 
 type HelloRequest struct {
@@ -436,6 +436,7 @@ type TreeState struct {
 	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
 	Held          uint64                 `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`
 	Conflicts     uint64                 `protobuf:"varint,4,opt,name=conflicts,proto3" json:"conflicts,omitempty"`
+	Unfit         bool                   `protobuf:"varint,50,opt,name=unfit,proto3" json:"unfit,omitempty"` // its root is lost, or does not answer: it can be nobody's steward
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -496,6 +497,13 @@ func (x *TreeState) GetConflicts() uint64 {
 		return x.Conflicts
 	}
 	return 0
+}
+
+func (x *TreeState) GetUnfit() bool {
+	if x != nil {
+		return x.Unfit
+	}
+	return false
 }
 
 type ProposeRequest struct {
@@ -1456,6 +1464,118 @@ func (*TransferResponse) Descriptor() ([]byte, []int) {
 	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
+type SeesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tree          string                 `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Nonce         string                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"` // a name that the caller has made there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeesRequest) Reset() {
+	*x = SeesRequest{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeesRequest) ProtoMessage() {}
+
+func (x *SeesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeesRequest.ProtoReflect.Descriptor instead.
+func (*SeesRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SeesRequest) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *SeesRequest) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+type SeesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Has           bool                   `protobuf:"varint,1,opt,name=has,proto3" json:"has,omitempty"`    // the callee has such a tree
+	Sees          bool                   `protobuf:"varint,2,opt,name=sees,proto3" json:"sees,omitempty"`  // and the name stands in it
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why that could not be found out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeesResponse) Reset() {
+	*x = SeesResponse{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeesResponse) ProtoMessage() {}
+
+func (x *SeesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeesResponse.ProtoReflect.Descriptor instead.
+func (*SeesResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SeesResponse) GetHas() bool {
+	if x != nil {
+		return x.Has
+	}
+	return false
+}
+
+func (x *SeesResponse) GetSees() bool {
+	if x != nil {
+		return x.Sees
+	}
+	return false
+}
+
+func (x *SeesResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type FollowRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Place         *FollowPlace           `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"`      // first message only
@@ -1466,7 +1586,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1598,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1611,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FollowRequest) GetPlace() *FollowPlace {
@@ -1522,7 +1642,7 @@ type FollowPlace struct {
 
 func (x *FollowPlace) Reset() {
 	*x = FollowPlace{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1654,7 @@ func (x *FollowPlace) String() string {
 func (*FollowPlace) ProtoMessage() {}
 
 func (x *FollowPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1667,7 @@ func (x *FollowPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowPlace.ProtoReflect.Descriptor instead.
 func (*FollowPlace) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FollowPlace) GetApplied() uint64 {
@@ -1601,7 +1721,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1733,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1746,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FollowResponse) GetPulse() *FollowPulse {
@@ -1699,7 +1819,7 @@ type FollowPulse struct {
 
 func (x *FollowPulse) Reset() {
 	*x = FollowPulse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1831,7 @@ func (x *FollowPulse) String() string {
 func (*FollowPulse) ProtoMessage() {}
 
 func (x *FollowPulse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1844,7 @@ func (x *FollowPulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowPulse.ProtoReflect.Descriptor instead.
 func (*FollowPulse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FollowPulse) GetLeader() string {
@@ -1773,7 +1893,7 @@ type FollowRedirect struct {
 
 func (x *FollowRedirect) Reset() {
 	*x = FollowRedirect{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1905,7 @@ func (x *FollowRedirect) String() string {
 func (*FollowRedirect) ProtoMessage() {}
 
 func (x *FollowRedirect) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1918,7 @@ func (x *FollowRedirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRedirect.ProtoReflect.Descriptor instead.
 func (*FollowRedirect) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FollowRedirect) GetWhy() FollowRedirect_Why {
@@ -1830,7 +1950,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1842,7 +1962,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1855,7 +1975,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LogEntry) GetIndex() uint64 {
@@ -1915,7 +2035,7 @@ type FollowSnapshot struct {
 
 func (x *FollowSnapshot) Reset() {
 	*x = FollowSnapshot{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2047,7 @@ func (x *FollowSnapshot) String() string {
 func (*FollowSnapshot) ProtoMessage() {}
 
 func (x *FollowSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2060,7 @@ func (x *FollowSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowSnapshot.ProtoReflect.Descriptor instead.
 func (*FollowSnapshot) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FollowSnapshot) GetIndex() uint64 {
@@ -2026,12 +2146,13 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\vshare_nonce\x182 \x01(\tR\n" +
 	"shareNonce\x12\x15\n" +
 	"\x06age_ms\x18< \x01(\x04R\x05ageMs\x12\x14\n" +
-	"\x05lacks\x18F \x03(\tR\x05lacks\"k\n" +
+	"\x05lacks\x18F \x03(\tR\x05lacks\"\x81\x01\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
 	"\x04held\x18\x03 \x01(\x04R\x04held\x12\x1c\n" +
-	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\"R\n" +
+	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\x12\x14\n" +
+	"\x05unfit\x182 \x01(\bR\x05unfit\"R\n" +
 	"\x0eProposeRequest\x12.\n" +
 	"\acommand\x18\x01 \x01(\v2\x14.gatesync.v1.CommandR\acommand\x12\x10\n" +
 	"\x03via\x18< \x03(\tR\x03via\"W\n" +
@@ -2093,7 +2214,14 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x12ChangeRoleResponse\"!\n" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x12\n" +
-	"\x10TransferResponse\"Y\n" +
+	"\x10TransferResponse\"7\n" +
+	"\vSeesRequest\x12\x12\n" +
+	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"J\n" +
+	"\fSeesResponse\x12\x10\n" +
+	"\x03has\x18\x01 \x01(\bR\x03has\x12\x12\n" +
+	"\x04sees\x18\x02 \x01(\bR\x04sees\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"Y\n" +
 	"\rFollowRequest\x12.\n" +
 	"\x05place\x18\x01 \x01(\v2\x18.gatesync.v1.FollowPlaceR\x05place\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\"\x91\x01\n" +
@@ -2147,7 +2275,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x13configuration_index\x18\x03 \x01(\x04R\x12configurationIndex\x12$\n" +
 	"\rconfiguration\x18\x04 \x01(\fR\rconfiguration\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\rR\aversion\x12\x12\n" +
-	"\x04size\x18\x06 \x01(\x04R\x04size2\xcd\x04\n" +
+	"\x04size\x18\x06 \x01(\x04R\x04size2\x8a\x05\n" +
 	"\aCluster\x12>\n" +
 	"\x05Hello\x12\x19.gatesync.v1.HelloRequest\x1a\x1a.gatesync.v1.HelloResponse\x12D\n" +
 	"\aPropose\x12\x1b.gatesync.v1.ProposeRequest\x1a\x1c.gatesync.v1.ProposeResponse\x12D\n" +
@@ -2157,7 +2285,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\fRemoveMember\x12 .gatesync.v1.RemoveMemberRequest\x1a!.gatesync.v1.RemoveMemberResponse\x12M\n" +
 	"\n" +
 	"ChangeRole\x12\x1e.gatesync.v1.ChangeRoleRequest\x1a\x1f.gatesync.v1.ChangeRoleResponse\x12G\n" +
-	"\bTransfer\x12\x1c.gatesync.v1.TransferRequest\x1a\x1d.gatesync.v1.TransferResponse2C\n" +
+	"\bTransfer\x12\x1c.gatesync.v1.TransferRequest\x1a\x1d.gatesync.v1.TransferResponse\x12;\n" +
+	"\x04Sees\x12\x18.gatesync.v1.SeesRequest\x1a\x19.gatesync.v1.SeesResponse2C\n" +
 	"\x04Join\x12;\n" +
 	"\x04Join\x12\x18.gatesync.v1.JoinRequest\x1a\x19.gatesync.v1.JoinResponse2M\n" +
 	"\x04Feed\x12E\n" +
@@ -2176,7 +2305,7 @@ func file_gatesync_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_gatesync_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_gatesync_v1_peer_proto_goTypes = []any{
 	(FollowRedirect_Why)(0),      // 0: gatesync.v1.FollowRedirect.Why
 	(*HelloRequest)(nil),         // 1: gatesync.v1.HelloRequest
@@ -2200,41 +2329,43 @@ var file_gatesync_v1_peer_proto_goTypes = []any{
 	(*ChangeRoleResponse)(nil),   // 19: gatesync.v1.ChangeRoleResponse
 	(*TransferRequest)(nil),      // 20: gatesync.v1.TransferRequest
 	(*TransferResponse)(nil),     // 21: gatesync.v1.TransferResponse
-	(*FollowRequest)(nil),        // 22: gatesync.v1.FollowRequest
-	(*FollowPlace)(nil),          // 23: gatesync.v1.FollowPlace
-	(*FollowResponse)(nil),       // 24: gatesync.v1.FollowResponse
-	(*FollowPulse)(nil),          // 25: gatesync.v1.FollowPulse
-	(*FollowRedirect)(nil),       // 26: gatesync.v1.FollowRedirect
-	(*LogEntry)(nil),             // 27: gatesync.v1.LogEntry
-	(*FollowSnapshot)(nil),       // 28: gatesync.v1.FollowSnapshot
-	(*Member)(nil),               // 29: gatesync.v1.Member
-	(*Command)(nil),              // 30: gatesync.v1.Command
-	(*Outcome)(nil),              // 31: gatesync.v1.Outcome
-	(*PutTree)(nil),              // 32: gatesync.v1.PutTree
-	(*Node)(nil),                 // 33: gatesync.v1.Node
+	(*SeesRequest)(nil),          // 22: gatesync.v1.SeesRequest
+	(*SeesResponse)(nil),         // 23: gatesync.v1.SeesResponse
+	(*FollowRequest)(nil),        // 24: gatesync.v1.FollowRequest
+	(*FollowPlace)(nil),          // 25: gatesync.v1.FollowPlace
+	(*FollowResponse)(nil),       // 26: gatesync.v1.FollowResponse
+	(*FollowPulse)(nil),          // 27: gatesync.v1.FollowPulse
+	(*FollowRedirect)(nil),       // 28: gatesync.v1.FollowRedirect
+	(*LogEntry)(nil),             // 29: gatesync.v1.LogEntry
+	(*FollowSnapshot)(nil),       // 30: gatesync.v1.FollowSnapshot
+	(*Member)(nil),               // 31: gatesync.v1.Member
+	(*Command)(nil),              // 32: gatesync.v1.Command
+	(*Outcome)(nil),              // 33: gatesync.v1.Outcome
+	(*PutTree)(nil),              // 34: gatesync.v1.PutTree
+	(*Node)(nil),                 // 35: gatesync.v1.Node
 }
 var file_gatesync_v1_peer_proto_depIdxs = []int32{
-	29, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
+	31, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
 	3,  // 1: gatesync.v1.HelloRequest.state:type_name -> gatesync.v1.NodeState
 	3,  // 2: gatesync.v1.HelloRequest.below:type_name -> gatesync.v1.NodeState
-	29, // 3: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
+	31, // 3: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
 	3,  // 4: gatesync.v1.HelloResponse.state:type_name -> gatesync.v1.NodeState
 	3,  // 5: gatesync.v1.HelloResponse.below:type_name -> gatesync.v1.NodeState
 	4,  // 6: gatesync.v1.NodeState.trees:type_name -> gatesync.v1.TreeState
-	30, // 7: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
-	31, // 8: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
+	32, // 7: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
+	33, // 8: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
 	13, // 9: gatesync.v1.ManifestResponse.nodes:type_name -> gatesync.v1.ManifestNode
-	32, // 10: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
-	33, // 11: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
-	29, // 12: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
-	32, // 13: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
-	23, // 14: gatesync.v1.FollowRequest.place:type_name -> gatesync.v1.FollowPlace
-	25, // 15: gatesync.v1.FollowResponse.pulse:type_name -> gatesync.v1.FollowPulse
-	27, // 16: gatesync.v1.FollowResponse.entries:type_name -> gatesync.v1.LogEntry
-	28, // 17: gatesync.v1.FollowResponse.snapshot:type_name -> gatesync.v1.FollowSnapshot
-	26, // 18: gatesync.v1.FollowResponse.redirect:type_name -> gatesync.v1.FollowRedirect
+	34, // 10: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
+	35, // 11: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
+	31, // 12: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
+	34, // 13: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
+	25, // 14: gatesync.v1.FollowRequest.place:type_name -> gatesync.v1.FollowPlace
+	27, // 15: gatesync.v1.FollowResponse.pulse:type_name -> gatesync.v1.FollowPulse
+	29, // 16: gatesync.v1.FollowResponse.entries:type_name -> gatesync.v1.LogEntry
+	30, // 17: gatesync.v1.FollowResponse.snapshot:type_name -> gatesync.v1.FollowSnapshot
+	28, // 18: gatesync.v1.FollowResponse.redirect:type_name -> gatesync.v1.FollowRedirect
 	0,  // 19: gatesync.v1.FollowRedirect.why:type_name -> gatesync.v1.FollowRedirect.Why
-	29, // 20: gatesync.v1.FollowRedirect.instead:type_name -> gatesync.v1.Member
+	31, // 20: gatesync.v1.FollowRedirect.instead:type_name -> gatesync.v1.Member
 	1,  // 21: gatesync.v1.Cluster.Hello:input_type -> gatesync.v1.HelloRequest
 	5,  // 22: gatesync.v1.Cluster.Propose:input_type -> gatesync.v1.ProposeRequest
 	7,  // 23: gatesync.v1.Cluster.Applied:input_type -> gatesync.v1.AppliedRequest
@@ -2243,20 +2374,22 @@ var file_gatesync_v1_peer_proto_depIdxs = []int32{
 	14, // 26: gatesync.v1.Cluster.RemoveMember:input_type -> gatesync.v1.RemoveMemberRequest
 	18, // 27: gatesync.v1.Cluster.ChangeRole:input_type -> gatesync.v1.ChangeRoleRequest
 	20, // 28: gatesync.v1.Cluster.Transfer:input_type -> gatesync.v1.TransferRequest
-	16, // 29: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
-	22, // 30: gatesync.v1.Feed.Follow:input_type -> gatesync.v1.FollowRequest
-	2,  // 31: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
-	6,  // 32: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
-	8,  // 33: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
-	10, // 34: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
-	12, // 35: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
-	15, // 36: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
-	19, // 37: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
-	21, // 38: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
-	17, // 39: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
-	24, // 40: gatesync.v1.Feed.Follow:output_type -> gatesync.v1.FollowResponse
-	31, // [31:41] is the sub-list for method output_type
-	21, // [21:31] is the sub-list for method input_type
+	22, // 29: gatesync.v1.Cluster.Sees:input_type -> gatesync.v1.SeesRequest
+	16, // 30: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
+	24, // 31: gatesync.v1.Feed.Follow:input_type -> gatesync.v1.FollowRequest
+	2,  // 32: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
+	6,  // 33: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
+	8,  // 34: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
+	10, // 35: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
+	12, // 36: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
+	15, // 37: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
+	19, // 38: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
+	21, // 39: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
+	23, // 40: gatesync.v1.Cluster.Sees:output_type -> gatesync.v1.SeesResponse
+	17, // 41: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
+	26, // 42: gatesync.v1.Feed.Follow:output_type -> gatesync.v1.FollowResponse
+	32, // [32:43] is the sub-list for method output_type
+	21, // [21:32] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2275,7 +2408,7 @@ func file_gatesync_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_peer_proto_rawDesc), len(file_gatesync_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
