@@ -61,10 +61,10 @@ func (n *Node) parent() (cluster.NodeID, bool) {
 // place is this node's part in the tree of followers.
 func (n *Node) place() place {
 	return place{
-		follows:  n.follows,
-		follower: n.log.Follows,
-		parent:   n.parent,
-		member:   func(id cluster.NodeID) bool { return n.strangers() || n.isMember(id) },
+		ofSelf:     n.follows,
+		ofMember:   n.log.Follows,
+		fedBy:      n.parent,
+		membership: func(id cluster.NodeID) bool { return n.strangers() || n.isMember(id) },
 	}
 }
 

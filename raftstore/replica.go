@@ -53,6 +53,9 @@ func (s *Store) Take(ctx context.Context, told Told, prev, prevTerm uint64, entr
 	}
 	term, through := s.raft.CurrentTerm(), s.raft.CommitIndex()
 	for _, e := range entries {
+		if e.Term == 0 {
+			return fmt.Errorf("entry %d of no term", e.Index)
+		}
 		term, through = max(term, e.Term), max(through, e.Index)
 	}
 	if err := s.transport.check(&raft.AppendEntriesRequest{Term: term, PrevLogEntry: prev, Entries: entries}); err != nil {
