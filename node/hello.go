@@ -302,6 +302,9 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
 			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(), Witness: m.GetWitness(),
 		}
+		if m.GetFollower() {
+			out[i].Role = cluster.Follower
+		}
 	}
 	return out
 }
