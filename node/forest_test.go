@@ -17,6 +17,21 @@ func (g *gateway) sent() (bytes uint64, feeds int, err error) {
 	return bytes, s.Feeds, err
 }
 
+// memory is what this process holds.
+func memory(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return "?"
+}
+
 // Many followers of one member: all get everything, nobody sends the content more
 // often than it has children, and the death of inner nodes of the tree holds
 // the others up for moments only. GATESYNC_LONG=1: a hundred.
@@ -43,7 +58,7 @@ func TestPromise_Converge_TreeOfFollowers(t *testing.T) {
 		})
 	}
 	fed(all)
-	t.Logf("%d followers after %s", n, time.Since(begun).Round(time.Millisecond))
+	t.Logf("%d followers after %s; %s for %d nodes in one process", n, time.Since(begun).Round(time.Millisecond), memory(t), n+1)
 	const size = 200_000
 	spread := func(name string, nodes []*gateway) {
 		t.Helper()

@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	gproto "google.golang.org/protobuf/proto"
+
 	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
 // A transcript: what a follower asks, and what comes of it. The dice always
@@ -158,6 +161,16 @@ func TestTheTreeOfAThousandIsLowAndSurvives(t *testing.T) {
 	if depth > 8 || most > feedChildren {
 		t.Errorf("depth %d, %d children", depth, most)
 	}
+	for _, link := range []float64{12.5e6, 125e6} { // bytes a second: 100 Mbit/s, 1 Gbit/s
+		const size = 10e6
+		last, busiest := w.spread(size, link)
+		t.Logf("10 MB over links of %.0f Mbit/s: on all after %s, %.0f MB out of the busiest node", link*8/1e6, last.Round(time.Millisecond), busiest/1e6)
+	}
+	said := &pb.NodeState{
+		Id: "n-0123456789abcdef", Version: "v1.2.3", Format: 2, Store: cluster.NewStoreID(), Revision: 1e6, Applied: 1e6, Content: 1e6, AgeMs: 1000,
+		Trusts: []string{strings.Repeat("a", 64)}, Issuer: strings.Repeat("a", 64),
+	}
+	t.Logf("what is told of 1000 followers: %d KB a hello, a second and neighbour", 1000*gproto.Size(said)/1000)
 	// A fifth of the inner ones die, and two of the members.
 	died := 0
 	for id, kids := range w.children {
@@ -296,6 +309,25 @@ func (w *forestModel) die(id cluster.NodeID) {
 		delete(w.children[up], id)
 	}
 	clear(w.children[id])
+}
+
+// spread is a model of time: content that stands on the members goes down; each
+// child asks when its parent has it (or looks again, 50 ms later), and shares the
+// parent's link with its siblings. One message a level tells of it.
+func (w *forestModel) spread(size, link float64) (last time.Duration, busiest float64) {
+	const message, look = 5 * time.Millisecond, upwardPause
+	var arrival func(cluster.NodeID) time.Duration
+	arrival = func(id cluster.NodeID) time.Duration {
+		if id[0] == 'r' {
+			return 0
+		}
+		up := w.parent[id]
+		return arrival(up) + message + look + time.Duration(size*float64(len(w.children[up]))/link*float64(time.Second))
+	}
+	for _, m := range w.members {
+		last, busiest = max(last, arrival(m.ID)), max(busiest, size*float64(len(w.children[m.ID])))
+	}
+	return last, busiest
 }
 
 func (w *forestModel) measure(t *testing.T) (depth, most int) {
