@@ -15,10 +15,12 @@ import (
 // follower joins as one and runs.
 func (g *gateway) follow(via *gateway) *gateway {
 	g.t.Helper()
-	made, err := Join(g.t.Context(), g.cfg, JoinOptions{Via: via.address(), Token: via.token(time.Minute, 1), Version: "test", Follower: true})
-	if err != nil {
-		g.t.Fatal(err)
-	}
+	var made Made
+	token, at := via.token(time.Minute, 1), via.address()
+	eventually(g.t, 30*time.Second, func() (err error) { // members admit a few a second
+		made, err = Join(g.t.Context(), g.cfg, JoinOptions{Via: at, Token: token, Version: "test", Follower: true})
+		return err
+	})
 	if !made.Follower {
 		g.t.Fatal("joined, and not as a follower")
 	}
