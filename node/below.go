@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	gproto "google.golang.org/protobuf/proto"
@@ -17,7 +18,7 @@ const (
 	// takes up to a second.
 	aliveBelow = 8 * time.Second
 	// passedBytes bounds what one hello passes on.
-	passedBytes = 512 << 10
+	passedBytes = 384 << 10
 )
 
 // passed is what was heard of a member through another one.
@@ -102,6 +103,12 @@ func (p *peers) passOn(meant func(about, via cluster.NodeID) bool) (out []*pb.No
 		}
 	}
 	return out
+}
+
+// known lists the addresses that a hello carries: nobody dials a follower but
+// another one, which has them from the log.
+func (p *peers) known() []cluster.Member {
+	return slices.DeleteFunc(p.book.members(), func(m cluster.Member) bool { return m.Role == cluster.Follower && m.ID != p.self })
 }
 
 // subtree is what this node says upwards, and a member of Raft to the others:

@@ -63,7 +63,7 @@ func (s *clusterService) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.H
 		s.peers.refresh(ctx) // and so on, up to a member of Raft
 	}
 	return &pb.HelloResponse{
-		Members: toMessages(s.peers.book.members()), State: s.peers.state(ctx), Below: s.peers.answerBelow(caller, req.GetAll()),
+		Members: toMessages(s.peers.known()), State: s.peers.state(ctx), Below: s.peers.answerBelow(caller, req.GetAll()),
 	}, nil
 }
 

@@ -145,6 +145,8 @@ func TestFollowersArePromotedAndDemoted(t *testing.T) {
 		t.Fatal(err)
 	}
 	is("follower")
+	f.stop() // it knows by which way the log comes, also after a start
+	f.run()
 	top.write("a", "2")
 	everywhere(t, "a", "2", f)
 	eventually(t, 20*time.Second, func() error {

@@ -48,6 +48,7 @@ type following struct {
 	self       cluster.NodeID
 	log        followingLog
 	follows    func() bool
+	remember   func() error // keeps on disk whether this node follows, once the log says so
 	candidates func() []cluster.Member
 	learn      func(...cluster.Member) // addresses that a redirect names
 	dial       dialer
@@ -71,6 +72,9 @@ func (f *following) run(ctx context.Context) error {
 	defer stop()
 	was := false
 	for ctx.Err() == nil {
+		if err := f.remember(); err != nil {
+			f.slog.Warn("cannot keep whether this node is a follower; trying again", "err", err)
+		}
 		if !f.follows() {
 			if was {
 				f.log.Unfed()
@@ -209,6 +213,9 @@ func (f *following) attach(ctx context.Context, id cluster.NodeID) error {
 			if errors.Is(err, io.EOF) {
 				return errors.New("it has ended the stream")
 			}
+			return err
+		}
+		if err := f.remember(); err != nil {
 			return err
 		}
 		if !f.follows() {

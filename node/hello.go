@@ -109,7 +109,7 @@ func (p *peers) begin(id cluster.NodeID) bool {
 
 // request is what this node says.
 func (p *peers) request(ctx context.Context) *pb.HelloRequest {
-	return &pb.HelloRequest{Members: toMessages(p.book.members()), State: p.state(ctx), Below: p.subtree()}
+	return &pb.HelloRequest{Members: toMessages(p.known()), State: p.state(ctx), Below: p.subtree()}
 }
 
 // hello exchanges what is known with one member.

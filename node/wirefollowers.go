@@ -6,8 +6,9 @@ import (
 
 // wireFollowers makes the two ends of a follower's stream; every node has both.
 func (n *Node) wireFollowers() {
+	n.wasFollower.Store(n.file.Follower)
 	n.following = &following{
-		self: n.file.Node, log: n.log, follows: n.follows, candidates: n.others, learn: n.book.learn, dial: n.server, slog: n.slog,
+		self: n.file.Node, log: n.log, follows: n.follows, candidates: n.others, learn: n.book.learn, remember: n.rememberRole, dial: n.server, slog: n.slog,
 	}
 	up := n.parent
 	n.forward.upstream.Store(&up)
@@ -22,7 +23,24 @@ func (n *Node) follows() bool {
 	if n.log.Follows(n.file.Node) {
 		return true
 	}
-	return n.file.Follower && !contains(n.log.Members(), n.file.Node)
+	return n.wasFollower.Load() && !contains(n.log.Members(), n.file.Node)
+}
+
+// rememberRole keeps on disk what the log says of this node: after a start it
+// must know by which way the log comes, before it has read any of it.
+func (n *Node) rememberRole() error {
+	is := n.log.Follows(n.file.Node)
+	if is == n.wasFollower.Load() || !is && !contains(n.log.Members(), n.file.Node) {
+		return nil
+	}
+	n.fileMu.Lock()
+	defer n.fileMu.Unlock()
+	n.file.Follower = is
+	if err := n.dir.writeNode(n.file); err != nil {
+		return err
+	}
+	n.wasFollower.Store(is)
+	return nil
 }
 
 // strangers tells that the log is not read: who is a member is not known.
