@@ -41,7 +41,11 @@ type resyncing struct {
 
 // dryRun lists what differs and changes nothing.
 func (r resyncing) dryRun(ctx context.Context) error {
-	sum := &pb.Summary{Revision: uint64(r.log.Revision())}
+	sum, err := r.summary(ctx)
+	if err != nil {
+		return err
+	}
+	sum.Held = 0 // counted anew: without a daemon nothing was judged yet
 	for _, t := range r.trees {
 		err := t.syncr.Differences(ctx, func(d syncer.Difference) error {
 			if d.What == "held" {
@@ -145,8 +149,8 @@ func (r resyncing) progress(ctx context.Context) error {
 }
 
 func (r resyncing) summary(ctx context.Context) (*pb.Summary, error) {
-	sum := &pb.Summary{Revision: uint64(r.log.Revision())}
-	applied := ^manifest.Revision(0)
+	applied := r.log.Revision() // a witness has no tree that could be behind
+	sum := &pb.Summary{Revision: uint64(applied)}
 	for _, t := range r.trees {
 		st, err := t.syncr.Status(ctx)
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/manifest"
 )
 
 // quorumOf is a log that has a quorum or not.
@@ -48,4 +49,16 @@ func TestResyncDoesNotWaitForEverWithoutAQuorum(t *testing.T) {
 			t.Errorf("the work was done, and it said %v", err)
 		}
 	})
+}
+
+// atRevision is a log that has come to revision 7.
+type atRevision struct{ localLog }
+
+func (atRevision) Revision() manifest.Revision { return 7 }
+
+func TestAWitnessHasAppliedWhatItsLogHas(t *testing.T) {
+	sum, err := resyncing{log: atRevision{}}.summary(t.Context())
+	if err != nil || sum.GetRevision() != 7 || sum.GetApplied() != 7 {
+		t.Errorf("it says %v, %v", sum, err)
+	}
 }

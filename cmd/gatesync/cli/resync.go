@@ -71,7 +71,7 @@ func (a *app) resync(ctx context.Context, req *pb.ResyncRequest, from string, ta
 	}, take)
 }
 
-// resyncReport gathers what comes out of a resync or a verify and prints it.
+// resyncReport gathers what comes out of a resync and prints it.
 type resyncReport struct {
 	app     *app
 	dryRun  bool
@@ -120,11 +120,10 @@ func (r *resyncReport) finish() error {
 		if err := r.app.printJSON(struct {
 			Revision    uint64           `json:"revision"`
 			Applied     uint64           `json:"applied"`
-			Proposed    uint64           `json:"proposed"`
 			Conflicts   uint64           `json:"conflicts"`
 			Held        uint64           `json:"held"`
 			Differences []jsonDifference `json:"differences"`
-		}{s.GetRevision(), s.GetApplied(), s.GetProposed(), s.GetConflicts(), s.GetHeld(), list(r.diffs)}); err != nil {
+		}{s.GetRevision(), s.GetApplied(), s.GetConflicts(), s.GetHeld(), list(r.diffs)}); err != nil {
 			return err
 		}
 	} else {
