@@ -67,6 +67,7 @@ soak-procs: ## of it, real processes: kills, partitions, disks, at random; as ro
 
 bench: ## the figures, beside the peers that this machine has
 	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration
+	go test -tags $(TAGS) -count=1 -run '^$$' -bench Carriers -benchtime 1x $(TESTFLAGS) ./fallback
 
 check: tidy fmt vet staticcheck lint proto-check reproducible vuln ## everything a machine can say about the source
 

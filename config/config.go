@@ -41,6 +41,11 @@ type Tree struct {
 	Path   string   `yaml:"path"`
 	Preset string   `yaml:"preset"`
 	Ignore []string `yaml:"ignore"`
+	// Storage says whether other nodes have the very same directory, on a mount:
+	// auto finds out, local and direct say so.
+	Storage string `yaml:"storage"`
+	// Nudge wakes local watchers of a shared tree when another node has changed a file.
+	Nudge bool `yaml:"nudge"`
 	// ModeMask takes permission bits away from everything in the tree.
 	ModeMask FileMode `yaml:"mode_mask"`
 }

@@ -3,10 +3,11 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
-// ParseTree reads the --tree flag: NAME=PATH[,preset=P][,ignore=GLOB]…. A
+// ParseTree reads the --tree flag: NAME=PATH[,preset=P][,ignore=GLOB]…[,storage=S][,nudge=true]. A
 // relative path is taken from the working directory, like every path that is
 // typed into a shell.
 func ParseTree(s string) (Tree, error) {
@@ -27,8 +28,14 @@ func ParseTree(s string) (Tree, error) {
 			t.Preset = v
 		case "ignore":
 			t.Ignore = append(t.Ignore, v)
+		case "storage":
+			t.Storage = v
+		case "nudge":
+			if t.Nudge, err = strconv.ParseBool(v); err != nil {
+				return Tree{}, fmt.Errorf("--tree %q: nudge=%q is neither true nor false", s, v)
+			}
 		default:
-			known := []string{"preset", "ignore"}
+			known := []string{"preset", "ignore", "storage", "nudge"}
 			e := &UnknownKeyError{Key: k, Nearest: nearest(k, known, "")}
 			return Tree{}, fmt.Errorf("--tree %q: %w", s, e)
 		}

@@ -108,6 +108,9 @@ func validateTrees(trees []Tree, dataDir string) []error {
 		if !namePattern.MatchString(t.Name) {
 			bad("name", t.Name, "is no tree name: letters, digits, '.', '_' and '-', at most 63")
 		}
+		if t.Storage != "" && !oneOf(t.Storage, "auto", "local", "direct") {
+			bad("storage", t.Storage, "is not one of auto, local, direct")
+		}
 		switch {
 		case t.Path == "":
 			bad("path", t.Path, "is empty: name the directory to keep in sync")

@@ -39,6 +39,8 @@ http: {{q .HTTP}}
     ignore:{{range .Ignore}}
       - {{q .}}{{end}}{{else}}
     # ignore: ["*.tmp", "logs/"]{{end}}
+    {{if .Storage}}storage: {{.Storage}}{{else}}# storage: auto{{end}}   # auto, local, direct: whether other nodes have the very same directory, on a mount
+    {{if .Nudge}}nudge: true{{else}}# nudge: true{{end}}   # wake local file watchers when another node has changed a file there
     # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []   # none: this node is a witness{{end}}
 
 # A directory on a mount (NFS) that other members name too: content travels over

@@ -338,6 +338,9 @@ func (s *Share) take(ctx context.Context, name string, refs []manifest.BlobRef, 
 		}
 		r.seek(ref.Size)
 	}
+	s.mu.Lock()
+	s.fails = 0
+	s.mu.Unlock()
 	return nil
 }
 

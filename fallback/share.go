@@ -52,7 +52,7 @@ type Share struct {
 	nonce  string   // written there by this node; "" as long as top is nil
 	why    string   // why it cannot be used, "" while it can
 	since  time.Time
-	fails  int                       // attempts to lay a parcel that failed, in a row
+	fails  int                       // calls into it that failed, since a parcel was laid or taken
 	free   int64                     // bytes on it, as of the last look
 	proved map[cluster.NodeID]string // nonces that were found here
 	doubts map[cluster.NodeID]doubt
@@ -313,7 +313,7 @@ func (s *Share) lose(err error) {
 	if s.why == "" || top != nil {
 		s.since = time.Now()
 	}
-	s.why = err.Error()
+	s.why = err.Error() + remedy(err)
 	said := s.said
 	s.said = reason(err)
 	fresh := s.said != said
@@ -324,6 +324,21 @@ func (s *Share) lose(err error) {
 	if top != nil {
 		_ = s.gate.Close("close", func() error { return errors.Join(dir.Close(), top.Close()) })
 	}
+}
+
+// remedy says what a person can do about a failure that ends by itself then.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, unix.EROFS):
+		return ": export and mount it writable"
+	case errors.Is(err, fs.ErrPermission):
+		return ": the daemon's user has to be able to write there, and be the same on all nodes (root_squash makes root nobody)"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return ": free some room there"
+	case errors.Is(err, unix.ESTALE):
+		return ": unmount it and mount it anew"
+	}
+	return ""
 }
 
 // reason is a failure without what changes from time to time.

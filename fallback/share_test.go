@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -307,6 +308,33 @@ func TestPromise_NoLoss_WrongBytesOnTheShare(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a member says of a parcel leads nowhere but to a parcel of these blobs.
+func TestHostileParcels(t *testing.T) {
+	dir, a, _, _ := three(t)
+	outside := filepath.Join(filepath.Dir(dir), "outside")
+	secret := []byte("outside of the share")
+	if err := os.WriteFile(outside, secret, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ref := manifest.BlobRef{Digest: manifest.DigestOf(secret), Size: int64(len(secret))}
+	other := manifest.BlobRef{Digest: manifest.DigestOf([]byte("x")), Size: 1}
+	for _, name := range []string{"", "../../../outside", outside, ".", "x", other.Digest.String(), strings.ToUpper(ref.Digest.String()) + "/", ShareMarker} {
+		err := a.share.take(testContext(t), name, []manifest.BlobRef{ref}, func(manifest.Digest) bool { return true },
+			func(manifest.BlobRef, io.Reader) error { t.Errorf("%q was read", name); return nil }, func() {})
+		wantError[*ProtocolError](t, err)
+	}
+	// A link that somebody has put in a parcel's place is not followed.
+	link := filepath.Join(dir, "c-1", blobsDir, ref.Digest.String())
+	if err := os.Symlink(outside, link); err != nil {
+		t.Fatal(err)
+	}
+	err := a.share.take(testContext(t), ref.Digest.String(), []manifest.BlobRef{ref}, func(manifest.Digest) bool { return true },
+		func(manifest.BlobRef, io.Reader) error { t.Error("a link was followed"); return nil }, func() {})
+	if err == nil {
+		t.Error("a link was followed")
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -20,25 +21,42 @@ type announcer struct {
 	logger  *slog.Logger
 }
 
-// announceRetry is the pause after a failure: mostly there is no quorum yet.
-const announceRetry = time.Second
+const (
+	// announceRetry is the pause after a failure: mostly there is no quorum yet.
+	announceRetry = time.Second
+	// refusedMost is the longest pause after a refusal, up to which pauses double: each
+	// attempt is an entry of the log.
+	refusedMost = 5 * time.Minute
+)
 
-// run compares after each change of the log and proposes where it must.
+// run compares after each change of the log and proposes where it must. After a
+// failure it pauses, whatever the log does: a refusal is itself a change of it.
 func (a *announcer) run(ctx context.Context) error {
 	ch, stop := a.watch.Watch()
 	defer stop()
+	refusals := 0
 	for {
-		var again <-chan time.Time
-		if m, ok := a.differs(); ok {
-			if err := a.announce(ctx, m); err != nil && ctx.Err() == nil {
-				a.logger.Debug("cannot announce this node yet", "err", err)
-				again = time.After(announceRetry)
-			}
+		news, again := ch, (<-chan time.Time)(nil)
+		m, ok := a.differs()
+		var err error
+		if ok {
+			err = a.announce(ctx, m)
+		}
+		var refused *raftstore.OutcomeError
+		switch {
+		case err == nil:
+			refusals = 0
+		case errors.As(err, &refused):
+			news, again = nil, time.After(min(refusedMost, announceRetry<<min(refusals, 20)))
+			refusals++
+		default:
+			a.logger.Debug("cannot announce this node yet", "err", err)
+			news, again = nil, time.After(announceRetry)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ch:
+		case <-news:
 		case <-again:
 		}
 	}

@@ -171,7 +171,7 @@ func (n *Node) renewExpired() {
 		return
 	}
 	if err := n.renewAlone(); err != nil {
-		n.slog.Error("this node's certificate has expired, and it cannot make itself a new one: if the clock is right, join it anew with a new data directory", "ended", end, "err", err)
+		n.slog.Error("this node's certificate has expired, and it cannot make itself a new one: if the clock is right, "+cluster.ReplaceSelf, "ended", end, "err", err)
 		return
 	}
 	_, now := n.identity.Validity()

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -355,8 +357,87 @@ func TestRenewerWarnsOnceADayWhenItCannotRenew(t *testing.T) {
 	if got := strings.Count(out.String(), "ends soon"); got != 2 {
 		t.Errorf("warned %d times in two days:\n%s", got, out.String())
 	}
-	if r.pause(errors.New("x")) != renewRetry {
-		t.Error("a failure is not tried again soon")
+}
+
+// While nobody can renew the certificate, and writes change the log many times
+// a second, it is tried with growing pauses, and at once when a person asks.
+func TestFailingRenewalsPauseUnderWriting(t *testing.T) {
+	r, log, now := newRenewer(t, 90*24*time.Hour)
+	began := *now
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		log.ch = make(chan struct{})
+		asked := make(chan struct{})
+		r.asked = asked
+		start := time.Now()
+		r.now = func() time.Time { return began.Add(70*24*time.Hour + time.Since(start)) } // it is due
+		var tries atomic.Int64
+		var works atomic.Bool
+		*now = began.Add(70 * 24 * time.Hour) // when it signs, later
+		good := r.sign
+		r.sign = func(ctx context.Context, csr []byte) (*pb.RenewResponse, error) {
+			if works.Load() {
+				return good(ctx, csr)
+			}
+			tries.Add(1)
+			return nil, errors.New("no CA key")
+		}
+		ended := make(chan error)
+		go func() { ended <- r.run(ctx) }()
+		write := func(d time.Duration) {
+			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				log.ch <- struct{}{}
+			}
+		}
+		write(time.Hour)
+		if n := tries.Load(); n < 12 || n > 20 { // 5 s doubles up to 5 minutes
+			t.Errorf("tried %d times in an hour", n)
+		}
+		before := tries.Load()
+		asked <- struct{}{}
+		synctest.Wait()
+		if tries.Load() != before+1 {
+			t.Error("a person's word waits for the pause")
+		}
+		works.Store(true)
+		write(renewMost + time.Second)
+		if r.due() {
+			t.Error("not renewed once somebody signs")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A clock that is wrong by years, as after a boot with a dead battery, costs the
+// node no certificate: what no peer would take is not made, and not written.
+func TestAClockThatIsFarOffSpoilsNoCertificate(t *testing.T) {
+	r, _, now := newRenewer(t, 90*24*time.Hour)
+	right := *now
+	for _, wrong := range []time.Time{time.Unix(0, 0), right.AddDate(20, 0, 0)} {
+		*now = wrong
+		if err := r.look(t.Context()); err == nil {
+			t.Errorf("in %s the certificate is renewed", wrong)
+		}
+		if _, err := transport.LoadIdentity(r.files); err != nil {
+			t.Errorf("after a look in %s the node cannot start: %v", wrong, err)
+		}
+		*now = right.Add(80 * 24 * time.Hour)
+		if err := r.look(t.Context()); err != nil || r.due() {
+			t.Errorf("once the clock is right: %v", err)
+		}
+		*now = right
+		r.life, r.failures = 0, 0
+	}
+	// Nor is anything else written that does not fit.
+	stranger, _ := newAuthority(t)
+	if err := transport.WriteRenewed(r.files, stranger.Cert, nil); err == nil {
+		t.Error("a CA file that the certificate does not fit is written")
+	}
+	if _, err := transport.LoadIdentity(r.files); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -44,6 +44,7 @@ type clusterService struct {
 	standings func(context.Context) []raftstore.Standing                                  // of all members at this moment, on the leader
 	life      time.Duration                                                               // of certificates
 	now       func() time.Time
+	sights    *sights
 }
 
 // Hello takes what a member says and answers with what is known here.
@@ -98,11 +99,13 @@ func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 		author = cmd.GetPropose().GetId().GetNode()
 	case cmd.GetPutMember() != nil:
 		author = cmd.GetPutMember().GetMember().GetId()
+	case cmd.GetPutSighting() != nil:
+		author = cmd.GetPutSighting().GetNode()
 	case cmd.GetInitCluster() != nil:
 		return status.Error(codes.InvalidArgument, "a cluster is begun once")
 	case cmd.GetBeginIncarnation() != nil:
 		return status.Error(codes.InvalidArgument, "a life of the cluster is begun by recover or restore-cluster, not through the log")
-	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil:
+	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil, cmd.GetPutSteward() != nil:
 		return status.Error(codes.PermissionDenied, "that is the leader's to decide")
 	default:
 		return nil

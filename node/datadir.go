@@ -74,10 +74,17 @@ func (d dataDir) claim(cfg config.Config, again bool) (*os.File, error) {
 	return d.prepare()
 }
 
-// prepare makes the data directory if need be and takes its lock.
+// prepare makes the data directory if need be and takes its lock. One that was
+// made by somebody else (a package, a mount) is closed to other users: the key
+// of the cluster's CA comes to lie in it.
 func (d dataDir) prepare() (*os.File, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
+	if info, err := os.Stat(string(d)); err == nil && info.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(string(d), 0o700); err != nil {
+			return nil, fmt.Errorf("close the data directory to other users: %w: make it this user's, or choose another --data-dir", err)
+		}
 	}
 	return d.lock()
 }
@@ -191,14 +198,13 @@ func (d dataDir) readNode() (nodeFile, error) {
 		return f, fmt.Errorf("%s holds no node: run `gatesync init` (a new cluster) or `gatesync join` (an existing one) first: %w", string(d), err)
 	}
 	if errors.Is(err, errFileDamaged) {
-		return f, fmt.Errorf("who this node is cannot be read: %w. Restore the file from a backup; or remove this node (`gatesync remove NAME` on another one) and "+
-			"join it anew with `gatesync join HOST:PORT --token T --again` on this data directory, which keeps trees and content", err)
+		return f, fmt.Errorf("who this node is cannot be read: %w. Restore the file from a backup; or "+cluster.ReplaceSelf, err)
 	}
 	if err != nil {
 		return f, fmt.Errorf("read who this node is: %w", err)
 	}
 	if err := f.check(); err != nil {
-		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup, or join anew with `gatesync join HOST:PORT --token T --again`", d.nodeFile(), err)
+		return f, fmt.Errorf("%s is damaged (%w): restore it from a backup; or "+cluster.ReplaceSelf, d.nodeFile(), err)
 	}
 	if f.Format > nodeFileFormat {
 		return f, fmt.Errorf("%s has format %d, this program knows %d: upgrade it", d.nodeFile(), f.Format, nodeFileFormat)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -44,10 +45,15 @@ func Serve(ctx context.Context, cfg config.Config, o Options) error {
 	}
 }
 
-// refusedBy takes what a member says of this very node.
+// refusedBy takes what a member says of this very node. It is said again with
+// each attempt to connect.
 func (n *Node) refusedBy(err error) {
 	var other *transport.IncarnationError
 	if errors.As(err, &other) && !other.Yield() {
+		if other.Newer() {
+			n.claim.Store(&claim{at: time.Now(), text: err.Error()})
+			n.server.Refusals().Note(string(other.Node), "a newer life of the cluster", err)
+		}
 		return
 	}
 	select {
@@ -56,15 +62,35 @@ func (n *Node) refusedBy(err error) {
 	}
 }
 
-// heed ends the node where a member has said that it may not go on as it is.
-// From the first such word on it takes no part in Raft; that it has yielded is
-// on disk before it stops.
+// heed ends the node where a member whose word counts has said that it may not
+// go on as it is. From then on it takes no part in Raft; that it has yielded
+// is on disk before it stops.
 func (n *Node) heed(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	led := time.Now() // when there last was a leader, or this node started
 	var err error
-	select {
-	case <-ctx.Done():
-		return nil
-	case err = <-n.refusals:
+	for err == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case err = <-n.refusals:
+		}
+		if _, ok := n.log.Leader(); ok {
+			led = time.Now()
+		}
+		if err == nil {
+			continue
+		}
+		if why := n.doubt(err, time.Since(led)); why != "" {
+			err = fmt.Errorf("not heeded, %s: %w", why, err)
+			n.server.Refusals().Note(string(speaker(err)), "its word on this node", err)
+			if why != readsFirst {
+				n.claim.Store(&claim{at: time.Now(), text: err.Error() + ". If it did happen there: " + cluster.JoinAgain})
+			}
+			err = nil
+		}
 	}
 	n.log.Silence()
 	var newer *transport.IncarnationError
@@ -102,7 +128,13 @@ func (d dataDir) begin(log *slog.Logger) (f nodeFile, is transport.Instance, err
 		f.takeOver(begun)
 	}
 	if f.HasLog && !raftstore.Exists(d.raft()) {
-		return f, is, &PartError{DataDir: string(d), Part: "raft", Name: f.Name}
+		return f, is, &PartError{DataDir: string(d), Part: "raft"}
+	}
+	var j joining
+	if readJSON(d.joining(), &j) == nil && j.Node == f.Node { // the power failed before it was gone
+		if err := d.endJoin(); err != nil {
+			return f, is, err
+		}
 	}
 	f.Starts++
 	is = transport.Instance{Incarnation: f.incarnation(), Start: f.Starts, Nonce: transport.NewNonce()}
@@ -181,19 +213,14 @@ func syncDir(path string) error {
 type PartError struct {
 	DataDir string
 	Part    string
-	Name    string // of the node, "" where it is not known
 }
 
 func (e *PartError) Error() string {
-	who := e.Name
-	if who == "" {
-		who = "NAME"
-	}
 	why := map[string]string{
 		"raft":      "this node's log is gone. It may have voted and acknowledged what it now does not know, so it may not come back as its old self",
 		"node.json": "the file that says who this node is is gone, while its log or records are still there",
 		"tls":       "this node's key or certificate is gone, and nobody would talk to it",
 	}[e.Part]
-	return fmt.Sprintf("%s lacks %s: %s. Put it back as it last was, if you can; else run `gatesync remove %s` on another member, then `gatesync join` with a new data directory (the trees may stay where they are). If this was the only member left: `gatesync restore-cluster` from a backup",
-		e.DataDir, e.Part, why, who)
+	return fmt.Sprintf("%s lacks %s: %s. Put it back as it last was, if you can; else "+cluster.ReplaceSelf+". If this was the only member left: `gatesync restore-cluster` from a backup",
+		e.DataDir, e.Part, why)
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -73,6 +74,10 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 		return made, err
 	}
 	res, err := askToJoin(ctx, o.Via, tok, req)
+	if errors.Is(err, cluster.ErrNotMember) {
+		err = fmt.Errorf("this join was begun earlier as %s, and that node was removed meanwhile. That beginning is forgotten: run the command again, with a new token", j.Node)
+		return made, errors.Join(err, d.endJoin())
+	}
 	if err != nil {
 		return made, err
 	}
@@ -85,12 +90,16 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	return made, d.completeJoin(cfg, res, j, made, o)
 }
 
-// beginJoin takes up an interrupted join or begins a new one.
+// beginJoin takes up an interrupted join or begins a new one. A join that has
+// made the node that stands here was not interrupted: its note has outlived it.
 func (d dataDir) beginJoin() (joining, error) {
 	var j joining
 	err := readJSON(d.joining(), &j)
-	if err == nil && j.Node != "" && len(j.Key) > 0 {
-		return j, nil
+	if err == nil && len(j.Key) > 0 && !d.was(j.Node) {
+		// An older version made up the id: nobody would admit it again.
+		if id, err := idOfKey(j.Key); err == nil && id == j.Node {
+			return j, nil
+		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errFileDamaged) {
 		return j, err
@@ -99,8 +108,20 @@ func (d dataDir) beginJoin() (joining, error) {
 	if err != nil {
 		return j, err
 	}
-	j = joining{Node: cluster.NewNodeID(), Key: key}
+	id, err := idOfKey(key)
+	if err != nil {
+		return j, err
+	}
+	j = joining{Node: id, Key: key}
 	return j, writeJSON(d.joining(), j)
+}
+
+func idOfKey(keyPEM []byte) (cluster.NodeID, error) {
+	csr, err := transport.NewCSR(keyPEM)
+	if err != nil {
+		return "", err
+	}
+	return transport.IDOfKey(csr)
 }
 
 func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string, clusters []string, o JoinOptions) (*pb.JoinRequest, error) {
@@ -148,16 +169,16 @@ func askToJoin(ctx context.Context, via string, tok transport.Token, req *pb.Joi
 	return res, nil
 }
 
+// oldMark follows the name of what was a former self's.
+const oldMark = ".old-"
+
 // retire puts a former self aside: first who it was, so that nothing starts as
 // it any more, then its part of the log.
 func (d dataDir) retire(now time.Time) error {
-	mark := ".old-" + now.UTC().Format("20060102-150405")
+	mark := oldMark + now.UTC().Format("20060102-150405")
 	for _, path := range []string{d.nodeFile(), d.raft()} {
-		if err := os.Rename(path, path+mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := moveAside(path, path+mark); err != nil {
 			return fmt.Errorf("put the former node aside: %w", err)
-		}
-		if err := syncDir(string(d)); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -191,8 +212,30 @@ func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining
 	} else if err := finish(d, cfg, made.Created, file); err != nil {
 		return err
 	}
-	if err := os.Remove(d.joining()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return d.endJoin()
+}
+
+// endJoin removes the note of a join that is complete, durably: it comes after
+// node.json, so that one of the two is there at any moment.
+func (d dataDir) endJoin() error {
+	if err := os.Remove(d.joining()); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		return err
 	}
-	return nil
+	return syncDir(string(d))
+}
+
+// was tells whether this directory has been a node, now or before it came again
+// as another one.
+func (d dataDir) was(id cluster.NodeID) bool {
+	former, _ := filepath.Glob(d.nodeFile() + oldMark + "*")
+	for _, path := range append(former, d.nodeFile()) {
+		var f nodeFile
+		if readJSON(path, &f) == nil && f.Node == id {
+			return true
+		}
+	}
+	return false
 }

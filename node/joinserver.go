@@ -119,7 +119,9 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	if err != nil {
 		return nil, err
 	}
-	if err := raftstore.OutcomeErr(out); err != nil {
+	if err := raftstore.OutcomeErr(out); isCode(err, raftstore.CodeRemoved) {
+		return nil, cluster.ErrNotMember // of a join that was interrupted, see Join
+	} else if err != nil {
 		return nil, status.Error(codes.PermissionDenied, tokenAdvice(err))
 	}
 	res := &pb.JoinResponse{
@@ -148,6 +150,18 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 		return bad("%q is no id of a blob store", req.GetStore())
 	case len(req.GetAddress()) > maxAddress:
 		return bad("an address of %d bytes", len(req.GetAddress()))
+	}
+	// A token admits the node that used it once more, for its first answer may
+	// have been lost; and who is admitted gets a certificate. So it has to be the
+	// same node: a used token that somebody finds must not make another's certificate.
+	if len(req.GetCsrDer()) > 0 {
+		id, err := transport.IDOfKey(req.GetCsrDer())
+		if err != nil {
+			return bad("%v", err)
+		}
+		if string(id) != req.GetNodeId() {
+			return bad("the joining gatesync %s chose an id (%s) that is not its key's: install the version that the members run, and join again; the token is still good", clip(req.GetVersion()), req.GetNodeId())
+		}
 	}
 	here, there := s.now(), time.Unix(0, req.GetClockNs())
 	if off := there.Sub(here).Abs(); off > maxClockSkew {

@@ -27,7 +27,7 @@ type localLog interface {
 	watcher
 	authority
 	Barrier(ctx context.Context) error
-	View(tree string) (manifest.View, bool)
+	viewedLog
 	History(tree string, from manifest.Revision, limit int) []manifest.Commit
 	Freeze() *raftstore.Frozen
 }

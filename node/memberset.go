@@ -42,16 +42,25 @@ func (n *Node) lookup(name string) (cluster.NodeID, bool) {
 func (n *Node) followMembers(ctx context.Context) error {
 	ch, stop := n.log.Watch()
 	defer stop()
+	// That the log is read is no change of it that somebody would tell of.
+	look := time.NewTicker(currentLook)
+	defer look.Stop()
+	whole := look.C
 	var last []cluster.Member
 	for {
-		if all := n.log.Members(); !slices.Equal(all, last) || n.members.Load() == nil || !n.members.Load().whole {
+		set, all := n.members.Load(), n.log.Members()
+		if !slices.Equal(all, last) || set == nil || !set.whole && len(all) > 0 && n.caughtUp() {
 			last = all
 			n.takeMembers(all)
+			if n.members.Load().whole {
+				whole = nil
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ch:
+		case <-whole:
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/syncer"
 )
 
 // statusWithin bounds the questions to the trees: a status that hangs helps
@@ -37,6 +38,9 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 		Data:     n.dataStatus(),
 		Carriers: n.carriers(),
 	}
+	if c := n.claim.Load(); c != nil && time.Since(c.at) < time.Minute {
+		s.DoubtedLife = c.text
+	}
 	if s.Quorum {
 		s.Leader = string(leader)
 	}
@@ -52,7 +56,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 			if f, known := n.treeFileOf(t.Name); known && !f.New {
 				why = "its mount has not answered yet; the tree is taken up as soon as it does"
 			}
-			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Storage: "local", Root: why})
+			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Root: why})
 		}
 	}
 	for _, m := range members {
@@ -157,13 +161,14 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 
 // treeStatus tells of one tree; one that does not answer in time says so.
 func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
-	ts := TreeStatus{Name: t.cfg.Name, Path: t.cfg.Path, Preset: preset(t.cfg.Preset), Storage: "local"}
+	ts := TreeStatus{Name: t.cfg.Name, Path: t.cfg.Path, Preset: preset(t.cfg.Preset)}
 	st, err := t.syncr.Status(ctx)
 	if err != nil {
 		ts.Root = "does not answer: " + err.Error()
 		return ts
 	}
 	ts.Applied = uint64(st.Loop.Applied)
+	n.placeStatus(&ts, st.Place)
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
 	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, st.Warnings, st.Watched, st.Overflows
 	ts.Unsent, ts.UnsentWhy = st.Loop.Unsent, st.Loop.UnsentWhy
@@ -183,6 +188,19 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	}
 	ts.LagSeconds = n.trees.lag.lag(st.Loop.Applied, time.Now()).Seconds()
 	return ts
+}
+
+// placeStatus tells where a tree lies.
+func (n *Node) placeStatus(ts *TreeStatus, at syncer.Place) {
+	switch {
+	case at.Unknown:
+		ts.StorageWhy = at.Why
+	case at.Mount == "":
+		ts.Storage = "local"
+	default:
+		ts.Storage, ts.Mount, ts.StewardEpoch = "direct", at.Mount, at.Epoch
+		ts.Steward, _ = n.log.Member(at.Steward)
+	}
 }
 
 // troublesShown bounds how many paths that do not go on are named.

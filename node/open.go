@@ -22,6 +22,7 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/web"
 )
 
@@ -69,6 +70,7 @@ type Node struct {
 	share     *fallback.Share // nil: none was named
 	peers     *peers
 	trees     *treeSet
+	gates     []*vfs.Gate // of the trees' paths; since start
 	counted   *countedLog
 	carrier   *carrier
 	keeper    *keeper
@@ -83,6 +85,8 @@ type Node struct {
 	outdated  chan error                      // the cluster has gone beyond what this version understands
 	members   atomic.Pointer[memberSet]
 	read      atomic.Bool // the log was read once, see caughtUp
+	life      lifeProof
+	claim     atomic.Pointer[claim] // the latest of a newer life that was not believed
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs
@@ -130,9 +134,9 @@ func (n *Node) open() (err error) {
 	}
 	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
-			err = fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls", Name: n.file.Name}, err)
+			return fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls"}, err)
 		}
-		return fmt.Errorf("this node's identity: %w; restore the file from a backup, or remove this node and `gatesync join … --again`", err)
+		return fmt.Errorf("this node's identity: %w; restore the file from a backup; or "+cluster.ReplaceSelf, err)
 	}
 	n.renewExpired()
 	store, err := openBlobs(n.dir, n.cfg, n.slog)
@@ -147,7 +151,7 @@ func (n *Node) open() (err error) {
 		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
 		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
 		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
-		Instance: instance, Instances: n.instances, Refused: n.refusedBy,
+		Instance: instance, Instances: n.instances, Refused: n.refusedBy, Proof: n.proof,
 	})
 	if err != nil {
 		return err
@@ -326,6 +330,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
 		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
+		Trees:   n.trees.states(),
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
 		ShareNonce: n.shareNonce(),
 		Lacks:      n.keeper.lacking(),

@@ -21,6 +21,7 @@ import (
 func (n *Node) openTrees(s *stages) error {
 	for _, t := range n.cfg.Trees {
 		gate := vfs.NewGate(t.Path)
+		n.gates = append(n.gates, gate)
 		if f, known := n.treeFileOf(t.Name); known && !f.New {
 			if mount, err := gate.Mount(); err != nil || !mount.Local() { // it may hang, and the node has to come up
 				s.run("tree "+t.Name, treeLimit, func(ctx context.Context) error { return n.openAndRun(ctx, t, f, gate) })
@@ -67,7 +68,7 @@ func (n *Node) openTree(t config.Tree, f treeFile, gate *vfs.Gate) (*tree, error
 	sy, err := syncer.Open(syncer.Config{
 		Self: string(n.file.Node), Tree: t.Name,
 		ClusterID: n.file.Cluster, TreeID: f.ID, Generation: f.Generation, Since: f.KeepFrom, Aside: f.Returned,
-		OpenRoot: func() (vfs.FS, error) { return gate.OpenRoot(vfs.Options{}) },
+		OpenRoot: func() (vfs.FS, error) { return gate.OpenRoot(vfs.Options{Node: string(n.file.Node)}) },
 		Records:  n.dir.records(t.Name),
 		Blobs:    n.blobs, Carrier: n.carrier, Log: n.counted,
 		Ignore: n.ignores[t.Name], ModeMask: mask,
@@ -76,6 +77,7 @@ func (n *Node) openTree(t config.Tree, f treeFile, gate *vfs.Gate) (*tree, error
 			Adopt:     n.file.Adopt,
 			MaxDelete: manifest.DeleteLimit{Count: n.cfg.Guard.MaxDelete.Count, Percent: n.cfg.Guard.MaxDelete.Percent},
 		},
+		Mounts: &treeMounts{tree: t.Name, log: n.log}, Storage: t.Storage, Nudge: t.Nudge,
 		ScanInterval: n.cfg.Scan.Std(), Reserve: int64(n.cfg.FreeReserve), BootID: n.bootID,
 		Logger: n.slog,
 	})
@@ -132,10 +134,20 @@ func (n *Node) agree(ctx context.Context, name string) (treeFile, error) {
 			select {
 			case <-ctx.Done():
 				return mine, ctx.Err()
-			case <-time.After(200 * time.Millisecond):
+			case <-time.After(agreePause(err)):
 			}
 		}
 	}
+}
+
+// agreePause is the pause between attempts to make the cluster know a tree: one
+// that is refused is an entry of the log all the same.
+func agreePause(err error) time.Duration {
+	var refused *raftstore.OutcomeError
+	if errors.As(err, &refused) {
+		return 5 * time.Second
+	}
+	return 200 * time.Millisecond
 }
 
 var errUnknownTree = errors.New("the recovered cluster does not know this tree")

@@ -62,7 +62,7 @@ func (r *Recovery) open(ctx context.Context, cfg config.Config) (err error) {
 		return fmt.Errorf("the cluster was recovered on another node already: start this node's daemon, it rejoins by itself")
 	}
 	if !raftstore.Exists(r.dir.raft()) {
-		return &PartError{DataDir: string(r.dir), Part: "raft", Name: r.file.Name}
+		return &PartError{DataDir: string(r.dir), Part: "raft"}
 	}
 	seen, err := readSeen(r.dir.seen())
 	if err != nil {

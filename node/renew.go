@@ -17,8 +17,10 @@ const (
 	// lookEvery is how often the files and the certificate's age are looked at:
 	// a person or an own PKI may have replaced the files.
 	lookEvery = time.Minute
-	// renewRetry is the pause after a failed renewal.
+	// renewRetry is the pause after a failed renewal; it doubles up to renewMost,
+	// or an eighth of what is left of the certificate's life.
 	renewRetry  = 5 * time.Second
+	renewMost   = 5 * time.Minute
 	renewWithin = 10 * time.Second
 	// warnEvery keeps the warning of a certificate that ends soon rare.
 	warnEvery = 24 * time.Hour
@@ -43,7 +45,8 @@ type renewer struct {
 	life     time.Duration // of the certificates that this node signs; 0: as it comes
 	slog     *slog.Logger
 
-	warned time.Time // when it last said that the certificate ends soon
+	warned   time.Time // when it last said that the certificate ends soon
+	failures int       // in a row
 }
 
 // renewLog is what the renewer needs of the log.
@@ -67,23 +70,31 @@ func (r *renewer) run(ctx context.Context) error {
 		case <-look.C:
 			err = r.look(ctx)
 		case <-ch:
+			if r.failures > 0 {
+				continue // under load the log changes all the time: the pause counts
+			}
 			if err = r.follow(ctx); err == nil {
 				continue // most changes of the log are none of ours
 			}
 		}
+		pause := r.pause(err)
 		if err != nil && ctx.Err() == nil {
 			_, end := r.identity.Validity()
-			r.slog.Warn("this node's certificates could not be brought up to date; trying again", "in", renewRetry, "ends", end, "err", err)
+			r.slog.Warn("this node's certificates could not be brought up to date; trying again", "in", pause, "ends", end, "err", err)
 		}
-		look.Reset(r.pause(err))
+		look.Reset(pause)
 	}
 }
 
-// pause is the time to the next look.
+// pause is the time to the next look, after one that ended with err.
 func (r *renewer) pause(err error) time.Duration {
 	if err != nil {
-		return renewRetry
+		_, end := r.identity.Validity()
+		most := min(renewMost, max(renewRetry, end.Sub(r.now())/8))
+		r.failures++
+		return min(most, renewRetry<<min(r.failures-1, 10))
 	}
+	r.failures = 0
 	if r.own {
 		return lookEvery
 	}

@@ -34,6 +34,9 @@ func (n *Node) Run(ctx context.Context) error {
 		}
 	}
 	begun := time.Now()
+	for _, g := range n.gates {
+		g.Hurry() // all at once: the trees stop one after another
+	}
 	err := errors.Join(failed, s.stop())
 	n.slog.Info("stopped", "took", time.Since(begun).Round(time.Millisecond).String())
 	return err
@@ -60,6 +63,7 @@ func (n *Node) start(s *stages) {
 	}
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
 	s.run("membership", time.Second, n.steering.run)
+	s.run("stewards", time.Second, (&stewards{self: n.file.Node, log: n.log, peers: n.peers, fit: n.trees.fit, logger: n.slog}).run)
 	s.run("formats", time.Second, n.watchFormats)
 	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
@@ -129,7 +133,7 @@ func (n *Node) renewer() *renewer {
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
 		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
-		life: n.cfg.TLS.Lifetime.Std(), now: time.Now,
+		life: n.cfg.TLS.Lifetime.Std(), now: time.Now, sights: newSights(n.cfg.Trees),
 	}
 }
 

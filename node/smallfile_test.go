@@ -130,3 +130,17 @@ func TestRetireLeavesNobody(t *testing.T) {
 		t.Errorf("kept %q %v", kept, err)
 	}
 }
+
+// A data directory that a package or a mount has made is closed to others.
+func TestDataDirectoryIsClosed(t *testing.T) {
+	g := newGateway(t, "gw1")
+	if err := errors.Join(os.MkdirAll(g.cfg.DataDir, 0o755), os.Chmod(g.cfg.DataDir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(t.Context(), g.cfg); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(g.cfg.DataDir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}

@@ -9,7 +9,10 @@ type Status struct {
 	Cluster string     `json:"cluster"`
 	// Incarnation counts the cluster's lives: recover and restore-cluster begin
 	// the next one.
-	Incarnation uint64          `json:"incarnation"`
+	Incarnation uint64 `json:"incarnation"`
+	// DoubtedLife is what somebody says now, that the cluster was recovered
+	// without this node, and why it is not believed.
+	DoubtedLife string          `json:"doubted_life,omitempty"`
 	Leader      string          `json:"leader"` // id; "" when none is known
 	Quorum      bool            `json:"quorum"`
 	Revision    uint64          `json:"revision"` // committed, as known here
@@ -95,10 +98,17 @@ type MemberStatus struct {
 
 // TreeStatus is one tree on this node.
 type TreeStatus struct {
-	Name       string `json:"name"`
-	Path       string `json:"path"`
-	Preset     string `json:"preset"`
-	Storage    string `json:"storage"` // local
+	Name    string `json:"name"`
+	Path    string `json:"path"`
+	Preset  string `json:"preset"`
+	Storage string `json:"storage"` // local, or direct: other nodes have the same directory; "" while that is found out
+	// Of a directory that other nodes have too: its id, who materializes there
+	// (a name) and since which epoch.
+	Mount        string `json:"mount,omitempty"`
+	Steward      string `json:"steward,omitempty"`
+	StewardEpoch uint64 `json:"steward_epoch,omitempty"`
+	// StorageWhy says what is waited for, or wrong, while Storage is not known.
+	StorageWhy string `json:"storage_why,omitempty"`
 	Applied    uint64 `json:"applied"`
 	RootDigest string `json:"root_digest"` // of what the disk is known to agree with
 	Entries    int    `json:"entries"`     // files, directories and symlinks

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/syncer"
 	"github.com/gatesync/gatesync/vfs"
 )
@@ -144,6 +145,20 @@ func (s *treeSet) waitApplied(ctx context.Context, rev manifest.Revision) (manif
 		return 0, err
 	}
 	return s.applied(ctx), nil
+}
+
+// fit tells whether a tree could have this node as its steward.
+func (s *treeSet) fit(name string) bool {
+	t, ok := find(s.all(), name)
+	return ok && t.syncr.Steady()
+}
+
+// states is what others need to know of the trees. It asks no disk.
+func (s *treeSet) states() (out []*pb.TreeState) {
+	for _, t := range s.all() {
+		out = append(out, &pb.TreeState{Name: t.cfg.Name, Unfit: !t.syncr.Steady()})
+	}
+	return out
 }
 
 // settle waits until everything edited here before the call is in the log.

@@ -48,6 +48,8 @@ const (
 	CodeInitialized Code = 16
 	// CodeAuthority: the CA is not in the state that the command is about.
 	CodeAuthority Code = 40
+	// CodeMount: the mount is not what the command takes it for.
+	CodeMount Code = 50
 )
 
 func (c Code) String() string {
@@ -88,6 +90,8 @@ func (c Code) String() string {
 		return "already initialized"
 	case CodeAuthority:
 		return "not this CA's turn"
+	case CodeMount:
+		return "not this mount's state"
 	}
 	return fmt.Sprintf("code(%d)", uint32(c))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/sealed"
 )
 
@@ -26,8 +27,7 @@ type DamagedError struct {
 
 func (e *DamagedError) Error() string {
 	return fmt.Sprintf("%s is damaged (%v): this node may have forgotten what it promised to the others and must not go on as the member that it was. "+
-		"Its trees and its content are untouched. Check the disk; remove this node (`gatesync remove NAME` on another one); "+
-		"then `gatesync join HOST:PORT --token T --again` on this data directory makes it a new member that keeps trees and content",
+		"Its trees and its content are untouched. Check the disk; "+cluster.ReplaceSelf,
 		e.File, e.Err)
 }
 

@@ -18,6 +18,12 @@ import (
 // active one.
 const Format = 1
 
+// feature is something that the machine does differently since a format: its
+// value is the number of that format.
+type feature uint32
+
+func (s *state) has(f feature) bool { return s.format >= uint32(f) }
+
 // NewerError: something is of a format that this version does not know.
 type NewerError struct {
 	What   string // for people

@@ -268,3 +268,28 @@ func TestPromise_Order_EveryVersionComesToTheSameState(t *testing.T) {
 		t.Errorf("the state is %s, want %s", got, want)
 	}
 }
+
+// Who was removed is known before the log is open, from the snapshot and from
+// what stands behind it.
+func TestPeekKnowsWhoWasRemoved(t *testing.T) {
+	m := founded()
+	mustDo(t, m, knowing("n-2", Newest))
+	mustDo(t, m, &pb.Command{Format: Format, Do: &pb.Command_RemoveMember{RemoveMember: &pb.RemoveMember{Id: "n-2"}}})
+	dir := t.TempDir()
+	putSnapshot(t, dir, 9, m)
+	disk, err := openDisk(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entry, err := gproto.Marshal(&pb.Command{Format: Format, Do: &pb.Command_RemoveMember{RemoveMember: &pb.RemoveMember{Id: "n-3"}}})
+	if err == nil {
+		err = disk.StoreLog(&raft.Log{Index: 10, Term: 9, Type: raft.LogCommand, Data: entry})
+	}
+	if err = errors.Join(err, disk.Close()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Peek(dir)
+	if err != nil || !p.Removed["n-2"] || !p.Removed["n-3"] || p.Removed["n-1"] {
+		t.Errorf("%v, %v", p.Removed, err)
+	}
+}

@@ -64,6 +64,7 @@ func (s *state) found(b *pb.BeginIncarnation, now int64) *pb.Outcome {
 	for id := range old {
 		if id != b.GetFounder().GetId() {
 			s.removed[id] = true
+			s.leave(id)
 		}
 	}
 	s.setMember(b.GetFounder(), now)

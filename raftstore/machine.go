@@ -106,6 +106,10 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.dropAuthority(do.DropAuthority)
 	case *pb.Command_BeginIncarnation:
 		return m.beginIncarnation(do.BeginIncarnation, cmd.GetTimeNs())
+	case *pb.Command_PutSighting:
+		return m.putSighting(do.PutSighting)
+	case *pb.Command_PutSteward:
+		return m.putSteward(do.PutSteward)
 	case *pb.Command_Noop:
 		return done()
 	}

@@ -88,7 +88,7 @@ func (s *state) admissible(m *pb.Member) *pb.Outcome {
 		return refuse(CodeFormat, "the cluster's log is of format %d, %s understands formats up to %d; upgrade that node", s.format, m.GetName(), knownTo(m))
 	}
 	if s.removed[m.GetId()] {
-		return refuse(CodeRemoved, "node %s was removed from the cluster; empty its data directory and join it as a new node", m.GetId())
+		return refuse(CodeRemoved, "node %s was removed from the cluster; "+cluster.JoinAgain, m.GetId())
 	}
 	if _, ok := s.members[m.GetId()]; !ok && len(s.members) >= maxMembers {
 		return refuse(CodeTooLarge, "the cluster has %d members already; remove some first", len(s.members))
@@ -155,6 +155,7 @@ func (s *state) removeMember(r *pb.RemoveMember) *pb.Outcome {
 	}
 	delete(s.members, id)
 	delete(s.sessions, id)
+	s.leave(id)
 	s.dropParts(func(p *partial) bool { return p.id.Node == id })
 	s.removed[id] = true
 	return done()

@@ -9,7 +9,7 @@ import (
 )
 
 // Newest is the newest format that this build understands.
-const Newest = Format
+const Newest = 2
 
 // What Tuning says of snapshots where nobody says otherwise.
 const (

@@ -14,13 +14,8 @@ import (
 // with the number of its format, and asks has wherever it matters. These lines
 // are then part of format.go.
 
-// feature is something that the machine does differently since a format.
-type feature uint32
-
-func (s *state) has(f feature) bool { return s.format >= uint32(f) }
-
 // Newest is the newest format that this build understands.
-const Newest = Format + 1
+const Newest = 3
 
 // So that snapshots travel between the versions within a short test.
 const (
@@ -30,11 +25,11 @@ const (
 )
 
 // messagesNameFormat: commits say under which format they came.
-const messagesNameFormat feature = 2
+const messagesNameFormat feature = 3
 
 func (s *state) worded(c manifest.Commit) manifest.Commit {
 	if s.has(messagesNameFormat) {
-		c.Message += "[format 2]"
+		c.Message += "[format 3]"
 	}
 	return c
 }

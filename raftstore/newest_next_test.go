@@ -20,7 +20,7 @@ func TestNextVersionWaitsForTheActiveFormat(t *testing.T) {
 	mustDo(t, m, raise(Newest))
 	m = restored(t, snapshotOf(t, m))
 	mustCommit(t, m, changeset(3, manifest.PerPath, write("c", 0, dir)))
-	for i, want := range []string{"[format 2]", "", ""} {
+	for i, want := range []string{"[format 3]", "", ""} {
 		if got := m.History("server", 0, 10)[i].Message; got != want {
 			t.Errorf("%d before the newest: message %q, want %q", i, got, want)
 		}

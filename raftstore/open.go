@@ -41,6 +41,7 @@ type Store struct {
 	silent   silence
 	outdated chan uint32
 
+	led      led
 	slots    chan struct{} // bounds the commands inside Raft
 	caughtUp atomic.Bool
 	free     atomic.Int64 // bytes on the disk

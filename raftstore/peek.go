@@ -16,6 +16,8 @@ import (
 type Peeked struct {
 	Format      uint32 // the active one, as far as this node has heard
 	Authorities Authorities
+	// Removed are the members that were removed, as far as this node has heard.
+	Removed map[string]bool
 }
 
 // Peek reads a directory that no Store has open, and changes nothing in it. It
@@ -35,7 +37,7 @@ func Peek(dir string) (Peeked, error) {
 	if p.format > Newest {
 		return Peeked{}, &NewerError{What: "the log in " + dir, Format: p.format}
 	}
-	return Peeked{Format: p.format, Authorities: p.authorities()}, nil
+	return Peeked{Format: p.format, Authorities: p.authorities(), Removed: p.removed}, nil
 }
 
 type peeking struct{ state }
@@ -65,6 +67,9 @@ func (p *peeking) snapshot(dir string) (through uint64, err error) {
 		}
 		p.format = h.GetFormat()
 		p.identity, p.also = h.GetCluster(), h.GetAlsoTrusted()
+		for _, id := range h.GetRemoved() {
+			p.removed[id] = true
+		}
 		return m.Index, nil
 	}
 	return 0, nil
@@ -115,6 +120,8 @@ func (p *peeking) entry(data []byte) {
 	// one that was accepted, the leader writes a command in the new format.
 	p.format = max(p.format, cmd.GetFormat())
 	switch do := cmd.GetDo().(type) {
+	case *pb.Command_RemoveMember:
+		p.removed[do.RemoveMember.GetId()] = true // for good: an id never comes back
 	case *pb.Command_InitCluster:
 		p.initCluster(do.InitCluster)
 	case *pb.Command_PutAuthority:
@@ -135,7 +142,7 @@ func concerns(data []byte) bool {
 		}
 		data = data[n:]
 		switch num {
-		case 16, 41, 42, 43: // InitCluster and those of authorities
+		case 12, 16, 41, 42, 43: // RemoveMember, InitCluster and those of authorities
 			return true
 		case 1:
 			if v, n := protowire.ConsumeVarint(data); kind == protowire.VarintType && n > 0 && v > Newest {

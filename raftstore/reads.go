@@ -42,6 +42,32 @@ func (s *Store) Cluster() (id string, caCert, caKey []byte) { return s.machine.C
 // Format returns the active format of the log, as known here.
 func (s *Store) Format() uint32 { return s.machine.Format() }
 
+// Member returns a member's name; false where the id is none's.
+func (s *Store) Member(id cluster.NodeID) (name string, ok bool) { return s.machine.Member(id) }
+
+// SharesKnown tells whether the log's format has sightings and stewards.
+func (s *Store) SharesKnown() bool { return s.machine.SharesKnown() }
+
+// Heard is when this node last knew of a leader: it heard from one, or it was
+// one, and a majority said so within the lease. Zero: it never did, or its log's
+// disk hangs. A leader that was stopped and wakes up does not count before a
+// majority has answered again.
+func (s *Store) Heard() time.Time {
+	if s.Silent() {
+		return time.Time{}
+	}
+	if s.raft.State() == raft.Leader {
+		return s.led.latest(s.verifyLeader)
+	}
+	if _, known := s.Leader(); !known {
+		return time.Time{}
+	}
+	return s.raft.LastContact()
+}
+
+// Shares returns what the log says of a tree's directories.
+func (s *Store) Shares(tree string) cluster.Shares { return s.machine.Shares(tree) }
+
 // Authorities returns the CAs of the cluster, as known here.
 func (s *Store) Authorities() Authorities { return s.machine.Authorities() }
 

@@ -102,7 +102,7 @@ func (r *restoring) header(h *pb.SnapshotHeader) error {
 func (r *restoring) record(rec *pb.SnapshotRecord) error {
 	switch of := rec.GetOf().(type) {
 	case *pb.SnapshotRecord_Tree:
-		return r.addTree(of.Tree.GetTree())
+		return r.addTree(of.Tree)
 	case *pb.SnapshotRecord_Node:
 		return r.addNode(of.Node)
 	case *pb.SnapshotRecord_Commit:
@@ -115,15 +115,21 @@ func (r *restoring) record(rec *pb.SnapshotRecord) error {
 		return r.addSession(of.Session)
 	case *pb.SnapshotRecord_Part:
 		return r.addPart(of.Part)
+	case *pb.SnapshotRecord_Sighting:
+		return r.addSighting(of.Sighting)
+	case *pb.SnapshotRecord_Mount:
+		return r.addMount(of.Mount)
 	}
 	return errors.New("of a kind that is not known here")
 }
 
-func (r *restoring) addTree(t *pb.PutTree) error {
+func (r *restoring) addTree(st *pb.SnapshotTree) error {
+	t := st.GetTree()
 	if _, ok := r.trees[t.GetName()]; ok || r.putTree(t).GetCode() != uint32(Done) {
 		return fmt.Errorf("malformed tree %q", t.GetName())
 	}
 	r.tree = r.trees[t.GetName()]
+	r.tree.places.epochs = st.GetEpochs()
 	return nil
 }
 

@@ -28,7 +28,7 @@ func (m *Machine) Freeze() *Frozen {
 	f.removed = maps.Clone(m.removed)
 	f.trees = make(map[string]*tree, len(m.trees))
 	for name, t := range m.trees {
-		f.trees[name] = &tree{info: t.info, nodes: t.share()}
+		f.trees[name] = &tree{info: t.info, nodes: t.share(), places: t.places}
 	}
 	f.tokens = make(map[string]*token, len(m.tokens))
 	for id, t := range m.tokens {
@@ -68,6 +68,7 @@ func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
 		t := f.tokens[id]
 		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Token{Token: &pb.SnapshotToken{Token: t.put, UsedBy: t.usedBy}}})
 	}
+	f.writePlaces(w)
 	f.writeSessions(w)
 	for _, p := range f.parts {
 		for _, c := range p.parts {
@@ -87,7 +88,7 @@ func (f *Frozen) header() *pb.SnapshotHeader {
 func (f *Frozen) writeTrees(w *recordWriter) {
 	for _, name := range slices.Sorted(maps.Keys(f.trees)) {
 		t := f.trees[name]
-		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Tree{Tree: &pb.SnapshotTree{Tree: t.info}}})
+		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Tree{Tree: &pb.SnapshotTree{Tree: t.info, Epochs: t.places.epochs}}})
 		t.nodes.All(func(p manifest.Path, n manifest.Node) bool {
 			w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Node{Node: &pb.SnapshotNode{
 				Tree: name, Path: []byte(p), Node: proto.FromNode(n),

@@ -25,6 +25,7 @@ type tree struct {
 	// shared is a clone of nodes that was handed out since the last write, so
 	// that many readers of one revision share one clone.
 	shared *manifest.Manifest
+	places places
 }
 
 // share returns an immutable copy of the manifest. The machine's lock is held:

@@ -80,6 +80,14 @@ type Config struct {
 	// means DefaultLoopConfig.
 	Loop LoopConfig
 
+	// Mounts tells which nodes have the same directory; nil: nobody has this one.
+	Mounts Mounts
+	// Storage is what the settings say of it: StorageAuto (""), StorageLocal,
+	// StorageDirect.
+	Storage string
+	// Nudge wakes local watchers of a shared tree when another node has changed a file.
+	Nudge bool
+
 	ScanInterval time.Duration // of the periodic scan; 0: one minute
 	Reserve      int64         // bytes that stay free on the root's file system
 	BootID       string        // of this boot of the machine, "" where unknown

@@ -113,7 +113,7 @@ func (s *Syncer) RestoreConflict(ctx context.Context, id string) error {
 	}
 	j := &job{step: Step{
 		Path: c.Path, Op: PutFile, Expect: Ancestor{Entry: obs.Entry, Stamp: obs.Stamp},
-		New: manifest.Node{Entry: c.Lost},
+		New: manifest.Node{Entry: c.Lost}, Ordered: true, // an edit like any other
 	}}
 	if c.Lost.Kind == manifest.Symlink {
 		j.step.Op = PutSymlink
@@ -138,7 +138,7 @@ func (s *Syncer) RestoreConflict(ctx context.Context, id string) error {
 	if j.outcome != StepDone {
 		return fmt.Errorf("%q was not restored: %w; try again", c.Path, j.err)
 	}
-	s.Hint(c.Path)
+	s.inbox.witness([]manifest.Path{c.Path}, nil)
 	return s.DropConflict(id)
 }
 

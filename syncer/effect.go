@@ -57,7 +57,12 @@ type Event interface{ event() }
 
 // Hinted: these paths may differ (watcher, scan, a person). Hints carry no
 // evidence; each is looked at before anything is decided.
-type Hinted struct{ Paths []manifest.Path }
+type Hinted struct {
+	Paths []manifest.Path
+	// Witnessed: a process of this very machine changed them, as far as its file
+	// events tell.
+	Witnessed bool
+}
 
 // Looked answers a Look, path by path; one Look may be answered in pieces.
 type Looked struct {
@@ -112,6 +117,16 @@ type RootBack struct {
 	find uint64 // number of this finding, likewise
 }
 
+// Placed says where the tree lies: whether other nodes have the same directory,
+// and whether this node is its steward. The zero value: it is this node's own.
+type Placed struct {
+	Unknown bool   // nothing may be done before it is known
+	Mount   string // the id of the directory that others have too, ""
+	Acting  bool   // this node is the steward, and has taken up its work
+	Epoch   uint64 // of the steward
+	Known   bool   // another node of the mount knows what stands there
+}
+
 // Scanned: a complete scan of the tree has ended and all its hints are in.
 // Of what stands below the Unread directories nobody knows anything.
 type Scanned struct {
@@ -151,6 +166,7 @@ func (Applied) event()   {}
 func (RootLost) event()  {}
 func (RootBack) event()  {}
 func (Scanned) event()   {}
+func (Placed) event()    {}
 func (Tick) event()      {}
 func (Ruling) event()    {}
 
@@ -168,6 +184,9 @@ type Look struct{ Paths []LookAt }
 type LookAt struct {
 	Path manifest.Path
 	Was  Ancestor
+	// Want is what is committed, where other nodes have the same disk: a file that
+	// holds it is seen at once, whoever may still have it open.
+	Want manifest.Entry
 }
 
 // Propose asks to make the content durable on a majority and to propose the
@@ -175,6 +194,7 @@ type LookAt struct {
 type Propose struct {
 	Batch   uint64
 	Changes []manifest.Change
+	Origin  manifest.Origin
 }
 
 // Fetch asks for blobs that the local store lacks. Answered by Fetched, each
@@ -201,6 +221,8 @@ type Update struct {
 	Path     manifest.Path
 	Ancestor *Ancestor // nil: the path is absent on disk and in the log
 	Flush    bool
+	// News: another machine wrote it on a shared disk, just now.
+	News bool
 }
 
 // Remember asks to persist or (Note nil) forget what the loop knows about a
@@ -246,6 +268,13 @@ type Rescan struct{}
 // restart is no joiner's. Not answered.
 type Joined struct{}
 
+// Keep asks to keep content aside that this node has captured and that stands
+// in no tree and in no revision. Not answered.
+type Keep struct {
+	Path  manifest.Path
+	Aside Aside
+}
+
 // Follow says that the disk has followed every revision up to this one (0:
 // nothing new is known of that), and
 // that whatever a loss of power had left on it was looked at: to be persisted,
@@ -264,6 +293,7 @@ func (Record) effect()   {}
 func (Remember) effect() {}
 func (Rescan) effect()   {}
 func (Joined) effect()   {}
+func (Keep) effect()     {}
 func (Follow) effect()   {}
 func (Wake) effect()     {}
 
@@ -293,6 +323,8 @@ type Step struct {
 	// New is what the log says (for Remove: the zero Entry and the revision
 	// that is agreed upon).
 	New manifest.Node
+	// Ordered: a person asked for it, and it is done by whichever node of a mount.
+	Ordered bool
 	// Aside is set where the disk's content lost a conflict: it is kept (the
 	// blob is in the store) and recorded before the step is done.
 	Aside *Aside

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/vfs/errorfs"
@@ -161,4 +163,34 @@ func TestPromise_Available_MountHangsFromTheStart(t *testing.T) {
 	})
 	hang.Release()
 	h.committed(t, "x", "1")
+}
+
+// What was opened is of no use for good (a stale handle, a mount that was taken
+// away by force), although all is well at the path: it is opened anew.
+func TestPromise_Converge_StaleRootIsOpenedAnew(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "a")
+	var first errorfs.Switch
+	opened := 0
+	b.change = func(c *Config) {
+		c.OpenRoot = func() (vfs.FS, error) {
+			r, err := vfs.OpenRoot(b.root, vfs.Options{})
+			if opened++; opened > 1 || err != nil {
+				return r, err
+			}
+			return errorfs.Wrap(r, &first), nil
+		}
+	}
+	b.write("x", "1")
+	b.start()
+	b.settle()
+	stale := fmt.Errorf("%w (%w)", vfs.ErrRootMissing, unix.ESTALE)
+	first.Set(errorfs.Always("", stale))
+	b.write("x", "2")
+	h.put(t, "y", "new")
+	b.has("y", "new")
+	h.committed(t, "x", "2")
+	if opened < 2 {
+		t.Error("it was not opened anew")
+	}
 }

@@ -3,6 +3,7 @@ package syncer
 import (
 	"cmp"
 	"sync"
+	"time"
 
 	"github.com/gatesync/gatesync/manifest"
 )
@@ -17,14 +18,16 @@ const hintChunk = 1024
 // loop asked for, so the inbox is bounded by what is under way.
 type inbox struct {
 	mu     sync.Mutex
-	hints  map[manifest.Path]struct{}
+	hints  map[manifest.Path]bool      // true: a process of this machine changed it
+	came   map[manifest.Path]time.Time // directories that came about as a whole: what a scan finds in them did too
+	placed Placed
 	events []Event
 	calls  []func(*Loop)
 	ready  chan struct{} // holds a token while something is there
 }
 
 func newInbox() *inbox {
-	return &inbox{hints: map[manifest.Path]struct{}{}, ready: make(chan struct{}, 1)}
+	return &inbox{hints: map[manifest.Path]bool{}, came: map[manifest.Path]time.Time{}, placed: Placed{Unknown: true}, ready: make(chan struct{}, 1)}
 }
 
 func (b *inbox) signal() {
@@ -41,10 +44,57 @@ func (b *inbox) hint(paths ...manifest.Path) {
 	}
 	b.mu.Lock()
 	for _, p := range paths {
-		b.hints[p] = struct{}{}
+		b.hints[p] = b.hints[p] || b.inCame(p)
 	}
 	b.mu.Unlock()
 	b.signal()
+}
+
+// cameFor is for how long what is found in a directory that came about as a
+// whole counts as having come with it.
+const cameFor = 30 * time.Second
+
+// witness posts hints that this machine's file events gave; dirs of them stand
+// for everything below them too.
+func (b *inbox) witness(paths, dirs []manifest.Path) {
+	b.mu.Lock()
+	for _, p := range paths {
+		b.hints[p] = true
+	}
+	now := time.Now()
+	for d, at := range b.came {
+		if now.Sub(at) > cameFor {
+			delete(b.came, d)
+		}
+	}
+	for _, d := range dirs {
+		b.came[d] = now
+	}
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) inCame(p manifest.Path) bool {
+	for d := p; len(b.came) > 0 && d != ""; d = d.Dir() {
+		if at, ok := b.came[d]; ok && time.Since(at) <= cameFor {
+			return true
+		}
+	}
+	return false
+}
+
+// place posts where the tree lies, if that is news.
+func (b *inbox) place(p Placed) {
+	b.mu.Lock()
+	news := p != b.placed
+	b.placed = p
+	if news {
+		b.events = append(b.events, p)
+	}
+	b.mu.Unlock()
+	if news {
+		b.signal()
+	}
 }
 
 // post adds an event. Answers of the same kind in a row become one event, so
@@ -89,15 +139,24 @@ func (b *inbox) take() ([]Event, []func(*Loop)) {
 	defer b.mu.Unlock()
 	var out []Event
 	for len(b.hints) > 0 {
-		paths := make([]manifest.Path, 0, min(len(b.hints), hintChunk))
-		for p := range b.hints {
-			paths = append(paths, p)
+		var seen, others Hinted
+		seen.Witnessed = true
+		for p, witnessed := range b.hints {
+			to := &others
+			if witnessed {
+				to = &seen
+			}
+			to.Paths = append(to.Paths, p)
 			delete(b.hints, p)
-			if len(paths) == hintChunk {
+			if len(to.Paths) == hintChunk {
 				break
 			}
 		}
-		out = append(out, Hinted{Paths: paths})
+		for _, h := range []Hinted{seen, others} {
+			if len(h.Paths) > 0 {
+				out = append(out, h)
+			}
+		}
 	}
 	out = append(out, b.events...)
 	calls := b.calls

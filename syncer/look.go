@@ -190,6 +190,13 @@ func (l *lookers) chunk(ctx context.Context, paths []LookAt, big bool) {
 // look finds out what stands at a path; what has to be read goes into a store.
 // later: it is a large file, and this looker is not for those.
 func (s *Syncer) look(ctx context.Context, root vfs.FS, at LookAt, big bool, into PutContent) (obs Observation, later bool) {
+	if s.onMount() {
+		return s.lookShared(ctx, root, at, big, into)
+	}
+	return s.lookAt(ctx, root, at, big, into)
+}
+
+func (s *Syncer) lookAt(ctx context.Context, root vfs.FS, at LookAt, big bool, into PutContent) (obs Observation, later bool) {
 	obs.Path = at.Path
 	st, err := root.Lstat(at.Path)
 	switch {
@@ -258,7 +265,7 @@ var errOvertaken = errors.New("changed while it was read")
 // lookFile takes a file's content into the blob store in one pass, and makes
 // sure that nobody wrote meanwhile.
 func (s *Syncer) lookFile(ctx context.Context, root vfs.FS, obs Observation, was manifest.Entry, into PutContent) Observation {
-	f, err := root.Open(obs.Path)
+	f, err := s.openFile(root, obs.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, vfs.ErrNotRegular):
 		return busy(obs, "changed while it was looked at")
@@ -285,6 +292,14 @@ func (s *Syncer) lookFile(ctx context.Context, root vfs.FS, obs Observation, was
 	obs.Stamp.Racy = s.racy(st)
 	obs.Entry.Size, obs.Entry.Digest, obs.Entry.MTime = ref.Size, ref.Digest, st.MTime
 	return obs
+}
+
+// openFile opens a file to be read, past the caches where others write it too.
+func (s *Syncer) openFile(root vfs.FS, p manifest.Path) (vfs.File, error) {
+	if s.onMount() {
+		return root.OpenFresh(p)
+	}
+	return root.Open(p)
 }
 
 func (s *Syncer) racy(st vfs.Stat) bool {

@@ -28,6 +28,11 @@ type LoopConfig struct {
 	BatchContent int64
 	// Adopt offers what a joiner's tree holds instead of holding it back.
 	Adopt bool
+	// Placing: nothing is done before the first Placed.
+	Placing bool
+	// Former tells whether a path held some content in an earlier revision, as far
+	// as history reaches back. It reads the log; may be nil.
+	Former func(manifest.Path, manifest.Entry) bool
 	// Rank orders what is materialized together, lower first. May be nil.
 	Rank func(manifest.Path) int
 }
@@ -101,6 +106,8 @@ type Loop struct {
 	looks  pathSet // to be looked at in this call
 	timers timerHeap
 
+	place Placed // where the tree lies
+
 	unread   []Trouble // directories that the last complete scan could not list
 	careful  pathSet   // those with a note of it: what stands below is unknown (loop_unread.go)
 	scanned  bool      // the first scan since the root was found is complete
@@ -149,6 +156,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		l.anc = NewAncestorMap()
 	}
 	l.refill = st.Joiner && st.Aside
+	l.place.Unknown = cfg.Placing
 	if l.notes == nil {
 		l.notes = map[manifest.Path]Note{}
 	}
@@ -173,6 +181,9 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	case Hinted:
 		for _, p := range ev.Paths {
 			l.hint(p)
+			if w := l.works.get(p); ev.Witnessed {
+				w.witnessed = true
+			}
 		}
 	case Looked:
 		l.looked(ev)
@@ -192,6 +203,8 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 		l.findRoot(ev.Fresh, ev.Aside)
 	case Scanned:
 		l.scanEnded(ev.Unread)
+	case Placed:
+		l.placed(ev)
 	case Ruling:
 		l.rule(ev)
 	case Tick:
@@ -258,7 +271,7 @@ func (l *Loop) overcome() bool {
 // scan is complete, and there is a view (which there is only once the log has
 // caught up with what this disk agreed on: a manifest never goes backwards).
 func (l *Loop) mayAct() bool {
-	return l.rootLost == "" && l.scanned && l.view.Tree != ""
+	return !l.place.Unknown && l.rootLost == "" && l.scanned && l.view.Tree != ""
 }
 
 func (l *Loop) emit(e Effect) { l.out = append(l.out, e) }
@@ -286,7 +299,11 @@ func (l *Loop) committed(ev Committed) {
 	}
 	live := !ev.Jump && !first
 	for _, c := range ev.Commits {
-		own := c.ID.Node == l.cfg.Self && c.Origin.Kind == manifest.FromTree
+		own := l.ours(c)
+		mount := own && c.Origin.Kind == manifest.FromMount && l.shared()
+		if live {
+			l.countOthers(c)
+		}
 		for _, ch := range c.Changes {
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
@@ -304,10 +321,11 @@ func (l *Loop) committed(ev Committed) {
 			if w == nil {
 				w = l.works.ensure(ch.Path)
 			}
+			w.news = w.news || live
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
-				own: own && (l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)),
+				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount,
 			})
 			l.concern(ch.Path, c.Revision)
 		}
@@ -335,6 +353,10 @@ func (l *Loop) concern(p manifest.Path, rev manifest.Revision) {
 	w := l.works.ensure(p)
 	if w.pending == 0 {
 		w.pending = rev
+	}
+	if w.phase == toLook && w.doubtful() {
+		w.mount.doubts = 0
+		l.lookNow(w)
 	}
 	l.ready.add(p)
 }
@@ -419,6 +441,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
 		l.dropAncestors()
+		l.knownMount()
 	} else {
 		l.refill = l.state.Joiner && l.state.Aside // it came back by itself
 	}

@@ -67,8 +67,11 @@ func (l *Loop) decide(w *work) {
 	c, _ := l.view.Manifest.Get(w.path)
 	d, stamp := l.disk(w, a)
 	verdict := manifest.Reconcile(manifest.Views{
-		Ancestor: a.node(), Disk: d, Committed: c, Since: w.since(), Own: w.own(a, c),
+		Ancestor: a.node(), Disk: d, Committed: c, Since: w.since(), Own: w.own(a, c) || w.ownOnMount(c),
 	})
+	if l.shared() && l.believe(w, verdict, a, d, c) {
+		return
+	}
 	switch verdict {
 	case manifest.Nothing:
 		w.pending = 0
@@ -81,7 +84,7 @@ func (l *Loop) decide(w *work) {
 		l.finish(w)
 	case manifest.Agree:
 		w.pending = 0
-		l.agree(w, Ancestor{Entry: c.Entry, Revision: c.Revision, Author: c.Author, Stamp: stamp}, w.phase == settled)
+		l.agree(w, Ancestor{Entry: c.Entry, Revision: c.Revision, Author: c.Author, Stamp: stamp}, w.phase == settled && (!l.shared() || w.witnessed))
 		l.forgetUnless(w.path, manifest.Entry{})
 		l.finish(w)
 	case manifest.Materialize:
@@ -111,7 +114,7 @@ func (w *work) seenPhase() phase {
 
 // agree advances the ancestor; an absent entry removes it.
 func (l *Loop) agree(w *work, a Ancestor, flush bool) {
-	u := Update{Path: w.path, Flush: flush}
+	u := Update{Path: w.path, Flush: flush, News: w.news && l.shared() && !w.witnessed}
 	if !a.Entry.Absent() {
 		u.Ancestor = &a
 	}
@@ -146,8 +149,7 @@ func (l *Loop) finish(w *work) {
 	l.unqueue(w)
 	l.wakeAround(w)
 	if w.again {
-		pending := w.pending
-		*w = work{path: w.path, pending: pending, chain: w.chain}
+		*w = work{path: w.path, pending: w.pending, chain: w.chain, witnessed: w.witnessed}
 		l.lookNow(w)
 		return
 	}
@@ -287,7 +289,7 @@ func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, wh
 		l.agree(w, Ancestor{}, false)
 		l.hold(w, GuardLeft, "what is held back stands in it", d)
 		return
-	case d.IsDir() && !c.Entry.IsDir():
+	case d.IsDir() && !c.Entry.IsDir() && (l.steward() || l.rulings[w.path] == Restore):
 		w.step = l.step(w, a, d, c, "")
 		l.wait(w)
 		l.leaving.add(w.path)
@@ -295,6 +297,10 @@ func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, wh
 		if !c.Entry.Absent() {
 			l.wakeHeld(w.path)
 		}
+		return
+	}
+	if !l.steward() && l.rulings[w.path] != Restore {
+		l.doubt(w) // it is the steward's to write
 		return
 	}
 	if parent := w.path.Dir(); parent != "" && !c.Entry.Absent() && !l.dirComes(parent) {
@@ -384,7 +390,7 @@ func (l *Loop) wakeHeld(dir manifest.Path) {
 
 // step describes how the disk gets from d to c.
 func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) *Step {
-	s := &Step{Path: w.path, New: c}
+	s := &Step{Path: w.path, New: c, Ordered: l.rulings[w.path] == Restore}
 	if w.phase == presumed {
 		s.Expect = a
 	} else if !d.Absent() {

@@ -104,11 +104,15 @@ func (l *Loop) judgeDeletes() {
 	pending := 0
 	for _, p := range candidates {
 		a, _ := l.anc.Get(p)
-		if a.Entry.IsDir() {
+		e := a.Entry
+		if l.shared() { // what another node of the mount put there may be news to the ancestor
+			e = l.view.Manifest.Entry(p)
+		}
+		if e.IsDir() {
 			continue
 		}
-		if moved[a.Entry.Digest] > 0 {
-			moved[a.Entry.Digest]--
+		if moved[e.Digest] > 0 {
+			moved[e.Digest]--
 			d.moved.add(p)
 			continue
 		}
@@ -171,7 +175,10 @@ func (l *Loop) deleting() (n int) {
 func (l *Loop) coming() (n int) {
 	l.works.each(func(w *work) bool {
 		e := w.obs.Entry
-		on := l.queue.has(w.path) || l.bigQueue.has(w.path) || w.phase == offered || w.phase == awaiting
+		on := l.queue.has(w.path) || l.bigQueue.has(w.path)
+		if !l.shared() { // of one that other machines write to nobody tells what has become of it since
+			on = on || w.phase == offered || w.phase == awaiting
+		}
 		c := l.view.Manifest.Entry(w.path)
 		isFile, wasFile := !e.Absent() && !e.IsDir(), !c.Absent() && !c.IsDir()
 		switch {

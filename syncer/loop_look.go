@@ -117,7 +117,11 @@ func (l *Loop) flushLooks() {
 		}
 		w.phase, w.again = looking, false
 		a, _ := l.anc.Get(p)
-		look.Paths = append(look.Paths, LookAt{Path: p, Was: a})
+		at := LookAt{Path: p, Was: a}
+		if l.shared() {
+			at.Want = l.view.Manifest.Entry(p)
+		}
+		look.Paths = append(look.Paths, at)
 	}
 	clear(l.looks)
 	if len(look.Paths) > 0 {
@@ -171,7 +175,7 @@ func (l *Loop) sight(w *work, obs Observation) {
 	w.obs, w.phase = obs, settled
 	l.ready.add(w.path)
 	if obs.Sight == Gone || !obs.Entry.IsDir() {
-		l.hintBelow(w.path)
+		l.hintBelow(w)
 	}
 }
 
@@ -185,15 +189,18 @@ func (l *Loop) absenceHolds(w *work, obs Observation) bool {
 	if n, held := l.notes[w.path]; held && n.Entry.Absent() || l.rulings[w.path] != 0 {
 		return true // it has been gone for long, or a person has spoken
 	}
+	if l.shared() && l.view.Tree != "" && l.view.Manifest.Entry(w.path).Absent() {
+		return true // another node of the mount has said so
+	}
 	if w.goneAt.IsZero() {
 		w.goneAt = l.now
 		l.deletes.saw(l.now, 2*l.cfg.Settle)
 		w.obs = obs
-		l.lookLater(w, l.cfg.Settle)
-		l.hintBelow(w.path)
+		l.lookLater(w, l.settle(w))
+		l.hintBelow(w)
 		return false
 	}
-	if left := w.goneAt.Add(l.cfg.Settle).Sub(l.now); left > 0 {
+	if left := w.goneAt.Add(l.settle(w)).Sub(l.now); left > 0 {
 		l.lookLater(w, left)
 		return false
 	}
@@ -202,11 +209,14 @@ func (l *Loop) absenceHolds(w *work, obs Observation) bool {
 
 // hintBelow has everything looked at that the ancestor knows below a path that
 // is no directory any more.
-func (l *Loop) hintBelow(dir manifest.Path) {
-	l.anc.Under(dir, func(p manifest.Path, _ Ancestor) bool {
-		if w := l.works.get(p); w == nil || w.phase == presumed {
+func (l *Loop) hintBelow(dir *work) {
+	l.anc.Under(dir.path, func(p manifest.Path, _ Ancestor) bool {
+		w := l.works.get(p)
+		if w == nil || w.phase == presumed {
 			l.hint(p)
+			w = l.works.get(p)
 		}
+		w.witnessed = w.witnessed || dir.witnessed // it went as a whole
 		return true
 	})
 }

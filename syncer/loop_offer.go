@@ -95,6 +95,9 @@ func (l *Loop) cleared(p manifest.Path, b *batch) bool {
 	if l.held(p) {
 		w := l.works.get(p)
 		l.hold(w, GuardMassDelete, "what stood in the directory before is held", w.obs.Entry)
+	} else if w := l.works.get(p); !l.steward() && l.doubtsBelow(p) {
+		c, _ := l.view.Manifest.Get(p)
+		l.leave(w, c)
 	} else {
 		l.lookAgain(l.works.get(p))
 	}
@@ -124,6 +127,9 @@ func (l *Loop) addRemovals(b *batch) {
 		if n := l.view.Manifest.Entry(p); n.IsDir() && !l.emptied(p, b) {
 			if l.held(p) {
 				l.hold(w, GuardMassDelete, "what stood in it is held", manifest.Entry{})
+			} else if !l.steward() && l.doubtsBelow(p) {
+				c, _ := l.view.Manifest.Get(p)
+				l.leave(w, c) // the steward holds, or brings back, what stood in it
 			} else {
 				l.lookAgain(w)
 			}
@@ -175,7 +181,7 @@ func (l *Loop) send(b batch) uint64 {
 		w.phase, w.again, w.sent = offered, false, &c.New
 		l.batches[id] = append(l.batches[id], c.Path)
 	}
-	l.emit(Propose{Batch: id, Changes: b.changes})
+	l.emit(Propose{Batch: id, Changes: b.changes, Origin: l.origin()})
 	return id
 }
 
@@ -230,6 +236,9 @@ func (l *Loop) conclude(w *work) bool {
 		return false
 	default:
 		w.why = "refused: " + w.result.refused.String()
+		if l.shared() {
+			w.onMount().beaten = *w.sent
+		}
 		if w.result.refused == manifest.NoParent {
 			if dir := w.path.Dir(); dir != "" {
 				l.hint(dir)

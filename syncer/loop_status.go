@@ -83,8 +83,15 @@ func (l *Loop) Status() LoopStatus {
 // it. A disk that takes nothing is no failure of a path: what does not get onto
 // it is behind, and `wait` and /readyz are to say so.
 func (w *work) stuck() bool {
+	if w.mount != nil && w.phase == toLook && w.mount.doubts > doubtsStuck {
+		return true
+	}
 	return w.phase == toLook && (max(w.tries, w.setbacks) > stuckTries || w.fails > stuckTries && !w.noRoom)
 }
+
+// doubtsStuck is how often what is committed was not seen on a shared disk: half a
+// minute.
+const doubtsStuck = 10
 
 const stuckTries = 8 // about a second of being busy
 

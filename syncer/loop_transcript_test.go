@@ -155,6 +155,15 @@ func (p *player) event(f []string) []Effect {
 	case "power-lost":
 		p.state.SameBoot = false
 		return nil
+	case "placing":
+		p.cfg.Placing = true
+		return nil
+	case "former": // PATH TEXT: stood there in an earlier revision
+		path, e, before := manifest.Path(f[1]), p.entry(f[2]), p.cfg.Former
+		p.cfg.Former = func(q manifest.Path, d manifest.Entry) bool {
+			return q == path && d.SameContent(e) || before != nil && before(q, d)
+		}
+		return nil
 	case "limit": // COUNT PERCENT
 		p.cfg.MaxDelete = manifest.DeleteLimit{Count: int(p.number(f[1])), Percent: int(p.number(f[2]))}
 		return nil
@@ -189,13 +198,17 @@ func (p *player) parse(f []string) Event {
 		return ev
 	case "hint":
 		return Hinted{Paths: paths}
+	case "witness": // PATH …: this machine's file events tell
+		return Hinted{Paths: paths, Witnessed: true}
+	case "place": // unknown | local | MOUNT [steward] [known] EPOCH
+		return p.place(f[1:])
 	case "see": // PATH TEXT …
 		var ev Looked
 		for i := 1; i < len(f); i += 2 {
 			ev.Observations = append(ev.Observations, p.observe(manifest.Path(f[i]), f[i+1]))
 		}
 		return ev
-	case "log", "jump": // REV NODE PATH TEXT …
+	case "log", "jump": // REV NODE[@MOUNT] PATH TEXT …
 		return p.commit(f)
 	case "in-force": // BATCH AS-OF: nothing had to be committed
 		return Proposed{Batch: p.number(f[1]), Result: manifest.Result{AsOf: manifest.Revision(p.number(f[2]))}}
@@ -227,6 +240,26 @@ func (p *player) parse(f []string) Event {
 	return nil
 }
 
+func (p *player) place(f []string) Placed {
+	var ev Placed
+	for _, s := range f {
+		switch {
+		case s == "unknown":
+			ev.Unknown = true
+		case s == "local":
+		case s == "steward":
+			ev.Acting = true
+		case s == "known":
+			ev.Known = true
+		case strings.HasPrefix(s, "m"):
+			ev.Mount = s
+		default:
+			ev.Epoch = p.number(s)
+		}
+	}
+	return ev
+}
+
 func (p *player) observe(path manifest.Path, text string) Observation {
 	switch text {
 	case "gone":
@@ -244,6 +277,9 @@ func (p *player) commit(f []string) Event {
 	rev := manifest.Revision(p.number(f[1]))
 	next := p.view.Manifest.Clone()
 	c := manifest.Commit{Revision: rev, ID: manifest.ChangesetID{Node: f[2], Seq: uint64(rev)}, Tree: "server", Origin: manifest.Origin{Kind: manifest.FromTree}}
+	if node, mount, ok := strings.Cut(f[2], "@"); ok {
+		c.ID.Node, c.Origin = node, manifest.Origin{Kind: manifest.FromMount, ID: mount}
+	}
 	for i := 3; i < len(f); i += 2 {
 		path, e := manifest.Path(f[i]), p.entry(f[i+1])
 		old, _ := next.Get(path)
@@ -251,7 +287,7 @@ func (p *player) commit(f []string) Event {
 		if e.Absent() {
 			next.Delete(path)
 		} else {
-			next.Set(path, manifest.Node{Entry: e, Revision: rev, Author: f[2]})
+			next.Set(path, manifest.Node{Entry: e, Revision: rev, Author: c.ID.Node})
 		}
 	}
 	p.view = manifest.View{Tree: "server", Revision: rev, Manifest: next}
@@ -341,6 +377,8 @@ func (p *player) show(e Effect) (out []string) {
 			return []string{fmt.Sprintf("forget %q", e.Path)}
 		}
 		return []string{fmt.Sprintf("note %q %s: %s", e.Path, e.Note.Guard, e.Note.Why)}
+	case Keep:
+		return []string{fmt.Sprintf("keep %s: %s lost to %d: %s", e.Path, p.text(e.Aside.Lost), e.Aside.Winner, e.Aside.Why)}
 	case Follow:
 		return []string{fmt.Sprintf("follow %d", e.Revision)}
 	case Rescan:

@@ -120,8 +120,9 @@ func TestPromise_ConvergeDamagedRecordsWaitForTheLog(t *testing.T) {
 	})
 	b.gone("gone")
 	h.drop(t, "gone") // what the log says at its end
-	b.node.late.Store(false)
 	h.put(t, "f", "newer")
+	b.node.late.Store(false)
+	h.replayed(0) // tells that it has been read: all at once, or "old" would be agreed on before
 	want := []string{"records:f"}
 	b.until("what differs is held", func() bool { return slices.Equal(b.heldPaths(), want) })
 	b.settle()

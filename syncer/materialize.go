@@ -176,6 +176,12 @@ func fit(st Step) error {
 // step does what a job says to the tree.
 func (a *applier) step(j *job) {
 	var err error
+	if !j.step.Ordered {
+		if err := a.s.sure(); err != nil {
+			a.failed(j, err)
+			return
+		}
+	}
 	switch j.step.Op {
 	case PutFile, PutSymlink:
 		err = a.put(j)
@@ -200,6 +206,8 @@ func (a *applier) failed(j *job, err error) {
 		j.end(StepNoRoom, fmt.Errorf("%s is read-only: remount it writable, and it goes on by itself (%w)", a.fs.Path(), unix.EROFS))
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, blob.ErrNoRoom):
 		j.end(StepNoRoom, err)
+	case errors.Is(err, errNotSteward):
+		j.end(StepSurprise, err)
 	case errors.Is(err, vfs.ErrWriter), errors.Is(err, errOvertaken), errors.Is(err, errRestless):
 		j.end(StepBusy, err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrExist), errors.Is(err, vfs.ErrChanged),

@@ -117,6 +117,16 @@ func (n *notifier) drop(dir manifest.Path) bool {
 	return true
 }
 
+// watches tells whether a directory is surely watched. It waits for nothing.
+func (n *notifier) watches(dir manifest.Path) bool {
+	if !n.order.TryLock() {
+		return false
+	}
+	defer n.order.Unlock()
+	_, known := n.dirs[dir]
+	return known
+}
+
 // call calls into fsnotify, which may wait for the mount.
 func (n *notifier) call(op string, fn func() error) error {
 	err := n.gate.Do(op, fn)

@@ -51,7 +51,7 @@ func (s *Syncer) propose(ctx context.Context, e Propose) {
 func (s *Syncer) offer(ctx context.Context, e Propose, refs []manifest.BlobRef, size int64) (manifest.Result, error) {
 	set := manifest.Changeset{
 		Tree: s.cfg.Tree, Mode: manifest.PerPath,
-		Origin: manifest.Origin{Kind: manifest.FromTree},
+		Origin: e.Origin,
 		Time:   s.cfg.Now().UnixNano(), Changes: e.Changes,
 	}
 	if len(refs) > 0 {

@@ -17,8 +17,13 @@ import (
 // markerFormat is the newest marker that this program understands.
 const markerFormat = 1
 
-// rootRetry is how often a lost root is looked for.
-const rootRetry = 500 * time.Millisecond
+const (
+	// rootRetry is how often a lost root is looked for.
+	rootRetry = 500 * time.Millisecond
+	// rootBeat is how often a root on a mount is asked whether it is still there:
+	// one call to the file server.
+	rootBeat = 5 * time.Second
+)
 
 // ErrRootLost: the tree's root is not there or not ours; nothing is done to it
 // until it is back.
@@ -251,8 +256,17 @@ func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(
 	defer func() { done() }()
 
 	found := rootFound{gen: g}
-	if g == nil || errors.Is(g.fs.Check(), vfs.ErrRootReplaced) {
+	var trouble error
+	if g != nil {
+		trouble = g.fs.Check()
+	}
+	// What was opened may be of no use for good, although all is well at the path:
+	// replaced, or stale, or of a mount that was taken away by force.
+	if g == nil || trouble != nil {
 		root, err := k.open()
+		if err != nil && errors.Is(trouble, vfs.ErrRootMissing) {
+			err = trouble // says what to do
+		}
 		if err != nil {
 			return rootFound{}, k.still(err)
 		}
@@ -354,17 +368,40 @@ func (k *rootKeeper) close() error {
 	return g.fs.Close()
 }
 
+// beat finds out that a mount has gone, or hangs, although nobody needs it
+// just now.
+func (k *rootKeeper) beat() {
+	g, done, err := k.borrow()
+	if err != nil {
+		return
+	}
+	defer done()
+	if vfs.GateOf(g.fs) == nil {
+		return // the watcher tells, and a scan
+	}
+	_, err = g.fs.Free()
+	if err == nil {
+		err = g.fs.Check()
+	}
+	if err != nil {
+		_ = k.verify(g) // tells everybody
+	}
+}
+
 // guardRoot looks for a lost root until it is back. One goroutine of Run.
 func (s *Syncer) guardRoot(ctx context.Context) {
 	said := ""
-	timer := time.NewTimer(rootRetry)
+	timer, beat := time.NewTimer(rootRetry), time.NewTicker(rootBeat)
 	defer timer.Stop()
+	defer beat.Stop()
 	for {
 		if lost, _ := s.root.state(); lost == "" {
 			select {
 			case <-ctx.Done():
 				return
 			case <-s.root.kick:
+			case <-beat.C:
+				s.root.beat()
 			}
 			continue
 		}
@@ -374,6 +411,7 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			s.remake.Store(false)
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
 			s.watcher.reset(found.gen.fs)
+			s.placer.begin(found.gen)
 			if found.fresh {
 				s.floor.Store(0) // nothing counts any more that was agreed on
 				s.reached.Store(0)
@@ -409,4 +447,18 @@ func (s *Syncer) remakeRoot() {
 	case s.root.kick <- struct{}{}:
 	default:
 	}
+}
+
+// CheckMarker tells why the marker of a root is not the one that a node expects
+// there; nil if it is. since is the oldest generation that is the node's own, 0
+// for the present one alone.
+func CheckMarker(content []byte, cluster, tree string, generation, since uint64) error {
+	if since == 0 {
+		since = generation
+	}
+	_, err := inspectMarker(content, marker{Cluster: cluster, Tree: tree, Generation: generation}, since)
+	if errors.Is(err, errOurs) {
+		return nil
+	}
+	return err
 }

@@ -163,6 +163,9 @@ func (sc *scanner) pause() time.Duration {
 	if sc.failed != nil {
 		return scanRetry
 	}
+	if !sc.s.scans() {
+		return never
+	}
 	return max(d, scanShare*sc.last.Took)
 }
 

@@ -17,12 +17,14 @@ type Status struct {
 	Watched    int      // directories
 	Overflows  uint64   // how often file events were lost
 	Quarantine int      // displaced files that are not judged yet
+	Place      Place    // where the tree lies
 	Warnings   []string // what is weaker than it should be, and what to do
 }
 
 // Status asks the loop and everybody else.
 func (s *Syncer) Status(ctx context.Context) (Status, error) {
 	st := Status{Tree: s.cfg.Tree, Scan: s.scanner.status(), Quarantine: s.quarantine.len(), Overflows: s.watcher.overflows.Load()}
+	st.Place, _ = s.placer.current()
 	if n := s.watcher.current(); n != nil {
 		st.Watched = n.len()
 	}

@@ -134,7 +134,7 @@ func (h *held) release() (intact bool) {
 // what was expected: by its stamp, or by its content where the stamp differs.
 // vfs.ErrChanged where it is something else, vfs.ErrWriter where somebody writes.
 func (a *applier) hold(p manifest.Path, expect Ancestor) (*held, error) {
-	f, err := a.fs.Open(p)
+	f, err := a.s.openFile(a.fs, p)
 	if errors.Is(err, fs.ErrPermission) {
 		// A mode of another node's may say so. What comes out of the tree can be
 		// read, and is judged then.

@@ -35,6 +35,9 @@ type Syncer struct {
 	watcher    *watcher
 	lanes      lanes
 	quarantine *quarantine
+	placer     *placer
+	beat       beat
+	opened     time.Time
 	proposals  chan struct{} // tokens of small proposals under way
 	bigOffers  chan struct{} // tokens of large ones
 
@@ -88,7 +91,7 @@ func Open(cfg Config) (*Syncer, error) {
 	}
 
 	s := &Syncer{
-		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(),
+		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(), opened: time.Now(),
 		proposals: make(chan struct{}, 8), bigOffers: make(chan struct{}, 2),
 		stagedBy: fmt.Sprintf("%x", cfg.Now().UnixNano()),
 	}
@@ -108,6 +111,10 @@ func Open(cfg Config) (*Syncer, error) {
 	s.watcher = newWatcher(s)
 	s.lanes = newLanes()
 	s.quarantine = newQuarantine()
+	s.placer = newPlacer(s)
+	if cfg.Mounts != nil {
+		s.cfg.Loop.Placing, s.cfg.Loop.Former = true, cfg.Mounts.Former
+	}
 	if err := s.load(); err != nil {
 		_ = rec.close()
 		_ = s.root.close()
@@ -159,6 +166,7 @@ func (s *Syncer) load() error {
 		s.began.Ancestors = known.state.Ancestors.Clone()
 	}
 	s.loop = NewLoop(s.cfg.Loop, known.state)
+	s.placer.joiner = s.loop.unknownHeld() || s.foundOK && s.found.fresh
 	return nil
 }
 
@@ -173,6 +181,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 
 	if s.foundOK {
 		s.watcher.reset(s.found.gen.fs)
+		s.placer.begin(s.found.gen)
 		s.inbox.post(RootBack{Fresh: s.found.fresh, Aside: s.found.older && s.cfg.Aside, made: s.found.made, find: s.found.find})
 	} else {
 		lost, _ := s.root.state()
@@ -183,7 +192,7 @@ func (s *Syncer) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	for _, fn := range []func(context.Context){
 		s.guardRoot, s.watchLog, s.watcher.run, s.scanner.run, s.lookers.run,
-		s.runSmallLane, s.runBigLane, s.runQuarantine,
+		s.runSmallLane, s.runBigLane, s.runQuarantine, s.placer.run,
 	} {
 		wg.Go(func() { fn(ctx) })
 	}
@@ -263,7 +272,11 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 			return
 		}
 	}
-	for _, e := range s.loop.Handle(s.cfg.Now(), ev) {
+	effects := s.loop.Handle(s.cfg.Now(), ev)
+	if _, back := ev.(RootBack); back {
+		s.placer.holds(s.loop.unknownHeld())
+	}
+	for _, e := range effects {
 		switch e := e.(type) {
 		case Look:
 			s.lookers.add(e.Paths)
@@ -275,12 +288,17 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 			s.lanes.add(e)
 		case Record:
 			s.persister.add(recordJob{marker: s.marker, updates: e.Updates})
+			s.learned(ctx, e.Updates)
 		case Remember:
 			s.persister.add(recordJob{notes: []Remember{e}})
+			s.placer.holds(s.loop.unknownHeld())
 		case Follow:
 			s.persister.add(recordJob{marker: s.marker, followed: e.Revision, looked: true})
 		case Joined:
 			s.persister.add(recordJob{marker: s.marker, joined: true})
+			s.placer.holds(s.loop.unknownHeld())
+		case Keep:
+			s.keep(e)
 		case Rescan:
 			s.scanner.request("")
 		case Wake:

@@ -173,6 +173,7 @@ func (w *watcher) readAll(ctx context.Context) {
 // its being closed.
 func (w *watcher) take(n *notifier, batch []notice) {
 	now := map[manifest.Path]struct{}{}
+	var dirs []manifest.Path
 	for _, ev := range batch {
 		if ev.path == "" {
 			w.takeRoot(ev)
@@ -192,11 +193,12 @@ func (w *watcher) take(n *notifier, batch []notice) {
 		}
 		if isDir { // everything that stands there now, or that the ancestor knows
 			w.s.scanner.request(ev.path)
+			dirs = append(dirs, ev.path)
 		}
 		now[ev.path] = struct{}{}
 	}
 	if len(now) > 0 {
-		w.s.inbox.hint(slices.Collect(maps.Keys(now))...)
+		w.s.inbox.witness(slices.Collect(maps.Keys(now)), dirs)
 	}
 }
 

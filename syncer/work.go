@@ -45,17 +45,20 @@ type work struct {
 
 	setbacks int // offers that were refused and steps that met a surprise, in a row
 
-	pending manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
-	awaits  manifest.Revision
-	result  changeResult
-	sent    *manifest.Entry // what was offered last, nil: nothing
-	unsent  bool            // its last offer failed for want of quorum or receipts
-	cut     bool            // differed after a loss of power, and has not come to rest since
-	void    bool            // what is under way for it is of a root that was given up
-	wanted  bool            // as a directory, by a path below it that is to be offered
-	needed  bool            // as a directory, by a path below it that is to be materialized
-	step    *Step           // that ends the difference, from staged on
-	chain   []link          // what the log did to the path since its ancestor, oldest first
+	pending   manifest.Revision // oldest committed revision that the disk has yet to follow, 0: none
+	awaits    manifest.Revision
+	result    changeResult
+	sent      *manifest.Entry // what was offered last, nil: nothing
+	unsent    bool            // its last offer failed for want of quorum or receipts
+	cut       bool            // differed after a loss of power, and has not come to rest since
+	void      bool            // what is under way for it is of a root that was given up
+	wanted    bool            // as a directory, by a path below it that is to be offered
+	needed    bool            // as a directory, by a path below it that is to be materialized
+	news      bool            // the log changed it in this run
+	witnessed bool            // a process of this very machine changed it, as its events say
+	mount     *sharedWork     // of a disk that other nodes have too; nil: nothing
+	step      *Step           // that ends the difference, from staged on
+	chain     []link          // what the log did to the path since its ancestor, oldest first
 }
 
 // link is one revision of a path.
@@ -64,6 +67,7 @@ type link struct {
 	revision manifest.Revision
 	old      manifest.Revision // that it replaced
 	own      bool              // proposed from this very disk
+	mount    bool              // … which several nodes have
 }
 
 // since lists the entries that the log gave the path since its ancestor.

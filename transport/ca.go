@@ -94,6 +94,20 @@ func NewCSR(keyPEM []byte) (csrDER []byte, err error) {
 	return csr, nil
 }
 
+// IDOfKey is the id of a joiner: the beginning of its public key's digest. Who
+// asks again for a certificate of an id so shows that it has the same key.
+func IDOfKey(csrDER []byte) (cluster.NodeID, error) {
+	csr, err := x509.ParseCertificateRequest(csrDER)
+	if err == nil {
+		err = csr.CheckSignature()
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the signing request: %w", err)
+	}
+	sum := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	return cluster.NodeID("n-" + hex.EncodeToString(sum[:8])), nil
+}
+
 // CA signs the certificates of a cluster's nodes.
 type CA struct {
 	ClusterID string
@@ -127,6 +141,11 @@ func (c CA) Sign(csrDER []byte, id cluster.NodeID, name string, now time.Time) (
 	}
 	if c.ClusterID == "" || id == "" {
 		return nil, errors.New("a certificate needs a cluster and a node id")
+	}
+	if now.Before(ca.NotBefore) || now.After(ca.NotAfter) {
+		// Its certificate would be valid at no time.
+		return nil, fmt.Errorf("the CA is valid from %s to %s, and the clock here says %s: set the clock right (NTP), or replace the CA (gatesync rotate-ca) before it ends",
+			ca.NotBefore.UTC().Format(time.RFC3339), ca.NotAfter.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	serial, err := newSerial()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gatesync/gatesync/cluster"
 )
@@ -18,6 +19,8 @@ type peerConn struct {
 	// What the other end has shown, to be judged again when the CAs change.
 	presented []*x509.Certificate
 	usage     x509.ExtKeyUsage
+	chain     []*x509.Certificate // as it was verified: leaf … root
+	busy      atomic.Int32        // calls of a joiner that are being answered
 
 	mu      sync.Mutex
 	closed  bool
@@ -95,36 +98,47 @@ func (h *handoff) Addr() net.Addr { return h.addr }
 type conns struct {
 	mu     sync.Mutex
 	max    int
-	order  list.List // of net.Conn, oldest first
+	spare  func(net.Conn) bool // is not pushed out; nil: all may be
+	order  list.List           // of net.Conn, oldest first
 	closed bool
 }
 
 // addEvicting adds c, closing another one where there are too many: the oldest
 // of the host that has the most. Among handshakes the old ones are those of
 // callers that do not mean it, for an honest one takes milliseconds; and a host
-// that floods us pushes out its own. It returns false once the set is closed.
+// that floods us pushes out its own. It returns false once the set is closed,
+// and where every other one is to be spared.
 func (s *conns) addEvicting(c net.Conn) (remove func(), ok bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, false
+	var out net.Conn
+	if s.max > 0 && s.order.Len() >= s.max && !s.closed {
+		if e := s.worst(); e != nil {
+			out = s.order.Remove(e).(net.Conn)
+		}
 	}
-	if s.max > 0 && s.order.Len() >= s.max {
-		_ = s.order.Remove(s.worst()).(net.Conn).Close()
+	if ok = !s.closed && (s.max == 0 || s.order.Len() < s.max); ok {
+		remove = s.push(c)
 	}
-	return s.push(c), true
+	s.mu.Unlock()
+	if out != nil { // what is called at its end may want the lock
+		_ = out.Close()
+	}
+	return remove, ok
 }
 
-// worst is the oldest connection of the host that has the most.
+// worst is the oldest connection of the host that has the most, of those that
+// need not be spared; nil where there is none.
 func (s *conns) worst() (oldest *list.Element) {
 	count, most := map[string]int{}, 0
 	for e := s.order.Front(); e != nil; e = e.Next() {
-		host := hostOf(e.Value.(net.Conn))
-		count[host]++
-		most = max(most, count[host])
+		if c := e.Value.(net.Conn); s.spare == nil || !s.spare(c) {
+			host := hostOf(c)
+			count[host]++
+			most = max(most, count[host])
+		}
 	}
 	for e := s.order.Front(); e != nil; e = e.Next() {
-		if count[hostOf(e.Value.(net.Conn))] == most {
+		if c := e.Value.(net.Conn); most > 0 && count[hostOf(c)] == most && (s.spare == nil || !s.spare(c)) {
 			return e
 		}
 	}
@@ -143,11 +157,11 @@ func hostOf(c net.Conn) string {
 	return host
 }
 
-// add adds c unless there are too many.
+// add adds c; false once the set is closed.
 func (s *conns) add(c net.Conn) (remove func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.max > 0 && s.order.Len() >= s.max {
+	if s.closed {
 		return nil, false
 	}
 	return s.push(c), true

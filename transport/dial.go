@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -31,6 +32,7 @@ type dialer struct {
 	timeout   time.Duration
 	formats   Formats
 	self      Instance
+	proof     string      // that our incarnation exists
 	instances *Instances  // may be nil
 	refused   func(error) // told what a member says of this very node; may be nil
 }
@@ -43,7 +45,7 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 	var peer cluster.NodeID
 	var chain []*x509.Certificate
 	conf := clientConfig(proto)
-	conf.NextProtos = append(conf.NextProtos, d.self.alpn())
+	conf.NextProtos = introduction(proto, d.self, d.proof)
 	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &m.cert, nil }
 	conf.VerifyConnection = func(cs tls.ConnectionState) (err error) {
 		if cs.NegotiatedProtocol != proto {
@@ -66,15 +68,16 @@ func (d dialer) dial(ctx context.Context, addr, proto string, want cluster.NodeI
 	if peer == "" {
 		peer = g.Node // own PKI, and nobody to ask what name this is: as good as its word
 	}
-	err = d.formats.judge(addr, g)
+	// The life first: what the log of another one is written in is nothing to us.
+	err = d.sameLife(addr, peer, g, slices.Concat(chain[1:], m.roots))
 	if err == nil {
-		err = d.sameLife(addr, peer, g)
+		err = d.formats.judge(addr, g)
 	}
 	if err != nil {
 		_ = c.Close()
 		return nil, g, err
 	}
-	return &peerConn{Conn: c, peer: peer, presented: c.ConnectionState().PeerCertificates, usage: x509.ExtKeyUsageServerAuth}, g, nil
+	return &peerConn{Conn: c, peer: peer, presented: c.ConnectionState().PeerCertificates, usage: x509.ExtKeyUsageServerAuth, chain: chain}, g, nil
 }
 
 // judge combines our view of the other end with its view of us.
@@ -107,19 +110,19 @@ func (d dialer) judge(addr string, m *material, chain []*x509.Certificate, g gre
 }
 
 // sameLife makes sure that both ends belong to one incarnation of the cluster,
-// and that each is the only run of its node.
-func (d dialer) sameLife(addr string, peer cluster.NodeID, g greeting) error {
+// and that each is the only run of its node. cas may sign for another one.
+func (d dialer) sameLife(addr string, peer cluster.NodeID, g greeting, cas []*x509.Certificate) error {
 	var err error
 	ours, theirs := d.self.incarnation(), g.Instance.incarnation()
 	switch {
 	case g.Verdict == verdictTwin:
-		err = &TwinError{Addr: addr, Other: g.Other, Alive: true}
+		err = &TwinError{Addr: addr, Node: peer, Other: g.Other, Alive: true}
 	case g.Verdict == verdictPast:
-		err = &TwinError{Addr: addr, Other: g.Other}
+		err = &TwinError{Addr: addr, Node: peer, Other: g.Other}
 	case g.Verdict == verdictWentBack:
-		err = &WentBackError{Addr: addr}
+		err = &WentBackError{Addr: addr, Node: peer}
 	case ours != theirs:
-		err = &IncarnationError{Addr: addr, Ours: ours, Theirs: theirs}
+		err = &IncarnationError{Addr: addr, Node: peer, Ours: ours, Theirs: theirs, Proven: lifeProven(d.clusterID, theirs, g.Proof, cas)}
 	case g.Verdict == verdictWait:
 		return fmt.Errorf("%s finds out whether another daemon with this node's identity is alive: it answers in some seconds", addr)
 	}

@@ -62,7 +62,7 @@ func (e *WrongClusterError) Error() string {
 	case e.Theirs == "":
 		return fmt.Sprintf("%s does not belong to our cluster %s: its certificate is not signed by our CA (%v): check the address, and with an own PKI that both nodes have the same CA file", e.Addr, e.Ours, e.Err)
 	case e.Theirs == e.Ours:
-		return fmt.Sprintf("%s says that it belongs to our cluster %s, but its certificate is not signed by our CA (%v): its or this node's CA is not the cluster's any more: join that node anew", e.Addr, e.Ours, e.Err)
+		return fmt.Sprintf("%s says that it belongs to our cluster %s, but its certificate is not signed by our CA (%v): its or this node's CA is not the cluster's any more: `gatesync remove` that node, then "+cluster.JoinAgain, e.Addr, e.Ours, e.Err)
 	}
 	return fmt.Sprintf("%s belongs to cluster %s, this node to cluster %s: check the address; to move a node to another cluster, join it there with a new data directory", e.Addr, e.Theirs, e.Ours)
 }
@@ -90,7 +90,7 @@ func (e *ClockError) Error() string {
 		return s + fmt.Sprintf("the clocks differ by %s: set them right (NTP)", skew.Round(time.Second))
 	}
 	if e.Here.After(e.NotAfter) {
-		return s + "it has expired: a running node renews its own certificate; one that was off for too long is joined anew, and with an own PKI the file is replaced"
+		return s + "it has expired: a running node renews its own certificate. With an own PKI replace the file; else, if it does not renew itself within a minute, `gatesync remove` that node, then " + cluster.JoinAgain
 	}
 	return s + "set the clocks right (NTP)"
 }
@@ -133,7 +133,7 @@ type RemovedError struct {
 }
 
 func (e *RemovedError) Error() string {
-	return fmt.Sprintf("%s refused this node: it is not (or no longer) a member of cluster %s: to come back, join anew with a new data directory", e.Addr, e.Cluster)
+	return fmt.Sprintf("%s refused this node: it is not (or no longer) a member of cluster %s: to come back, "+cluster.JoinAgain, e.Addr, e.Cluster)
 }
 
 // Unwrap returns cluster.ErrNotMember.

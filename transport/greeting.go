@@ -42,6 +42,8 @@ type greeting struct {
 	// Instance is the server's run; Other is where the caller's other run is.
 	Instance Instance `json:"instance,omitzero"`
 	Other    string   `json:"other,omitempty"`
+	// Proof that the server's incarnation exists, see life.go.
+	Proof string `json:"proof,omitempty"`
 }
 
 const maxGreeting = 1024

@@ -44,19 +44,36 @@ const (
 // caller is what gRPC keeps about a connection whose handshake is done.
 type caller struct {
 	credentials.CommonAuthInfo
-	id cluster.NodeID
+	id   cluster.NodeID
+	conn *peerConn
 }
 
 func (caller) AuthType() string { return "gatesync" }
 
 // Peer says which member a handler of Server.GRPC is called by.
 func Peer(ctx context.Context) (cluster.NodeID, bool) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return "", false
+	c := callerOf(ctx)
+	return c.id, c.id != ""
+}
+
+func callerOf(ctx context.Context) (c caller) {
+	if p, ok := peer.FromContext(ctx); ok {
+		c, _ = p.AuthInfo.(caller)
 	}
-	c, ok := p.AuthInfo.(caller)
-	return c.id, ok && c.id != ""
+	return c
+}
+
+func (c caller) host() string {
+	if c.conn == nil {
+		return ""
+	}
+	return hostOf(c.conn)
+}
+
+// isJoining tells whether a joiner waits for its answer.
+func isJoining(c net.Conn) bool {
+	p, ok := c.(*peerConn)
+	return ok && p.busy.Load() > 0
 }
 
 // finished are gRPC's credentials for connections that come to it as
@@ -72,7 +89,7 @@ func (finished) ServerHandshake(c net.Conn) (net.Conn, credentials.AuthInfo, err
 	if !ok {
 		return nil, nil, errors.New("transport: a connection without an identity")
 	}
-	return pc, caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, id: pc.peer}, nil
+	return pc, caller{CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, id: pc.peer, conn: pc}, nil
 }
 
 func (finished) Info() credentials.ProtocolInfo {
@@ -138,7 +155,7 @@ func (s memberStream) RecvMsg(m any) error {
 // newJoinServer is the server for callers that nobody knows yet: few of them,
 // slowly, and not for long.
 func newJoinServer() *grpc.Server {
-	limit := newRateLimit(5, 20)
+	limit := newHostLimit()
 	return grpc.NewServer(append(serverOptions(),
 		grpc.MaxConcurrentStreams(8), grpc.MaxRecvMsgSize(maxJoinRequest),
 		grpc.InitialWindowSize(maxJoinRequest), grpc.InitialConnWindowSize(maxJoinRequest),
@@ -147,39 +164,17 @@ func newJoinServer() *grpc.Server {
 			Time: keepaliveEvery, Timeout: keepaliveTimeout,
 		}),
 		grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-			if !limit.allow(time.Now()) {
+			c := callerOf(ctx)
+			if !limit.allow(c.host(), time.Now()) {
 				return nil, status.Error(codes.ResourceExhausted, "too many join attempts at once: try again in a few seconds")
+			}
+			if c.conn != nil { // who has asked in full is not pushed out before the answer
+				c.conn.busy.Add(1)
+				defer c.conn.busy.Add(-1)
 			}
 			return next(ctx, req)
 		}),
 	)...)
-}
-
-// rateLimit is a token bucket.
-type rateLimit struct {
-	mu        sync.Mutex
-	perSecond float64
-	burst     float64
-	have      float64
-	at        time.Time
-}
-
-func newRateLimit(perSecond, burst float64) *rateLimit {
-	return &rateLimit{perSecond: perSecond, burst: burst, have: burst}
-}
-
-func (l *rateLimit) allow(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.at.IsZero() {
-		l.have = min(l.burst, l.have+now.Sub(l.at).Seconds()*l.perSecond)
-	}
-	l.at = now
-	if l.have < 1 {
-		return false
-	}
-	l.have--
-	return true
 }
 
 // newClient makes a gRPC connection over dial, which returns connections that

@@ -82,6 +82,12 @@ func readMaterial(f Files) (*material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read this node's key: %w", err)
 	}
+	return fitting(f, caPEM, certPEM, keyPEM)
+}
+
+// fitting makes an identity of what is, or is to be, in the files; an error
+// where they do not belong together.
+func fitting(f Files, caPEM, certPEM, keyPEM []byte) (*material, error) {
 	roots, err := parseCerts(caPEM)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.CA, err)
@@ -202,8 +208,11 @@ func WriteIdentity(f Files, caPEM, certPEM, keyPEM []byte) error {
 }
 
 // WriteRenewed replaces the CA file and the certificate, each where one is
-// given, durably. Reload uses them.
+// given, durably. Reload uses them. Nothing is written that would not be loaded.
 func WriteRenewed(f Files, caPEM, certPEM []byte) error {
+	if err := fits(f, caPEM, certPEM); err != nil {
+		return fmt.Errorf("the new certificate or CA is not taken: %w", err)
+	}
 	if len(caPEM) > 0 {
 		// First: a new certificate needs its CA, the old one keeps it.
 		if err := writeFile(f.CA, caPEM, 0o644); err != nil {
@@ -214,6 +223,26 @@ func WriteRenewed(f Files, caPEM, certPEM []byte) error {
 		return nil
 	}
 	return writeFile(f.Cert, certPEM, 0o644)
+}
+
+// fits checks new content of the files, "" for what stays.
+func fits(f Files, caPEM, certPEM []byte) (err error) {
+	if len(caPEM) == 0 {
+		if caPEM, err = os.ReadFile(f.CA); err != nil {
+			return err
+		}
+	}
+	if len(certPEM) == 0 {
+		if certPEM, err = os.ReadFile(f.Cert); err != nil {
+			return err
+		}
+	}
+	keyPEM, err := os.ReadFile(f.Key)
+	if err != nil {
+		return err
+	}
+	_, err = fitting(f, caPEM, certPEM, keyPEM)
+	return err
 }
 
 // Bundle puts certificates into one CA file, each once, in their order.

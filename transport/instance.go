@@ -76,13 +76,21 @@ func parseInstance(protos []string) (i Instance) {
 // IncarnationError: the two ends belong to different lives of the cluster.
 type IncarnationError struct {
 	Addr         string
+	Node         cluster.NodeID // who says so
 	Ours, Theirs cluster.Incarnation
+	Proven       bool // that theirs exists: the cluster's CA has signed it
 }
 
+// Newer tells whether the other end says that its life is the newer one.
+func (e *IncarnationError) Newer() bool { return e.Theirs > e.Ours }
+
 // Yield tells whether it is this node that has to yield.
-func (e *IncarnationError) Yield() bool { return e.Theirs > e.Ours }
+func (e *IncarnationError) Yield() bool { return e.Newer() && e.Proven }
 
 func (e *IncarnationError) Error() string {
+	if e.Newer() && !e.Proven {
+		return fmt.Sprintf("%s at %s says that it belongs to incarnation %s of the cluster, this node belongs to incarnation %s, and the cluster's CA has not signed that: it is not believed. If the cluster was recovered there, install the version of gatesync that runs here there too; with certificates of an own PKI, which prove no such thing, bring this node over: "+cluster.JoinAgain+". If not, stop that daemon", e.Node, e.Addr, e.Theirs, e.Ours)
+	}
 	if e.Yield() {
 		return fmt.Sprintf("%s belongs to incarnation %s of the cluster, this node to incarnation %s: the cluster was recovered without it; it rejoins by itself", e.Addr, e.Theirs, e.Ours)
 	}
@@ -91,9 +99,10 @@ func (e *IncarnationError) Error() string {
 
 // TwinError: another run of this node's data directory is or was there.
 type TwinError struct {
-	Addr  string // of the member that said so
-	Other string // where the other run is, "" where that is not known
-	Alive bool   // it runs now; else it ran after the state that this one began with
+	Addr  string         // of the member that said so
+	Node  cluster.NodeID // that member
+	Other string         // where the other run is, "" where that is not known
+	Alive bool           // it runs now; else it ran after the state that this one began with
 }
 
 func (e *TwinError) Error() string {
@@ -104,14 +113,15 @@ func (e *TwinError) Error() string {
 	if e.Alive {
 		return fmt.Sprintf("another daemon with this node's identity runs at %s (says %s): this data directory or that one is a copy, and only one may run. The one that was there first goes on. Remove this copy; for a further node join it with a new data directory", where, e.Addr)
 	}
-	return fmt.Sprintf("another daemon with this node's identity ran at %s since this data directory was last used (says %s): this is a copy, or was put back from an older state. It may not come back as its old self: `gatesync remove` this node on another member, then join it anew with a new data directory", where, e.Addr)
+	return fmt.Sprintf("another daemon with this node's identity ran at %s since this data directory was last used (says %s): this is a copy, or was put back from an older state. It may not come back as its old self. If the other one is still in use, remove this copy. Else "+cluster.ReplaceSelf, where, e.Addr)
 }
 
 // WentBackError: this node's log holds less than it once told the others.
 type WentBackError struct {
-	Addr string // of the member that said so
+	Addr string         // of the member that said so
+	Node cluster.NodeID // that member
 }
 
 func (e *WentBackError) Error() string {
-	return fmt.Sprintf("this node's log ends before what it told %s earlier: the data directory was put back from an older state (a backup, a snapshot of the machine), or its disk lost what it had flushed. It may have voted and acknowledged since, so it may not come back as its old self: `gatesync remove` this node on another member, then join it anew with a new data directory (its tree may stay)", e.Addr)
+	return fmt.Sprintf("this node's log ends before what it told %s earlier: the data directory was put back from an older state (a backup, a snapshot of the machine), or its disk lost what it had flushed. It may have voted and acknowledged since, so it may not come back as its old self: "+cluster.ReplaceSelf, e.Addr)
 }

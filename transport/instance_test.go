@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,10 +95,21 @@ func TestTwoRunsOfOneNode(t *testing.T) {
 func TestIncarnationsKeepApart(t *testing.T) {
 	ca, b := newTestCA(t), newBook()
 	told := map[cluster.NodeID]chan error{"n-old": make(chan error, 9), "n-new": make(chan error, 9)}
+	var proof atomic.Pointer[string]
+	prove := func(ca CA, in cluster.Incarnation) {
+		text, err := ca.SignLife(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		proof.Store(&text)
+	}
+	ours, foreign := CA{ClusterID: ca.id, Cert: ca.cert, Key: ca.key}, newTestCA(t)
+	prove(ours, 2)
 	server := func(id cluster.NodeID, incarnation cluster.Incarnation) *Server {
 		s := start(t, Config{
 			Identity: ca.identity(t, id), ClusterID: ca.id, Self: id, Resolve: b.resolve, Member: b.member,
 			Instance: Instance{Incarnation: incarnation, Start: 1, Nonce: NewNonce()},
+			Proof:    func() string { return *proof.Load() },
 			Refused:  func(err error) { told[id] <- err },
 		}, nil)
 		b.set(id, s.Addr().String())
@@ -111,13 +124,31 @@ func TestIncarnationsKeepApart(t *testing.T) {
 		if err := dial(); !errors.As(err, &ie) {
 			t.Fatalf("they speak: %v", err)
 		}
-		if err := <-told["n-old"]; !errors.As(err, &ie) || !ie.Yield() || ie.Theirs != 2 {
+		if err := <-told["n-old"]; !errors.As(err, &ie) || !ie.Yield() || ie.Theirs != 2 || ie.Node != "n-new" {
 			t.Errorf("the older node was told %v", err)
 		}
-	}
-	for len(told["n-new"]) > 0 {
-		if err := <-told["n-new"]; errors.As(err, &ie) && ie.Yield() {
-			t.Errorf("the newer node is to yield: %v", err)
+		// What proves nothing makes nobody yield: no word of the cluster's CA, that
+		// of another one, of another cluster, or on another life.
+		for what, forge := range map[string]func(){
+			"nothing":         func() { none := ""; proof.Store(&none) },
+			"rubbish":         func() { none := "%%"; proof.Store(&none) },
+			"another CA":      func() { prove(CA{ClusterID: ca.id, Cert: foreign.cert, Key: foreign.key}, 2) },
+			"another cluster": func() { prove(CA{ClusterID: foreign.id, Cert: ca.cert, Key: ca.key}, 2) },
+			"another life":    func() { prove(ours, 3) },
+		} {
+			forge()
+			if err := dial(); !errors.As(err, &ie) {
+				t.Fatalf("they speak: %v", err)
+			}
+			if err := <-told["n-old"]; !errors.As(err, &ie) || ie.Yield() || !strings.Contains(err.Error(), "not believed") {
+				t.Errorf("the older node yields to %s: %v", what, err)
+			}
+		}
+		prove(ours, 2)
+		for len(told["n-new"]) > 0 {
+			if err := <-told["n-new"]; errors.As(err, &ie) && ie.Yield() {
+				t.Errorf("the newer node is to yield: %v", err)
+			}
 		}
 	}
 	// A removed node hears that, and nobody yields to it.

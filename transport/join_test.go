@@ -5,11 +5,14 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
@@ -80,39 +83,106 @@ func TestShowingTheCAIsNotEnough(t *testing.T) {
 	wantError[*FingerprintError](t, err)
 }
 
-func TestJoinsAreLimited(t *testing.T) {
+// Strangers who connect and say nothing keep no joiner out: the oldest goes.
+// Who has asked stays until the answer.
+func TestSlowStrangersKeepNoJoinerOut(t *testing.T) {
 	ca, b := newTestCA(t), newBook()
-	s := start(t, Config{Identity: ca.identity(t, "n-1"), ClusterID: ca.id, Self: "n-1", Resolve: b.resolve, MaxJoins: 1}, nil)
+	s := start(t, Config{Identity: ca.identity(t, "n-1"), ClusterID: ca.id, Self: "n-1", Resolve: b.resolve, MaxJoins: 2}, nil)
 	ctx := testContext(t)
 	tok := newTestToken(t, ca)
-	cc, err := DialJoin(ctx, s.Addr().String(), tok)
+	dial := func() (*grpc.ClientConn, error) { return DialJoin(ctx, s.Addr().String(), tok) }
+	for range 8 {
+		c, err := dialJoin(ctx, s.Addr().String(), tok)
+		if err != nil {
+			t.Fatal("beside strangers that say nothing:", err)
+		}
+		defer c.Close()
+	}
+	asking, stop := context.WithCancel(ctx)
+	var answers [2]chan error
+	for i := range answers {
+		cc, err := dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cc.Close()
+		answers[i] = make(chan error, 1)
+		go func() {
+			_, err := pb.NewJoinClient(cc).Join(asking, &pb.JoinRequest{Name: "slow"})
+			answers[i] <- err
+		}()
+		for !s.joiners.waits(i + 1) {
+			if err := ctx.Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, err := dial()
+	wantError[*BusyError](t, err)
+	stop()
+	for _, a := range answers {
+		if err := <-a; status.Code(err) != codes.Canceled && !errors.Is(err, context.Canceled) {
+			t.Errorf("a joiner that waited for its answer: %v", err)
+		}
+	}
+	for s.joiners.waits(1) {
+		if err := ctx.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cc, err := dial()
+	if err != nil {
+		t.Fatal("after the answers:", err)
+	}
+	_ = cc.Close()
+}
+
+// waits tells whether so many joiners wait for their answers, or more.
+func (s *conns) waits(want int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e := s.order.Front(); e != nil; e = e.Next() {
+		if isJoining(e.Value.(net.Conn)) {
+			want--
+		}
+	}
+	return want <= 0
+}
+
+func TestJoinsAreLimited(t *testing.T) {
+	ca, b := newTestCA(t), newBook()
+	s := startNode(t, ca, b, "n-1")
+	cc, err := DialJoin(testContext(t), s.Addr().String(), newTestToken(t, ca))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = DialJoin(ctx, s.Addr().String(), tok)
-	wantError[*BusyError](t, err)
-
+	defer cc.Close()
 	var last error
 	for range 40 {
-		if _, last = pb.NewJoinClient(cc).Join(ctx, &pb.JoinRequest{}); last != nil {
+		if _, last = pb.NewJoinClient(cc).Join(testContext(t), &pb.JoinRequest{}); last != nil {
 			break
 		}
 	}
 	if status.Code(last) != codes.ResourceExhausted {
 		t.Errorf("40 joins in a row: %v", last)
 	}
-	_ = cc.Close()
-	// The place is free again once the server has seen the end.
-	for {
-		cc, err := DialJoin(ctx, s.Addr().String(), tok)
-		if err == nil {
-			_ = cc.Close()
-			return
-		}
-		var busy *BusyError
-		if !errors.As(err, &busy) {
-			t.Fatal(err)
-		}
+}
+
+// A host that asks without end uses up its own share, and no more hosts are
+// told apart than fit.
+func TestHostLimit(t *testing.T) {
+	l, now := newHostLimit(), time.Unix(1000, 0)
+	for range 1000 {
+		l.allow("flood", now)
+	}
+	if l.allow("flood", now) || !l.allow("honest", now) {
+		t.Error("one host keeps another one out")
+	}
+	for i := range 3 * maxLimited {
+		l.allow(strconv.Itoa(i), now.Add(time.Duration(i)*time.Millisecond))
+	}
+	if len(l.hosts) > maxLimited || !l.allow("honest", now.Add(time.Minute)) {
+		t.Errorf("%d hosts are told apart", len(l.hosts))
 	}
 }
 

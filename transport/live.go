@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -40,16 +41,27 @@ func (l *liveConns) list() []*peerConn {
 	return out
 }
 
+// stands judges an open connection by what holds now: nil where it may stay.
+func (s *Server) stands(c *peerConn) error {
+	addr := c.RemoteAddr().String()
+	if _, err := chainTo(c.presented, s.cfg.Identity.now.Load().roots, c.usage); err != nil {
+		return &WrongClusterError{Addr: addr, Ours: s.cfg.ClusterID, Theirs: s.cfg.ClusterID, Err: err}
+	}
+	if !s.cfg.Member(c.peer) {
+		return fmt.Errorf("%s at %s: %w", c.peer, addr, cluster.ErrNotMember)
+	}
+	return nil
+}
+
 // Prune cuts the open connections that would not come about any more: the
 // other end is no member now, or no CA that is trusted now stands behind the
 // certificate that it has shown. Certificates that have merely expired or were
-// renewed cut nothing. Whoever changes the members or the CAs calls it; it
-// returns whose connections it has cut.
+// renewed cut nothing. Whoever changes the members or the CAs calls it, after
+// the change; it returns whose connections it has cut. A connection that is in
+// its handshake meanwhile judges itself once more when it has joined the others.
 func (s *Server) Prune() (cut []cluster.NodeID) {
-	roots := s.cfg.Identity.now.Load().roots
 	for _, c := range s.live.list() {
-		_, err := chainTo(c.presented, roots, c.usage)
-		if err == nil && s.cfg.Member(c.peer) {
+		if s.stands(c) == nil {
 			continue
 		}
 		_ = c.Close()

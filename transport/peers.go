@@ -46,6 +46,10 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 	switch {
 	case err == nil:
 		s.live.add(c)
+		if err := s.stands(c); err != nil { // Prune was at work during the handshake
+			_ = c.Close()
+			return nil, addr, err
+		}
 		s.cfg.Found(id, addr)
 	case elsewhere(err):
 		s.cfg.Failed(id, addr)
@@ -56,7 +60,7 @@ func (s *Server) connect(ctx context.Context, id cluster.NodeID, proto string) (
 func (s *Server) dialer() dialer {
 	return dialer{
 		clusterID: s.cfg.ClusterID, lookup: s.cfg.Lookup, identity: s.cfg.Identity, timeout: s.cfg.HandshakeTimeout,
-		formats: s.cfg.Formats, self: s.cfg.Instance, instances: s.cfg.Instances, refused: s.cfg.Refused,
+		formats: s.cfg.Formats, self: s.cfg.Instance, proof: s.cfg.Proof(), instances: s.cfg.Instances, refused: s.cfg.Refused,
 	}
 }
 

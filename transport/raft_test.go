@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -233,7 +234,10 @@ func TestReloadMidFlight(t *testing.T) {
 	_ = c.Close()
 
 	// What cannot be used changes nothing.
-	if err := WriteRenewed(f, nil, newTestCA(t).cert); err != nil {
+	if err := WriteRenewed(f, nil, newTestCA(t).cert); err == nil {
+		t.Error("a certificate that does not fit the key was written")
+	}
+	if err := os.WriteFile(f.Cert, newTestCA(t).cert, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := id.Reload(); err == nil {

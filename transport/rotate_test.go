@@ -3,7 +3,10 @@ package transport
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -159,6 +162,67 @@ func TestPruneCutsOnlyWhoIsOut(t *testing.T) {
 	}
 }
 
+// A CA is dropped, or a member removed, while a connection of theirs is in its
+// handshake: Prune does not see it, and it does not come in all the same.
+func TestAHandshakeDuringPruneIsJudgedByWhatHoldsNow(t *testing.T) {
+	old, b := newTestCA(t), newBook()
+	s1 := startNode(t, old, b, "n-1")
+	thief := old.identity(t, "n-2").now.Load()
+	fresh := newTestCA(t)
+	trusts, err := Bundle(fresh.cert, old.cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shake := func(meanwhile func()) (greeting, error) {
+		t.Helper()
+		raw, err := net.Dial("tcp", s1.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = raw.Close() })
+		conf := clientConfig(protoGRPC)
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			meanwhile() // the server has chosen what it trusts, if it chooses so early
+			return &thief.cert, nil
+		}
+		c := tls.Client(raw, conf)
+		if err := c.HandshakeContext(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		return readGreeting(c)
+	}
+	if g, err := shake(func() {}); err != nil || g.Verdict != verdictOK {
+		t.Fatalf("a good certificate: %+v, %v", g, err)
+	}
+	successor := &CA{ClusterID: old.id, Cert: fresh.cert, Key: fresh.key}
+	become(t, s1.cfg.Identity, "n-1", successor, trusts)
+	g, err := shake(func() {
+		become(t, s1.cfg.Identity, "n-1", successor, fresh.cert)
+		s1.Prune()
+	})
+	if err != nil || g.Verdict != verdictWrongCluster {
+		t.Errorf("a certificate of the dropped CA: %+v, %v", g, err)
+	}
+	// The last look, behind the verdict, on either side.
+	c := &peerConn{Conn: tls.Client(fakeAddr{}, clientConfig(protoGRPC)), peer: "n-2", presented: thief.chain[:1], usage: x509.ExtKeyUsageClientAuth}
+	if s1.stands(c) == nil {
+		t.Error("a certificate of the dropped CA stands")
+	}
+	become(t, s1.cfg.Identity, "n-1", successor, trusts)
+	if err := s1.stands(c); err != nil {
+		t.Error(err)
+	}
+	b.remove("n-2")
+	if err := s1.stands(c); !errors.Is(err, cluster.ErrNotMember) {
+		t.Errorf("a removed member: %v", err)
+	}
+}
+
+// fakeAddr is a connection that only has an address.
+type fakeAddr struct{ net.Conn }
+
+func (fakeAddr) RemoteAddr() net.Addr { return &net.TCPAddr{} }
+
 func TestCertificatesLiveAsLongAsTheCASays(t *testing.T) {
 	ca := newTestCA(t)
 	i := ca.identity(t, "n-1")
@@ -208,5 +272,16 @@ func TestFormatsKeepOldNodesApart(t *testing.T) {
 	}
 	if len(told) > 0 {
 		t.Errorf("the new node was told: %v", <-told)
+	}
+	// In which format the log of another life is, does not matter.
+	other := start(t, Config{
+		Identity: ca.identity(t, "n-4"), ClusterID: ca.id, Self: "n-4", Resolve: b.resolve, Instance: Instance{Incarnation: 2, Nonce: NewNonce()},
+		Formats: Formats{Knows: 9, Active: func() uint32 { return 9 }, Outdated: func(error) {}},
+	}, nil)
+	b.set("n-4", other.Addr().String())
+	_, _, err = old.connect(testContext(t), "n-4", protoGRPC)
+	wantError[*IncarnationError](t, err)
+	if len(told) > 0 {
+		t.Errorf("another life ends a node with its format: %v", <-told)
 	}
 }

@@ -44,6 +44,9 @@ type Config struct {
 	// (nil: nobody does).
 	Instance  Instance
 	Instances *Instances
+	// Proof says that the incarnation of Instance exists (CA.SignLife); "" where
+	// this node cannot prove it. It is asked at each handshake. May be nil.
+	Proof func() string
 	// Refused is told what a member says of this very node: an
 	// *IncarnationError where the cluster has a newer incarnation, a *TwinError
 	// or a *WentBackError. May be nil; must not block.
@@ -54,7 +57,7 @@ type Config struct {
 
 	HandshakeTimeout time.Duration // 0: 10 s
 	MaxHandshakes    int           // at a time; 0: 128. More push out the oldest.
-	MaxJoins         int           // connections of joiners at a time; 0: 32
+	MaxJoins         int           // connections of joiners at a time; 0: 32. More push out the oldest without a call.
 }
 
 // Server is the one port of a node, and its connections to the others.
@@ -89,6 +92,9 @@ func Listen(cfg Config) (*Server, error) {
 	if cfg.Member == nil {
 		cfg.Member = func(cluster.NodeID) bool { return true }
 	}
+	if cfg.Proof == nil {
+		cfg.Proof = func() string { return "" }
+	}
 	if cfg.Resolve == nil {
 		cfg.Resolve = func(cluster.NodeID) (string, bool) { return "", false }
 	}
@@ -122,7 +128,7 @@ func Listen(cfg Config) (*Server, error) {
 		cfg: cfg, listener: l, refusals: refusals,
 		members: newMemberServer(cfg.Member, refusals), joins: newJoinServer(),
 		toGRPC: newHandoff(l.Addr()), toJoin: newHandoff(l.Addr()),
-		pending: &conns{max: cfg.MaxHandshakes}, joiners: &conns{max: cfg.MaxJoins},
+		pending: &conns{max: cfg.MaxHandshakes}, joiners: &conns{max: cfg.MaxJoins, spare: isJoining},
 		stop: make(chan struct{}),
 	}
 	s.raft = newStreamLayer(s)
@@ -265,9 +271,9 @@ func (s *Server) admit(raw net.Conn) {
 	deadline, _ := ctx.Deadline()
 	_ = raw.SetDeadline(deadline)
 	from := hostOf(raw)
-	m := s.cfg.Identity.now.Load()
 	var is Instance
-	c := tls.Server(raw, serverConfig(m, &is))
+	var proof string
+	c := tls.Server(raw, serverConfig(s.cfg.Identity.now.Load(), &is, &proof))
 	if err := c.HandshakeContext(ctx); err != nil {
 		s.refusals.Note(from, "handshake", err)
 		_ = raw.Close()
@@ -279,7 +285,7 @@ func (s *Server) admit(raw net.Conn) {
 	var err error
 	switch cs.NegotiatedProtocol {
 	case protoJoin:
-		remove, ok := s.joiners.add(raw)
+		remove, ok := s.joiners.addEvicting(to)
 		if !ok {
 			v = verdictBusy
 		}
@@ -287,15 +293,17 @@ func (s *Server) admit(raw net.Conn) {
 			to.whenClosed(remove)
 		}
 	case protoGRPC, protoRaft:
+		// By what is trusted now: a handshake takes as long as its caller likes.
+		m := s.cfg.Identity.now.Load()
 		v, err = s.judge(to, raw.RemoteAddr().String(), m, cs.PeerCertificates)
 		if v == verdictOK {
-			v, other = s.judgeRun(to, is, raw)
+			v, other = s.judgeRun(to, is, raw, slices.Concat(to.chain[1:], m.roots), proof)
 		}
 	default:
 		_ = raw.Close()
 		return
 	}
-	g := greeting{Verdict: v, Clock: s.cfg.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self, Instance: s.cfg.Instance, Other: other}
+	g := greeting{Verdict: v, Clock: s.cfg.Now().UnixNano(), Cluster: s.cfg.ClusterID, Node: s.cfg.Self, Instance: s.cfg.Instance, Other: other, Proof: s.cfg.Proof()}
 	s.cfg.Formats.tell(&g)
 	if werr := writeGreeting(c, g); werr != nil || v != verdictOK {
 		if v != verdictOK {
@@ -313,7 +321,8 @@ func (s *Server) admit(raw net.Conn) {
 	if cs.NegotiatedProtocol != protoJoin {
 		s.admitted.add(to, cs.NegotiatedProtocol)
 		s.live.add(to)
-		if !s.cfg.Member(to.peer) { // removed in between; Prune has missed it
+		if err := s.stands(to); err != nil { // no more, and Prune has missed it
+			s.refusals.Note(string(to.peer), "connection", err)
 			_ = to.Close()
 			return
 		}
@@ -335,7 +344,7 @@ func (s *Server) judge(c *peerConn, addr string, m *material, presented []*x509.
 	if err != nil {
 		return verdictWrongCluster, err
 	}
-	c.peer = id
+	c.peer, c.chain = id, chain
 	now := s.cfg.Now()
 	if err := dates(addr, nameOf(chain[0]), chain, now, time.Time{}); err != nil {
 		return verdictClock, err
@@ -347,15 +356,19 @@ func (s *Server) judge(c *peerConn, addr string, m *material, presented []*x509.
 	return verdictOK, nil
 }
 
-// judgeRun says whether a member's very run may come in.
-func (s *Server) judgeRun(to *peerConn, is Instance, raw net.Conn) (v verdict, other string) {
+// judgeRun says whether a member's very run may come in. proof is what it shows
+// for its incarnation, cas are those that may have signed it.
+func (s *Server) judgeRun(to *peerConn, is Instance, raw net.Conn, cas []*x509.Certificate, proof string) (v verdict, other string) {
 	ours, theirs := s.cfg.Instance.incarnation(), is.incarnation()
 	switch {
 	case theirs < ours:
 		return verdictOlder, ""
 	case theirs > ours:
 		if s.cfg.Refused != nil {
-			s.cfg.Refused(&IncarnationError{Addr: raw.RemoteAddr().String(), Ours: ours, Theirs: theirs})
+			s.cfg.Refused(&IncarnationError{
+				Addr: raw.RemoteAddr().String(), Node: to.peer, Ours: ours, Theirs: theirs,
+				Proven: lifeProven(s.cfg.ClusterID, theirs, proof, cas),
+			})
 		}
 		return verdictNewer, ""
 	case s.cfg.Instances == nil:
@@ -368,10 +381,10 @@ func (s *Server) judgeRun(to *peerConn, is Instance, raw net.Conn) (v verdict, o
 	return v, other
 }
 
-// serverConfig notes the caller's instance in is and asks members for a certificate and joiners for none. The
+// serverConfig notes the caller's instance in is and its proof in proof, and asks members for a certificate and joiners for none. The
 // certificate itself is judged after the handshake, which has proved that the
 // caller holds its key, so that the caller can be told why it is refused.
-func serverConfig(m *material, is *Instance) *tls.Config {
+func serverConfig(m *material, is *Instance, proof *string) *tls.Config {
 	conf := func(cert tls.Certificate, auth tls.ClientAuthType, protos ...string) *tls.Config {
 		return &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}, ClientAuth: auth, NextProtos: protos,
@@ -383,7 +396,7 @@ func serverConfig(m *material, is *Instance) *tls.Config {
 		if len(hello.SupportedProtos) == 0 {
 			return nil, errors.New("the caller does not say which protocol it wants")
 		}
-		*is = parseInstance(hello.SupportedProtos)
+		*is, *proof = parseInstance(hello.SupportedProtos), parseProof(hello.SupportedProtos)
 		if slices.Contains(hello.SupportedProtos, protoJoin) {
 			return conf(m.full, tls.NoClientCert, protoJoin), nil
 		}

@@ -147,6 +147,10 @@ func (joinService) Join(ctx context.Context, r *pb.JoinRequest) (*pb.JoinRespons
 	if _, ok := Peer(ctx); ok {
 		return nil, errors.New("a joiner has no identity")
 	}
+	if r.GetName() == "slow" {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return &pb.JoinResponse{ClusterId: r.GetName()}, nil
 }
 

@@ -19,6 +19,7 @@ type FS interface {
 	Mover
 	Flusher
 	Marker
+	Shared
 
 	// Check tells whether the root's path still names the opened directory:
 	// ErrRootMissing, ErrRootReplaced.
@@ -113,6 +114,25 @@ type Marker interface {
 	ReadMarker() ([]byte, error)
 	// WriteMarker replaces it, atomically and flushed.
 	WriteMarker(content []byte) error
+}
+
+// Shared is what a root needs that other machines may have too: looks past the
+// caches of a network filesystem, and short notes beside the tree that nodes
+// leave for each other.
+type Shared interface {
+	// Refresh makes the next look at names in the directory p a look at what is
+	// there now: a name that was looked up before it existed would stay absent.
+	Refresh(p manifest.Path) error
+	// OpenFresh is Open, and what is read comes from the server.
+	OpenFresh(p manifest.Path) (File, error)
+	// ReadNote returns the note of a name, as it stands now; fs.ErrNotExist.
+	ReadNote(name string) ([]byte, error)
+	// WriteNote replaces it, atomically. It is not flushed.
+	WriteNote(name string, content []byte) error
+	// ListNotes lists the names of notes with a prefix, in order.
+	ListNotes(prefix string) ([]string, error)
+	// Nudge wakes who watches the file p on this machine, and changes nothing.
+	Nudge(p manifest.Path) error
 }
 
 // File is a regular file that is open for reading. One goroutine reads, leases

@@ -10,9 +10,9 @@ import (
 
 // How long a call into a mount may take before it counts as hung.
 const (
-	gatePatience = 5 * time.Second  // for most
-	gateLong     = 30 * time.Second // for what may honestly take long: flushes, listings
-	gateHurry    = time.Second      // for all, once the program is about to end
+	gatePatience = 5 * time.Second // for most
+	gateLong     = time.Minute     // for what may honestly take long: flushes, listings
+	gateHurry    = time.Second     // for all, once the program is about to end
 )
 
 // ErrHung: the mount does not answer.
@@ -135,19 +135,16 @@ func (g *Gate) Hung() error {
 	if g == nil {
 		return nil
 	}
-	g.mu.Lock()
-	none := len(g.stuck) == 0
-	g.mu.Unlock()
-	if none {
-		return nil
-	}
-	now := g.mountID()
+	return g.hungIn(g.at())
+}
+
+// hungIn is Hung for one mount.
+func (g *Gate) hungIn(mount int) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.mount = now
 	var oldest *passage
 	for p := range g.stuck {
-		if p.mount == now && (oldest == nil || p.begun.Before(oldest.begun)) {
+		if p.mount == mount && (oldest == nil || p.begun.Before(oldest.begun)) {
 			oldest = p
 		}
 	}
@@ -195,7 +192,11 @@ func (g *Gate) Close(op string, fn func() error) error {
 	if g == nil {
 		return fn()
 	}
-	if err := g.Hung(); err != nil {
+	return g.closeIn(g.at(), op, fn)
+}
+
+func (g *Gate) closeIn(mount int, op string, fn func() error) error {
+	if err := g.hungIn(mount); err != nil {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		if len(g.stuck) > 0 {
@@ -203,7 +204,24 @@ func (g *Gate) Close(op string, fn func() error) error {
 			return err
 		}
 	}
-	return g.Long(op, fn)
+	_, err := pass(g, mount, op, g.long, func() (struct{}, error) { return struct{}{}, fn() }, nil)
+	return err
+}
+
+// at is the mount that stands at the path, and where calls go; it is looked up
+// while something is stuck, else it is the one of the last look.
+func (g *Gate) at() int {
+	g.mu.Lock()
+	mount, none := g.mount, len(g.stuck) == 0
+	g.mu.Unlock()
+	if none {
+		return mount
+	}
+	mount = g.mountID()
+	g.mu.Lock()
+	g.mount = mount
+	g.mu.Unlock()
+	return mount
 }
 
 // Pass makes a call through a gate. fn may outlive the call of Pass: it must
@@ -213,7 +231,7 @@ func Pass[T any](g *Gate, op string, fn func() (T, error), late func(T)) (T, err
 	if g == nil {
 		return fn()
 	}
-	return pass(g, op, g.patience, fn, late)
+	return pass(g, g.at(), op, g.patience, fn, late)
 }
 
 // PassLong is Pass for what may honestly take long.
@@ -221,7 +239,7 @@ func PassLong[T any](g *Gate, op string, fn func() (T, error), late func(T)) (T,
 	if g == nil {
 		return fn()
 	}
-	return pass(g, op, g.long, fn, late)
+	return pass(g, g.at(), op, g.long, fn, late)
 }
 
 type result[T any] struct {
@@ -229,12 +247,13 @@ type result[T any] struct {
 	err   error
 }
 
-func pass[T any](g *Gate, op string, patience time.Duration, fn func() (T, error), late func(T)) (T, error) {
+// pass makes a call into one mount: what is stuck in another does not matter.
+func pass[T any](g *Gate, mount int, op string, patience time.Duration, fn func() (T, error), late func(T)) (T, error) {
 	var none T
-	if err := g.Hung(); err != nil {
+	if err := g.hungIn(mount); err != nil {
 		return none, err
 	}
-	p := g.begin(op)
+	p := &passage{op: op, begun: time.Now(), mount: mount}
 	done := make(chan result[T], 1)
 	go func() { // ends with fn; where that hangs in the kernel nobody can end it
 		var v T
@@ -271,12 +290,6 @@ func pass[T any](g *Gate, op string, patience time.Duration, fn func() (T, error
 			return none, err
 		}
 	}
-}
-
-func (g *Gate) begin(op string) *passage {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return &passage{op: op, begun: time.Now(), mount: g.mount}
 }
 
 func (g *Gate) ask(op string) error {

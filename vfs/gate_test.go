@@ -209,3 +209,53 @@ func TestGateMakesUpForClosings(t *testing.T) {
 		}
 	})
 }
+
+// A root that was opened on a mount which hangs is told to be replaced once
+// another mount has taken its place, and what still hangs in the old one does
+// not shut the gate to the new one, also if somebody goes on in the old one.
+func TestGatedRootOfAMountThatWasReplaced(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Root {
+		r, err := OpenRoot(dir, Options{Staging: filepath.Join(dir, "staging")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = r.Close() })
+		return r
+	}
+	below, anew := open(), open()
+	synctest.Test(t, func(t *testing.T) {
+		mount := 1
+		g := at(&mount)
+		old := Behind(g, &hangingFree{Root: below, release: make(chan struct{})}).(*gated)
+		if _, err := old.Free(); !errors.Is(err, ErrHung) {
+			t.Fatal(err)
+		}
+		if err := old.Check(); !errors.Is(err, ErrHung) {
+			t.Errorf("while it hangs: %v", err)
+		}
+		mount = 2
+		if err := old.Check(); !errors.Is(err, ErrRootReplaced) {
+			t.Errorf("the old root, with another mount in its place: %v", err)
+		}
+		fresh := Behind(g, anew)
+		if err := fresh.Check(); err != nil {
+			t.Errorf("the new root: %v", err)
+		}
+		if _, err := old.Free(); !errors.Is(err, ErrHung) || g.Stuck() != 1 {
+			t.Errorf("going on in the old one: %v, %d stuck", err, g.Stuck())
+		}
+		if err := fresh.Check(); err != nil {
+			t.Errorf("the new root, after that: %v", err)
+		}
+		close(old.FS.(*hangingFree).release)
+		synctest.Wait()
+	})
+}
+
+type hangingFree struct {
+	*Root
+	release chan struct{}
+}
+
+func (h *hangingFree) Free() (int64, error) { <-h.release; return h.Root.Free() }

@@ -29,7 +29,7 @@ func (g *Gate) OpenRoot(o Options) (FS, error) {
 
 // Behind puts a gate before an FS: a call that hangs is left behind and ends,
 // for its caller, with ErrHung. Path and Capabilities ask nobody and pass.
-func Behind(g *Gate, below FS) FS { return &gated{FS: below, gate: g} }
+func Behind(g *Gate, below FS) FS { return &gated{FS: below, gate: g, mount: g.at()} }
 
 // GateOf returns the gate before an FS, nil where there is none: for calls on
 // its Path that are not the FS's own.
@@ -42,18 +42,21 @@ func GateOf(f FS) *Gate {
 
 type gated struct {
 	FS
-	gate *Gate
+	gate  *Gate
+	mount int // that it was opened on: what hangs in another one is not its concern
 }
 
 var _ FS = (*gated)(nil)
 
 // do is Gate.Do with the error that an operation on a path has.
 func (f *gated) do(op, path string, fn func() error) error {
-	return hung(op, path, f.gate.Do(op, fn))
+	_, err := ask(f, op, path, func() (struct{}, error) { return struct{}{}, fn() }, nil)
+	return err
 }
 
 func (f *gated) long(op, path string, fn func() error) error {
-	return hung(op, path, f.gate.Long(op, fn))
+	_, err := askLong(f, op, path, func() (struct{}, error) { return struct{}{}, fn() })
+	return err
 }
 
 // hung names operation and path where it is the gate that speaks.
@@ -66,13 +69,30 @@ func hung(op, path string, err error) error {
 }
 
 func ask[T any](f *gated, op, path string, fn func() (T, error), late func(T)) (T, error) {
-	v, err := Pass(f.gate, op, fn, late)
+	v, err := pass(f.gate, f.mount, op, f.gate.patience, fn, late)
 	return v, hung(op, path, err)
 }
 
-func (f *gated) Check() error         { return f.do("check", "", f.FS.Check) }
+func askLong[T any](f *gated, op, path string, fn func() (T, error)) (T, error) {
+	v, err := pass(f.gate, f.mount, op, f.gate.long, fn, nil)
+	return v, hung(op, path, err)
+}
+
+func (f *gated) close(path string, fn func() error) error {
+	return hung("close", path, f.gate.closeIn(f.mount, "close", fn))
+}
+
+// Check asks the kernel's list of mounts first: it answers even where the root
+// lies in a mount that hangs and that another one has taken the place of.
+func (f *gated) Check() error {
+	if m, err := f.gate.Mount(); err == nil && m.ID != f.mount {
+		return pathError("check", f.Path(), ErrRootReplaced)
+	}
+	return f.do("check", "", f.FS.Check)
+}
+
 func (f *gated) Free() (int64, error) { return ask(f, "statfs", "", f.FS.Free, nil) }
-func (f *gated) Close() error         { return hung("close", "", f.gate.Close("close", f.FS.Close)) }
+func (f *gated) Close() error         { return f.close("", f.FS.Close) }
 
 func (f *gated) Lstat(p manifest.Path) (Stat, error) {
 	return ask(f, "lstat", string(p), func() (Stat, error) { return f.FS.Lstat(p) }, nil)
@@ -80,8 +100,7 @@ func (f *gated) Lstat(p manifest.Path) (Stat, error) {
 
 // ReadDir may honestly take long: it looks at each name.
 func (f *gated) ReadDir(p manifest.Path) ([]Entry, error) {
-	list, err := PassLong(f.gate, "readdir", func() ([]Entry, error) { return f.FS.ReadDir(p) }, nil)
-	return list, hung("readdir", string(p), err)
+	return askLong(f, "readdir", string(p), func() ([]Entry, error) { return f.FS.ReadDir(p) })
 }
 
 func (f *gated) Readlink(p manifest.Path) (string, error) {
@@ -129,8 +148,7 @@ func (f *gated) RemoveStaged(name string) error {
 }
 
 func (f *gated) ListStaged() ([]string, error) {
-	list, err := PassLong(f.gate, "list staging", f.FS.ListStaged, nil)
-	return list, hung("list staging", "", err)
+	return askLong(f, "list staging", "", f.FS.ListStaged)
 }
 
 func (f *gated) SyncStaging() error { return f.long("sync", "", f.FS.SyncStaging) }

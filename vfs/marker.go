@@ -15,8 +15,8 @@ const (
 )
 
 // inMarkerDir runs fn with the root's .gatesync directory.
-func (r *Root) inMarkerDir(op string, fn func(dirfd int) error) error {
-	return pathError(op, manifest.MarkerDir+"/"+markerName, r.root.do(func(root int) error {
+func (r *Root) inMarkerDir(op, file string, fn func(dirfd int) error) error {
+	return pathError(op, manifest.MarkerDir+"/"+file, r.root.do(func(root int) error {
 		fd, err := openat(root, manifest.MarkerDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 		if err != nil {
 			return parentError(err)
@@ -28,8 +28,13 @@ func (r *Root) inMarkerDir(op string, fn func(dirfd int) error) error {
 
 // ReadMarker implements Marker.
 func (r *Root) ReadMarker() (content []byte, err error) {
-	err = r.inMarkerDir("read", func(dirfd int) error {
-		f, err := r.openFile(dirfd, markerName)
+	return r.readInside(markerName)
+}
+
+// readInside reads a file in the .gatesync directory.
+func (r *Root) readInside(file string) (content []byte, err error) {
+	err = r.inMarkerDir("read", file, func(dirfd int) error {
+		f, err := r.openFile(dirfd, file)
 		if err != nil {
 			return err
 		}
@@ -42,30 +47,39 @@ func (r *Root) ReadMarker() (content []byte, err error) {
 
 // WriteMarker implements Marker.
 func (r *Root) WriteMarker(content []byte) error {
+	if err := r.writeInside(markerName, content, true); err != nil {
+		return err
+	}
+	return r.SyncDir("") // the directory may be new
+}
+
+// writeInside replaces a file in the .gatesync directory, which it makes.
+func (r *Root) writeInside(file string, content []byte, flush bool) error {
 	err := r.root.do(func(fd int) error { return unix.Mkdirat(fd, manifest.MarkerDir, 0o755) })
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return pathError("mkdir", manifest.MarkerDir, err)
 	}
-	err = r.inMarkerDir("write", func(dirfd int) error {
-		tmp := markerName + "." + probeName() // several nodes may share the tree
+	return r.inMarkerDir("write", file, func(dirfd int) error {
+		tmp := file + "." + probeName() // several nodes may share the tree
 		fd, err := openat(dirfd, tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644)
 		if err != nil {
 			return err
 		}
 		f := os.NewFile(uintptr(fd), tmp)
 		_, err = f.Write(content)
-		err = errors.Join(err, f.Sync(), f.Close())
-		if err == nil {
-			err = unix.Renameat(dirfd, tmp, dirfd, markerName)
+		if flush {
+			err = errors.Join(err, f.Sync())
+		}
+		if err = errors.Join(err, f.Close()); err == nil {
+			err = unix.Renameat(dirfd, tmp, dirfd, file)
 		}
 		if err != nil {
 			_ = unix.Unlinkat(dirfd, tmp, 0)
 			return err
 		}
+		if !flush {
+			return nil
+		}
 		return fsync(dirfd)
 	})
-	if err != nil {
-		return err
-	}
-	return r.SyncDir("") // the directory may be new
 }

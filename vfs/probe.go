@@ -16,9 +16,9 @@ import (
 
 // chooseStaging opens the staging directory: the given one, or the first that
 // works.
-func chooseStaging(root dir, path, given string) (dir, error) {
-	if given != "" {
-		return openStaging(root, given)
+func chooseStaging(root dir, path string, o Options) (dir, error) {
+	if o.Staging != "" {
+		return openStaging(root, o.Staging)
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -28,18 +28,34 @@ func chooseStaging(root dir, path, given string) (dir, error) {
 	if real != "/" {
 		var d dir
 		beside := filepath.Join(filepath.Dir(real), manifest.MarkerDir+"-"+filepath.Base(real))
-		if d, first = openStaging(root, beside); first == nil {
+		if d, first = openPart(root, beside, o.Node); first == nil {
 			return d, nil
 		}
 	}
 	if err := os.Mkdir(filepath.Join(real, manifest.MarkerDir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return dir{}, errors.Join(first, err)
 	}
-	d, err := openStaging(root, filepath.Join(real, manifest.MarkerDir, "staging"))
+	d, err := openPart(root, filepath.Join(real, manifest.MarkerDir, "staging"), o.Node)
 	if err != nil {
 		return dir{}, errors.Join(first, err)
 	}
 	return d, nil
+}
+
+// openPart opens a node's part of a staging directory, or all of it.
+func openPart(root dir, path, node string) (dir, error) {
+	if node == "" {
+		return openStaging(root, path)
+	}
+	made := os.Mkdir(path, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return dir{}, fmt.Errorf("staging directory: %w", made)
+	}
+	d, err := openStaging(root, filepath.Join(path, node))
+	if err != nil && made == nil {
+		_ = os.Remove(path)
+	}
+	return d, err
 }
 
 // openStaging makes and opens path, and sees that files move between it and

@@ -17,6 +17,9 @@ type Options struct {
 	// Staging is a directory on the root's filesystem; "" lets OpenRoot
 	// choose: beside the root where it can, else inside.
 	Staging string
+	// Node gives a directory that OpenRoot chooses a part of this node's own:
+	// others may have the root too, and leftovers are each node's to judge.
+	Node string
 }
 
 // Root is a tree's root that is held open, with its staging directory. It
@@ -52,7 +55,7 @@ func OpenRoot(path string, o Options) (*Root, error) {
 		_ = r.root.close()
 		return nil, pathError("open root", abs, err)
 	}
-	if r.stage, err = chooseStaging(r.root, abs, o.Staging); err != nil {
+	if r.stage, err = chooseStaging(r.root, abs, o); err != nil {
 		_ = r.root.close()
 		return nil, err
 	}

@@ -169,6 +169,8 @@ type treeStatus struct {
 	Name, Path, Storage             string
 	Applied                         uint64
 	RootDigest                      string `json:"root_digest"`
+	Mount, Steward                  string
+	StorageWhy                      string `json:"storage_why"`
 	Files, Held, Conflicts, Pending int
 	Rejected, Busy, Failing, Unsent int
 	Root                            string

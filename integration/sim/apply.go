@@ -46,21 +46,36 @@ func (a *applying) next() {
 	a.n.later(2*time.Millisecond, func() {
 		s := a.steps[len(a.results)]
 		res := syncer.StepResult{Path: s.Path}
-		if a.n.rooted() {
-			res.Outcome = a.n.step(s)
-		} else {
+		switch {
+		case !a.n.rooted():
 			res.Outcome = syncer.StepFailed
-		}
-		if res.Outcome == syncer.StepDone {
-			if s.Op != syncer.Remove {
-				res.Ancestor = a.n.ancestor(s)
+		case !a.n.sure() && !s.Ordered:
+			res.Outcome = syncer.StepSurprise
+		default:
+			if d := a.n.late(); d > 0 {
+				a.n.w.after(d, a.n.mortal(func() {
+					res.Outcome = a.n.lateStep(s)
+					a.did(s, res)
+				}))
+				return
 			}
-			a.updates = append(a.updates, syncer.Update{Path: s.Path, Ancestor: res.Ancestor})
+			res.Outcome = a.n.step(s)
 		}
-		a.results = append(a.results, res)
-		a.n.mishap()
-		a.next()
+		a.did(s, res)
 	})
+}
+
+// did takes the outcome of a step, and goes on.
+func (a *applying) did(s syncer.Step, res syncer.StepResult) {
+	if res.Outcome == syncer.StepDone {
+		if s.Op != syncer.Remove {
+			res.Ancestor = a.n.ancestor(s)
+		}
+		a.updates = append(a.updates, syncer.Update{Path: s.Path, Ancestor: res.Ancestor})
+	}
+	a.results = append(a.results, res)
+	a.n.mishap()
+	a.next()
 }
 
 // finish flushes, persists what is agreed on now, and answers then.
@@ -174,4 +189,5 @@ func (n *node) place(s syncer.Step) {
 		n.w.fail("unexpected op %d", s.Op)
 	}
 	d.set(s.Path, i)
+	n.mine(s.Path)
 }

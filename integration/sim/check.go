@@ -49,21 +49,28 @@ func (w *world) checkTree(n *node, st syncer.LoopStatus) {
 	}
 	want := w.oracle.view().Manifest
 	for _, p := range n.disk.below("") {
-		if have := n.disk.at[p].entry(); !have.Same(want.Entry(p)) && !noted(st, p) {
+		if have := n.disk.at[p].entry(); !have.Same(want.Entry(p)) && !n.noted(st, p) {
 			w.fail("Converge: node %d has %q as %s (%q), the log says %s", n.index, p, have, n.disk.at[p].text, want.Entry(p))
 		}
 	}
 	want.All(func(p manifest.Path, node manifest.Node) bool {
-		if n.disk.at[p] == nil && !noted(st, p) {
+		if n.disk.at[p] == nil && !n.noted(st, p) {
 			w.fail("Converge: node %d lacks %q, the log says %s", n.index, p, node.Entry)
 		}
 		return true
 	})
 }
 
-// noted tells whether status names p as held.
-func noted(st syncer.LoopStatus, p manifest.Path) bool {
+// noted tells whether status names p as held; on a mount, whether that of any of
+// its nodes does.
+func (n *node) noted(st syncer.LoopStatus, p manifest.Path) bool {
 	_, ok := st.Notes[p]
+	if n.on != nil {
+		for _, o := range n.on.nodes {
+			_, there := o.loop.Status().Notes[p]
+			ok = ok || there
+		}
+	}
 	return ok
 }
 

@@ -10,9 +10,10 @@ import (
 
 // disk models one tree on one machine. Entries hold content, not digests.
 type disk struct {
-	at   map[manifest.Path]*inode
-	inos uint64
-	undo []func() // of what changed in directories and modes since the last flush, oldest first
+	at      map[manifest.Path]*inode
+	inos    uint64
+	changed func(p manifest.Path, was *inode) // told before a change; nil: nobody is
+	undo    []func()                          // of what changed in directories and modes since the last flush, oldest first
 }
 
 type inode struct {
@@ -51,6 +52,9 @@ func (d *disk) make(kind manifest.Kind, mode uint32, text string, wall int64) *i
 // set puts an inode at p; nil takes away what stands there.
 func (d *disk) set(p manifest.Path, i *inode) {
 	old := d.at[p]
+	if d.changed != nil {
+		d.changed(p, old)
+	}
 	d.undo = append(d.undo, func() { d.restore(p, old) })
 	d.restore(p, i)
 }

@@ -92,9 +92,10 @@ func (n *node) did(paths ...manifest.Path) {
 	}
 	for _, p := range hints {
 		n.rules.wrote(p, n.disk.at[p].entry())
+		n.mine(p)
 	}
 	if n.alive && !n.w.chance(0.1) {
-		n.later(5*time.Millisecond, func() { n.post(syncer.Hinted{Paths: hints}) })
+		n.later(5*time.Millisecond, func() { n.post(syncer.Hinted{Paths: hints, Witnessed: true}) })
 	}
 }
 

@@ -36,6 +36,9 @@ func (n *node) do(e syncer.Effect) {
 		n.persist(job{note: &e})
 	case syncer.Follow:
 		n.persist(job{followed: e.Revision, looked: true})
+	case syncer.Keep:
+		n.store.flush()
+		n.saved.asides = append(n.saved.asides, aside{e.Path, e.Aside.Lost})
 	case syncer.Joined:
 		n.persist(job{joined: true})
 	case syncer.Rescan:

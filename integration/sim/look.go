@@ -35,7 +35,7 @@ func (n *node) look(at syncer.LookAt) {
 }
 
 func (n *node) observe(at syncer.LookAt) syncer.Observation {
-	i := n.disk.at[at.Path]
+	i := n.stale(at.Path)
 	obs := syncer.Observation{Path: at.Path, Sight: syncer.Gone}
 	switch {
 	case !n.rooted(), !n.w.peace && n.w.chance(0.02):
@@ -47,8 +47,10 @@ func (n *node) observe(at syncer.LookAt) syncer.Observation {
 	obs.Sight, obs.Entry, obs.Stamp = syncer.Seen, i.entry(), i.seen()
 	switch {
 	case i.kind != manifest.File:
-	case i.unchanged(at.Was):
+	case i.unchanged(at.Was) && (n.on == nil || at.Want.Absent() || at.Want.Same(at.Was.Entry)):
 		obs.Entry = at.Was.Entry
+	case n.on != nil && at.Want.Kind == manifest.File && i.entry().Same(at.Want): // whoever has it open
+		obs.Stamp.Racy = true
 	case n.leases && i.writers > 0, !n.leases && !n.rested(at.Path, i):
 		obs.Sight = syncer.Busy
 	default:

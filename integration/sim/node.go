@@ -20,6 +20,10 @@ type node struct {
 	leases bool // of its file system
 	adopt  bool // as its joiner was told
 
+	on     *mount // that it shares with others; nil: its tree is its own
+	acting bool   // it is the steward, as it knows
+	downAt time.Time
+
 	// On the machine's disks.
 	disk  *disk
 	store *store
@@ -126,9 +130,15 @@ func (n *node) start() {
 	n.reader.began.Ancestors = st.Ancestors.Clone()
 	cfg := syncer.DefaultLoopConfig(n.id, treeName)
 	cfg.MaxDelete, cfg.Adopt = w.opt.Limit, n.adopt
+	cfg.Placing = n.on != nil
+	if cfg.Placing {
+		cfg.Former = n.former
+	}
 	n.loop = syncer.NewLoop(cfg, st)
 	n.rules.started(st.Joiner, n.saved.notes)
 	n.post(syncer.Tick{})
+	n.acting = false
+	n.later(500*time.Millisecond, n.hearPlace)
 	n.foundRoot()
 	n.hear()
 	n.announce()
@@ -143,7 +153,9 @@ const raftRange = 4096
 // housekeep scans, listens and takes a snapshot from time to time.
 func (n *node) housekeep() {
 	n.w.after(10*time.Second+n.w.some(10*time.Second), n.mortal(func() {
-		n.do(syncer.Rescan{})
+		if n.on == nil || n.acting {
+			n.do(syncer.Rescan{})
+		}
 		n.hear()
 		if n.w.chance(0.3) {
 			n.snap = n.w.freeze(n.machine, n.applied)
@@ -180,7 +192,7 @@ func (n *node) crash(power bool) {
 		return
 	}
 	n.w.trace("node %d crashes, power %v", n.index, power)
-	n.alive = false
+	n.alive, n.downAt = false, n.w.now
 	n.life++
 	if power {
 		n.boot = false

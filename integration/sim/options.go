@@ -26,6 +26,8 @@ type Options struct {
 	Trims    int // of history
 	Rulings  int // by operators, before the last ones
 
+	Mounted int // founders that have one directory; 0: none
+
 	Mishaps   float64              // chance of a crash at each place where it hurts
 	Leaseless float64              // share of nodes where leases do not work
 	Limit     manifest.DeleteLimit // of the guard
@@ -57,5 +59,15 @@ func DefaultOptions(seed uint64) Options {
 		o.Unmounts, o.Rulings, o.Trims = upTo(2), upTo(4), upTo(3)
 		o.Limit = manifest.DeleteLimit{Count: 4, Percent: 30}
 	}
+	return o
+}
+
+// MountedOptions is DefaultOptions with some of the nodes on one mount.
+func MountedOptions(seed uint64) Options {
+	o := DefaultOptions(seed)
+	rng := rand.New(rand.NewPCG(seed, 11))
+	o.Mounted = 2 + rng.IntN(o.Nodes-1)
+	o.Removals, o.Unmounts, o.Rulings, o.Trims, o.Steps = 0, 0, 0, 0, 0
+	o.Limit = manifest.DeleteLimit{Count: 1 << 30, Percent: 100}
 	return o
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -17,6 +18,7 @@ type oracle struct {
 	refused map[manifest.ChangesetID][]manifest.Refusal // of answers
 	removed map[string]bool
 	last    manifest.Revision
+	deleted time.Time // when anything was last removed
 }
 
 func newOracle() oracle {
@@ -59,6 +61,9 @@ func (o *oracle) take(w *world, r record) *pb.Outcome {
 func (o *oracle) commit(w *world, c manifest.Commit) {
 	for _, ch := range c.Changes {
 		w.trace("revision %d by %s: %q is now %s", c.Revision, c.ID, ch.Path, ch.New)
+		if ch.New.Absent() {
+			o.deleted = w.now
+		}
 		if !ch.New.HasContent() {
 			continue
 		}

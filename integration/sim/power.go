@@ -7,6 +7,9 @@ import "github.com/gatesync/gatesync/manifest"
 func (n *node) powerCut() {
 	d := n.disk
 	n.store.powerCut()
+	if n.on != nil {
+		return // the file server has lost nothing
+	}
 	for _, p := range d.below("") {
 		n.w.ledger.excuse(d.at[p], "lost with the power") // unless it is there again below
 	}

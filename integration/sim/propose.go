@@ -35,7 +35,7 @@ func (n *node) offer(e syncer.Propose) {
 	n.rules.offer(n, e)
 	o := &offer{n: n, life: n.life, batch: e.Batch, voters: map[string]string{}}
 	o.cs = manifest.Changeset{
-		Tree: treeName, Origin: manifest.Origin{Kind: manifest.FromTree}, Time: n.wall(), Changes: e.Changes,
+		Tree: treeName, Origin: e.Origin, Time: n.wall(), Changes: e.Changes,
 	}
 	for _, c := range e.Changes {
 		if c.New.HasContent() {

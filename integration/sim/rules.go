@@ -89,11 +89,15 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case c.New.IsDir(), r.spoken:
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
+		case n.on != nil && n.w.oracle.seen[c.New.Digest] != 0 && c.New.HasContent(): // its steward's work, seen by the next one: in force already
 		case !c.New.Absent() && !n.forgotten() && !(r.joiner && n.adopt) && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
 		}
+	}
+	if n.on != nil && n.w.now.Sub(n.w.oracle.deleted) < 2*time.Second {
+		return // another node of the mount has deleted the rest a moment ago
 	}
 	if deleted > 1 && !added && n.disk.bare() && deleted == files(n.machine) && deleted == files(n.w.oracle.machine) && !r.spoken {
 		n.w.fail("NoSurpriseDelete: node %d empties the tree", n.index)

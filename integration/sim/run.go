@@ -57,6 +57,9 @@ func (w *world) found() {
 		w.voters = append(w.voters, n.id)
 	}
 	w.servers = w.voters
+	if w.opt.Mounted > 0 {
+		w.mountAll(w.nodes[:w.opt.Mounted])
+	}
 	w.append(record{voters: w.voters})
 	w.append(record{cmd: command(&pb.Command{Do: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{ClusterId: "c-sim"}}})})
 	for _, n := range w.nodes {

@@ -21,6 +21,7 @@ type world struct {
 	serial uint64
 
 	nodes   []*node
+	mount   *mount          // of some of them; mostly nil
 	cut     map[[2]int]bool // links that carry nothing, by direction
 	log     []record        // committed, in order
 	voters  []string        // of the newest configuration in the log

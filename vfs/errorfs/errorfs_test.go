@@ -50,6 +50,11 @@ func everything(f vfs.FS) map[string]error {
 		one(WFileStat, st, err)
 		did(WFileClose, w.Close())
 	}
+	did("WriteNote", f.WriteNote("note-a", []byte("n")))
+	note, err := f.ReadNote("note-a")
+	one("ReadNote", note, err)
+	notes, err := f.ListNotes("note-")
+	one("ListNotes", notes, err)
 	did("StageLink", f.StageLink("l", "target"))
 	st, err := f.StatStaged("s")
 	one("StatStaged", st, err)
@@ -65,6 +70,13 @@ func everything(f vfs.FS) map[string]error {
 	did("SyncStaging", f.SyncStaging())
 	did("Mkdir", f.Mkdir("d", 0o755))
 	did("Place", f.Place("s", "d/f"))
+	did("Refresh", f.Refresh("d"))
+	did("Nudge", f.Nudge("d/f"))
+	fresh, err := f.OpenFresh("d/f")
+	one("OpenFresh", fresh, err)
+	if err == nil {
+		_ = fresh.Close()
+	}
 	did("LinkOut", f.LinkOut("d/f", "aside"))
 	did("Exchange", f.Exchange("l", "d/f"))
 	target, err = f.Readlink("d/f")

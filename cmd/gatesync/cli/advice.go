@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/node"
 )
 
@@ -17,7 +18,10 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 
 	if s.Node.Role == "removed" {
-		say("this node was removed from the cluster: to come back, join anew with a new data directory")
+		say("this node was removed from the cluster: to come back, stop its daemon; then " + cluster.JoinAgain)
+	}
+	if s.DoubtedLife != "" {
+		say("%s", s.DoubtedLife)
 	}
 	if s.Data.Trouble != "" {
 		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
@@ -63,7 +67,7 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	adviseCA(s, now, say)
 	if left := s.Node.CertificateExpires.Sub(now); s.Node.CertificateSoon {
 		if left <= 0 {
-			say("this node's certificate has expired: check the clock here; if it is right, join anew with a new data directory")
+			say("this node's certificate has expired: check the clock here; if it is right, " + cluster.ReplaceSelf)
 		} else {
 			say("this node's certificate ends in %s; it renews itself as soon as this node has read the log or a member answers (bring a new one if you use your own PKI)", duration(left))
 		}
@@ -98,7 +102,7 @@ func adviseCA(s node.Status, now time.Time, say func(string, ...any)) {
 	c := s.CA.Replacing
 	switch {
 	case c != nil && c.Step == "renew" && len(c.Waits) == 0 && len(c.Dead) > 0:
-		say("the old CA stays trusted until %s has a certificate of the new one: start its daemon; or `gatesync remove` it, or `gatesync rotate-ca --finish` (it then has to join anew)", strings.Join(c.Dead, ", "))
+		say("the old CA stays trusted until %s has a certificate of the new one: start its daemon; or `gatesync remove` it, or `gatesync rotate-ca --finish` (it then has to come back with `gatesync join … --again`)", strings.Join(c.Dead, ", "))
 	case c != nil && len(c.Waits) == 0 && len(c.Dead) > 0:
 		say("the new CA waits for %s: start its daemon, or `gatesync remove` it", strings.Join(c.Dead, ", "))
 	case c == nil && !s.CA.Expires.IsZero() && s.CA.Expires.Sub(now) < caSoon && s.CA.Own:

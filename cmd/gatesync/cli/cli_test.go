@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,8 +68,18 @@ func TestHelpOfEveryCommand(t *testing.T) {
 			if r.code != 0 || r.stderr != "" {
 				t.Fatalf("exit code %d, stderr %q", r.code, r.stderr)
 			}
-			if !strings.Contains(r.out, "Examples:") {
-				t.Error("has no example")
+			for _, want := range []string{"Examples:", "Exit codes:"} {
+				if !strings.Contains(r.out, want) {
+					t.Errorf("its help has no %q", want)
+				}
+			}
+			if c.Long == "" && !c.HasSubCommands() && name != "gatesync_version" {
+				t.Error("its help does not explain it (Long)")
+			}
+			// These print no facts: a daemon, a show, a file's content.
+			facts := !slices.Contains([]string{"gatesync", "gatesync_run", "gatesync_demo", "gatesync_conflicts_show"}, name)
+			if facts && c.Flags().Lookup("json") == nil {
+				t.Error("prints facts and has no --json")
 			}
 			golden(t, name+".txt", r.out)
 		})
@@ -77,6 +88,25 @@ func TestHelpOfEveryCommand(t *testing.T) {
 		}
 	}
 	walk((&app{}).root(), nil)
+}
+
+// `completion` is cobra's own: it has to be reachable, and to know our commands.
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		r := run(t, "completion", shell)
+		if r.code != 0 || !strings.Contains(r.out, "gatesync") || r.stderr != "" {
+			t.Errorf("%s: exit code %d, %d bytes, stderr %q", shell, r.code, len(r.out), r.stderr)
+		}
+	}
+	for asked, want := range map[string]string{"mat": "materialize", "conflicts re": "restore", "doctor --js": "--json"} {
+		r := run(t, append([]string{"__complete"}, strings.Split(asked, " ")...)...)
+		if r.code != 0 || !strings.HasPrefix(r.out, want) {
+			t.Errorf("completing %q: exit code %d, %q; want %q", asked, r.code, r.out, want)
+		}
+	}
+	if r := run(t, "-h"); !strings.Contains(r.out, "completion") {
+		t.Error("the help does not name it")
+	}
 }
 
 func golden(t *testing.T, name, have string) {

@@ -27,11 +27,14 @@ written, outside the tree, until somebody restores or drops it.`,
 	a.jsonFlag(cmd)
 	ls := a.jsonFlag(&cobra.Command{
 		Use: "list", Short: "List what was kept aside", Args: noArgs,
+		Long: `List what was kept aside on this node: its id, tree, path and size, and the
+revision that stands in the tree instead.`,
 		Example: "  gatesync conflicts list --json",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.listConflicts(cmd) },
 	})
 	show := &cobra.Command{
 		Use: "show ID", Short: "Print the content that was kept aside", Args: exactArgs("ID"),
+		Long:    "Print the content that was kept aside, byte by byte, to compare it or to keep it elsewhere.",
 		Example: "  gatesync conflicts show ID | diff - /opt/gateway/conf/api.xml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
@@ -44,15 +47,18 @@ written, outside the tree, until somebody restores or drops it.`,
 		},
 	}
 	cmd.AddCommand(ls, show,
-		a.resolveConflicts("restore", "Put the content back into the tree, as a new edit", "restored"),
-		a.resolveConflicts("drop", "Forget the content for good", "dropped"))
+		a.resolveConflicts("restore", "Put the content back into the tree, as a new edit", "restored",
+			`Put the content back at its path in this node's tree. That is an edit like any
+other: it goes to all nodes, and what stands there now stays in the history.`),
+		a.resolveConflicts("drop", "Forget the content for good", "dropped",
+			"Forget the content that was kept aside. Nothing in a tree changes."))
 	return cmd
 }
 
-func (a *app) resolveConflicts(action, short, done string) *cobra.Command {
+func (a *app) resolveConflicts(action, short, done, long string) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use: action + " ID…", Short: short,
+		Use: action + " ID…", Short: short, Long: long,
 		Example: fmt.Sprintf("  gatesync conflicts %s ID\n  gatesync conflicts %s --all", action, action),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all of them")

@@ -75,6 +75,41 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
+// exitsOf documents the exit codes of a command, by its name (with its parent's
+// where it has one).
+func exitsOf(command string) string {
+	usual := "0 done · 1 failed · 2 wrong usage"
+	switch command {
+	case "verify":
+		return usual + " · 3 something differs"
+	case "materialize":
+		return usual + " · 3 written in part (--partial)"
+	case "resync":
+		return usual + " · 3 differences found (--dry-run) · 4 held by a guard · 5 no quorum"
+	case "doctor":
+		return "0 no problems · 1 problems found, or failed · 2 wrong usage"
+	case "wait", "token", "remove", "promote", "demote", "transfer", "rotate-ca":
+		return usual + " · 5 no quorum"
+	}
+	return usual
+}
+
+// documentExits puts the exit codes into the help of every command.
+func documentExits(root *cobra.Command) {
+	const key = "exits"
+	root.SetUsageTemplate(root.UsageTemplate() + "{{with .Annotations." + key + "}}\nExit codes: {{.}}\n{{end}}")
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			if sub.Runnable() {
+				sub.Annotations = map[string]string{key: exitsOf(strings.TrimPrefix(sub.CommandPath(), root.Name()+" "))}
+			}
+			walk(sub)
+		}
+	}
+	walk(root)
+}
+
 // message is what a person reads about an error, with what to do next.
 func message(err error) string {
 	switch {

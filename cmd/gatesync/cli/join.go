@@ -30,9 +30,10 @@ With --witness this node has no tree: it holds the log and the content of all
 trees, and votes. Beside two gateways it makes the third voter, so that either
 of them may fail.
 
-With --again a node whose part of the log is damaged comes back as a new member,
-with the settings of its gatesync.yaml (so --name, --listen and --tree are not
-given), its trees and its content. Remove its former self first.`,
+With --again a node that cannot go on as itself (it was removed, or its part of
+the log or its identity is damaged or lost) comes back as a new member, with the
+settings of its gatesync.yaml (so --name, --listen and --tree are not given), its
+trees and its content. Remove its former self first, if it still is a member.`,
 		Example: `  gatesync join 10.0.0.1:7946 --token gs1-… --data-dir /var/lib/gatesync \
     --name gw2 --listen 10.0.0.2:7946 --tree server=/opt/apim/repository/deployment/server`,
 		Args: exactArgs("HOST:PORT"),

@@ -26,7 +26,7 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.listen, "listen", d.Listen, "the one port for everything between nodes")
 	fl.StringVar(&f.advertise, "advertise", "", "what other nodes dial, where that is another address")
 	fl.StringVar(&f.http, "http", d.HTTP, `/healthz, /readyz, /metrics; "" switches them off`)
-	fl.StringArrayVar(&f.trees, "tree", nil, "NAME=PATH[,preset=P][,ignore=GLOB]: a directory to keep in sync (repeatable)")
+	fl.StringArrayVar(&f.trees, "tree", nil, "NAME=PATH[,preset=P][,ignore=GLOB][,storage=auto|local|direct][,nudge=true]: a directory to keep in sync (repeatable)")
 	fl.StringVar(&f.share, "share", "", "directory on a mount that other members see too: content travels over it while it is well")
 	fl.StringVar(&f.ca, "tls-ca", "", "CA certificates of your own PKI")
 	fl.StringVar(&f.cert, "tls-cert", "", "this node's certificate of your own PKI")

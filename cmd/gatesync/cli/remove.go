@@ -14,8 +14,8 @@ func (a *app) removeCmd() *cobra.Command {
 		Use:   "remove NODE",
 		Short: "Remove a member from the cluster for good",
 		Long: `Remove a member, by name or id. Nobody talks to it any more and it no longer
-counts for the quorum. Its tree is left as it is. To come back it joins anew,
-with a new data directory.
+counts for the quorum. Its tree is left as it is. To come back it
+becomes a new member (` + "`gatesync join … --again`" + ` on its data directory).
 
 A removal after which the other voters would be no quorum, or would not hold all
 content, is refused.`,

@@ -28,8 +28,8 @@ and no write fails. Who leads goes on with it, also after a change of leaders;
 
 A member that is down holds up only the last step: it comes back with its old
 certificate and renews it. --finish drops the old CA without it; it then has to
-join anew. With certificates of an own PKI there is nothing to do here: change
-the files, they are read anew.`,
+come back with ` + "`gatesync join … --again`" + `. With certificates of an own PKI there
+is nothing to do here: change the files, they are read anew.`,
 		Example: `  gatesync rotate-ca --data-dir /var/lib/gatesync
   gatesync rotate-ca --data-dir /var/lib/gatesync --finish`,
 		Args: noArgs,
@@ -85,7 +85,7 @@ func (a *app) waitCA(ctx context.Context, c pb.LocalClient, timeout time.Duratio
 		last = now
 		if now.Step == "renew" && len(now.Waits) == 0 && len(now.Dead) > 0 {
 			return errors.New("every living member has a certificate of the new CA; the old one stays trusted for " + strings.Join(now.Dead, ", ") +
-				", which is down: start its daemon, or `gatesync rotate-ca --finish` (it then has to join anew)")
+				", which is down: start its daemon, or `gatesync rotate-ca --finish` (it then has to come back with `gatesync join … --again`)")
 		}
 		select {
 		case <-ctx.Done():

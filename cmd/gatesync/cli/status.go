@@ -153,6 +153,24 @@ func writeTrees(w io.Writer, s node.Status) {
 		})
 	}
 	table(w, trees)
+	for _, t := range s.Trees {
+		if line := placeLine(t); line != "" {
+			fmt.Fprintln(w, line)
+		}
+	}
+}
+
+// placeLine tells of a directory that other nodes have too; "" for a node's own.
+func placeLine(t node.TreeStatus) string {
+	switch {
+	case t.StorageWhy != "":
+		return t.Name + ": nothing is done yet: " + t.StorageWhy
+	case t.Storage != "direct":
+		return ""
+	case t.Steward == "":
+		return t.Name + ": other nodes have the same directory; nobody is its steward just now"
+	}
+	return fmt.Sprintf("%s: other nodes have the same directory; %s is its steward", t.Name, t.Steward)
 }
 
 // shareLine tells whether content travels over the share.
@@ -166,6 +184,8 @@ func shareLine(c node.CarrierStatus, now time.Time) string {
 		return fmt.Sprintf("%s: not used%s, content is pushed", showPath(c.Path), since)
 	case len(c.Members) == 0:
 		return showPath(c.Path) + ": no other member is known to see it, content is pushed"
+	case len(c.Members) == 1:
+		return fmt.Sprintf("%s: only %s sees it too, content is pushed: for a single one that is the shorter way", showPath(c.Path), c.Members[0])
 	}
 	return fmt.Sprintf("%s: in use%s with %s", showPath(c.Path), since, strings.Join(c.Members, ", "))
 }

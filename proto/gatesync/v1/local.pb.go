@@ -2484,6 +2484,334 @@ func (x *TreeNode) GetNode() *Node {
 	return nil
 }
 
+type MaterializeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tree          string                 `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // 0: the newest that this node has
+	Partial       bool                   `protobuf:"varint,3,opt,name=partial,proto3" json:"partial,omitempty"`   // go on without content that cannot be had
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MaterializeRequest) Reset() {
+	*x = MaterializeRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MaterializeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MaterializeRequest) ProtoMessage() {}
+
+func (x *MaterializeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MaterializeRequest.ProtoReflect.Descriptor instead.
+func (*MaterializeRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *MaterializeRequest) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *MaterializeRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *MaterializeRequest) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+// MaterializeEvent is one message of a revision on its way to a directory: the
+// head, what is missing, then entry by entry, each file's content behind it.
+type MaterializeEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Of:
+	//
+	//	*MaterializeEvent_Head
+	//	*MaterializeEvent_Missing
+	//	*MaterializeEvent_Entry
+	//	*MaterializeEvent_Data
+	//	*MaterializeEvent_Whole
+	Of            isMaterializeEvent_Of `protobuf_oneof:"of"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MaterializeEvent) Reset() {
+	*x = MaterializeEvent{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MaterializeEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MaterializeEvent) ProtoMessage() {}
+
+func (x *MaterializeEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MaterializeEvent.ProtoReflect.Descriptor instead.
+func (*MaterializeEvent) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *MaterializeEvent) GetOf() isMaterializeEvent_Of {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *MaterializeEvent) GetHead() *MaterializeHead {
+	if x != nil {
+		if x, ok := x.Of.(*MaterializeEvent_Head); ok {
+			return x.Head
+		}
+	}
+	return nil
+}
+
+func (x *MaterializeEvent) GetMissing() *MissingContent {
+	if x != nil {
+		if x, ok := x.Of.(*MaterializeEvent_Missing); ok {
+			return x.Missing
+		}
+	}
+	return nil
+}
+
+func (x *MaterializeEvent) GetEntry() *TreeNode {
+	if x != nil {
+		if x, ok := x.Of.(*MaterializeEvent_Entry); ok {
+			return x.Entry
+		}
+	}
+	return nil
+}
+
+func (x *MaterializeEvent) GetData() []byte {
+	if x != nil {
+		if x, ok := x.Of.(*MaterializeEvent_Data); ok {
+			return x.Data
+		}
+	}
+	return nil
+}
+
+func (x *MaterializeEvent) GetWhole() bool {
+	if x != nil {
+		if x, ok := x.Of.(*MaterializeEvent_Whole); ok {
+			return x.Whole
+		}
+	}
+	return false
+}
+
+type isMaterializeEvent_Of interface {
+	isMaterializeEvent_Of()
+}
+
+type MaterializeEvent_Head struct {
+	Head *MaterializeHead `protobuf:"bytes,1,opt,name=head,proto3,oneof"`
+}
+
+type MaterializeEvent_Missing struct {
+	Missing *MissingContent `protobuf:"bytes,2,opt,name=missing,proto3,oneof"`
+}
+
+type MaterializeEvent_Entry struct {
+	Entry *TreeNode `protobuf:"bytes,3,opt,name=entry,proto3,oneof"`
+}
+
+type MaterializeEvent_Data struct {
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3,oneof"` // the next piece of the latest file's content
+}
+
+type MaterializeEvent_Whole struct {
+	Whole bool `protobuf:"varint,5,opt,name=whole,proto3,oneof"` // the latest file's content has ended; false: it turned out to be damaged, forget it
+}
+
+func (*MaterializeEvent_Head) isMaterializeEvent_Of() {}
+
+func (*MaterializeEvent_Missing) isMaterializeEvent_Of() {}
+
+func (*MaterializeEvent_Entry) isMaterializeEvent_Of() {}
+
+func (*MaterializeEvent_Data) isMaterializeEvent_Of() {}
+
+func (*MaterializeEvent_Whole) isMaterializeEvent_Of() {}
+
+type MaterializeHead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // that this is
+	Newest        uint64                 `protobuf:"varint,2,opt,name=newest,proto3" json:"newest,omitempty"`     // that this node knows
+	Current       bool                   `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`   // newest is the cluster's newest: a majority has just said so
+	Known         uint64                 `protobuf:"varint,4,opt,name=known,proto3" json:"known,omitempty"`       // the newest that is surely committed; what is above it may not be
+	Entries       uint64                 `protobuf:"varint,5,opt,name=entries,proto3" json:"entries,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MaterializeHead) Reset() {
+	*x = MaterializeHead{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MaterializeHead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MaterializeHead) ProtoMessage() {}
+
+func (x *MaterializeHead) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MaterializeHead.ProtoReflect.Descriptor instead.
+func (*MaterializeHead) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *MaterializeHead) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *MaterializeHead) GetNewest() uint64 {
+	if x != nil {
+		return x.Newest
+	}
+	return 0
+}
+
+func (x *MaterializeHead) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
+func (x *MaterializeHead) GetKnown() uint64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *MaterializeHead) GetEntries() uint64 {
+	if x != nil {
+		return x.Entries
+	}
+	return 0
+}
+
+func (x *MaterializeHead) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type MissingContent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          []byte                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Entry         *Entry                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MissingContent) Reset() {
+	*x = MissingContent{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MissingContent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MissingContent) ProtoMessage() {}
+
+func (x *MissingContent) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MissingContent.ProtoReflect.Descriptor instead.
+func (*MissingContent) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *MissingContent) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *MissingContent) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
 var File_gatesync_v1_local_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_local_proto_rawDesc = "" +
@@ -2645,7 +2973,29 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x05nodes\x18\x02 \x03(\v2\x15.gatesync.v1.TreeNodeR\x05nodes\"E\n" +
 	"\bTreeNode\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12%\n" +
-	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node2\xc2\t\n" +
+	"\x04node\x18\x02 \x01(\v2\x11.gatesync.v1.NodeR\x04node\"^\n" +
+	"\x12MaterializeRequest\x12\x12\n" +
+	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\apartial\x18\x03 \x01(\bR\apartial\"\xe2\x01\n" +
+	"\x10MaterializeEvent\x122\n" +
+	"\x04head\x18\x01 \x01(\v2\x1c.gatesync.v1.MaterializeHeadH\x00R\x04head\x127\n" +
+	"\amissing\x18\x02 \x01(\v2\x1b.gatesync.v1.MissingContentH\x00R\amissing\x12-\n" +
+	"\x05entry\x18\x03 \x01(\v2\x15.gatesync.v1.TreeNodeH\x00R\x05entry\x12\x14\n" +
+	"\x04data\x18\x04 \x01(\fH\x00R\x04data\x12\x16\n" +
+	"\x05whole\x18\x05 \x01(\bH\x00R\x05wholeB\x04\n" +
+	"\x02of\"\xa5\x01\n" +
+	"\x0fMaterializeHead\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06newest\x18\x02 \x01(\x04R\x06newest\x12\x18\n" +
+	"\acurrent\x18\x03 \x01(\bR\acurrent\x12\x14\n" +
+	"\x05known\x18\x04 \x01(\x04R\x05known\x12\x18\n" +
+	"\aentries\x18\x05 \x01(\x04R\aentries\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\"N\n" +
+	"\x0eMissingContent\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12(\n" +
+	"\x05entry\x18\x02 \x01(\v2\x12.gatesync.v1.EntryR\x05entry2\x93\n" +
+	"\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -2664,7 +3014,8 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\bRotateCA\x12\x1c.gatesync.v1.RotateCARequest\x1a\x1d.gatesync.v1.RotateCAResponse\x12@\n" +
 	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01\x12a\n" +
 	"\x10ProposeChangeset\x12$.gatesync.v1.ProposeChangesetRequest\x1a%.gatesync.v1.ProposeChangesetResponse(\x01\x12I\n" +
-	"\bReadTree\x12\x1c.gatesync.v1.ReadTreeRequest\x1a\x1d.gatesync.v1.ReadTreeResponse0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\bReadTree\x12\x1c.gatesync.v1.ReadTreeRequest\x1a\x1d.gatesync.v1.ReadTreeResponse0\x01\x12O\n" +
+	"\vMaterialize\x12\x1f.gatesync.v1.MaterializeRequest\x1a\x1d.gatesync.v1.MaterializeEvent0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_local_proto_rawDescOnce sync.Once
@@ -2678,7 +3029,7 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_gatesync_v1_local_proto_goTypes = []any{
 	(*StatusRequest)(nil),            // 0: gatesync.v1.StatusRequest
 	(*StatusResponse)(nil),           // 1: gatesync.v1.StatusResponse
@@ -2722,11 +3073,15 @@ var file_gatesync_v1_local_proto_goTypes = []any{
 	(*ReadTreeRequest)(nil),          // 39: gatesync.v1.ReadTreeRequest
 	(*ReadTreeResponse)(nil),         // 40: gatesync.v1.ReadTreeResponse
 	(*TreeNode)(nil),                 // 41: gatesync.v1.TreeNode
-	(*Entry)(nil),                    // 42: gatesync.v1.Entry
-	(*Change)(nil),                   // 43: gatesync.v1.Change
-	(*Result)(nil),                   // 44: gatesync.v1.Result
-	(*Node)(nil),                     // 45: gatesync.v1.Node
-	(*Commit)(nil),                   // 46: gatesync.v1.Commit
+	(*MaterializeRequest)(nil),       // 42: gatesync.v1.MaterializeRequest
+	(*MaterializeEvent)(nil),         // 43: gatesync.v1.MaterializeEvent
+	(*MaterializeHead)(nil),          // 44: gatesync.v1.MaterializeHead
+	(*MissingContent)(nil),           // 45: gatesync.v1.MissingContent
+	(*Entry)(nil),                    // 46: gatesync.v1.Entry
+	(*Change)(nil),                   // 47: gatesync.v1.Change
+	(*Result)(nil),                   // 48: gatesync.v1.Result
+	(*Node)(nil),                     // 49: gatesync.v1.Node
+	(*Commit)(nil),                   // 50: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -2735,55 +3090,61 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	42, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	46, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
 	35, // 9: gatesync.v1.ProposeChangesetRequest.header:type_name -> gatesync.v1.ProposalHeader
 	36, // 10: gatesync.v1.ProposeChangesetRequest.changes:type_name -> gatesync.v1.ProposalChanges
 	37, // 11: gatesync.v1.ProposeChangesetRequest.content:type_name -> gatesync.v1.ProposalContent
-	43, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
-	44, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
+	47, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
+	48, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
 	41, // 14: gatesync.v1.ReadTreeResponse.nodes:type_name -> gatesync.v1.TreeNode
-	45, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
-	0,  // 16: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
-	2,  // 17: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
-	4,  // 18: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
-	6,  // 19: gatesync.v1.Local.Resync:input_type -> gatesync.v1.ResyncRequest
-	11, // 20: gatesync.v1.Local.Verify:input_type -> gatesync.v1.VerifyRequest
-	13, // 21: gatesync.v1.Local.Log:input_type -> gatesync.v1.LogRequest
-	15, // 22: gatesync.v1.Local.Conflicts:input_type -> gatesync.v1.ConflictsRequest
-	18, // 23: gatesync.v1.Local.Held:input_type -> gatesync.v1.HeldRequest
-	20, // 24: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
-	22, // 25: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
-	24, // 26: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
-	26, // 27: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
-	28, // 28: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
-	30, // 29: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
-	32, // 30: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
-	34, // 31: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
-	39, // 32: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
-	1,  // 33: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 34: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 35: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 36: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 37: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	46, // 38: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 39: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 40: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 41: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 42: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 43: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	27, // 44: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
-	29, // 45: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
-	31, // 46: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
-	33, // 47: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
-	38, // 48: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
-	40, // 49: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
-	33, // [33:50] is the sub-list for method output_type
-	16, // [16:33] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	49, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
+	44, // 16: gatesync.v1.MaterializeEvent.head:type_name -> gatesync.v1.MaterializeHead
+	45, // 17: gatesync.v1.MaterializeEvent.missing:type_name -> gatesync.v1.MissingContent
+	41, // 18: gatesync.v1.MaterializeEvent.entry:type_name -> gatesync.v1.TreeNode
+	46, // 19: gatesync.v1.MissingContent.entry:type_name -> gatesync.v1.Entry
+	0,  // 20: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
+	2,  // 21: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
+	4,  // 22: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
+	6,  // 23: gatesync.v1.Local.Resync:input_type -> gatesync.v1.ResyncRequest
+	11, // 24: gatesync.v1.Local.Verify:input_type -> gatesync.v1.VerifyRequest
+	13, // 25: gatesync.v1.Local.Log:input_type -> gatesync.v1.LogRequest
+	15, // 26: gatesync.v1.Local.Conflicts:input_type -> gatesync.v1.ConflictsRequest
+	18, // 27: gatesync.v1.Local.Held:input_type -> gatesync.v1.HeldRequest
+	20, // 28: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
+	22, // 29: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
+	24, // 30: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
+	26, // 31: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
+	28, // 32: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
+	30, // 33: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	32, // 34: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
+	34, // 35: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
+	39, // 36: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
+	42, // 37: gatesync.v1.Local.Materialize:input_type -> gatesync.v1.MaterializeRequest
+	1,  // 38: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 39: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 40: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 41: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 42: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	50, // 43: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 44: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 45: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 46: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 47: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 48: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 49: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
+	29, // 50: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
+	31, // 51: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	33, // 52: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	38, // 53: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
+	40, // 54: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
+	43, // 55: gatesync.v1.Local.Materialize:output_type -> gatesync.v1.MaterializeEvent
+	38, // [38:56] is the sub-list for method output_type
+	20, // [20:38] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_local_proto_init() }
@@ -2807,13 +3168,20 @@ func file_gatesync_v1_local_proto_init() {
 		(*ProposeChangesetRequest_Changes)(nil),
 		(*ProposeChangesetRequest_Content)(nil),
 	}
+	file_gatesync_v1_local_proto_msgTypes[43].OneofWrappers = []any{
+		(*MaterializeEvent_Head)(nil),
+		(*MaterializeEvent_Missing)(nil),
+		(*MaterializeEvent_Entry)(nil),
+		(*MaterializeEvent_Data)(nil),
+		(*MaterializeEvent_Whole)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,7 @@ const (
 	Local_Backup_FullMethodName           = "/gatesync.v1.Local/Backup"
 	Local_ProposeChangeset_FullMethodName = "/gatesync.v1.Local/ProposeChangeset"
 	Local_ReadTree_FullMethodName         = "/gatesync.v1.Local/ReadTree"
+	Local_Materialize_FullMethodName      = "/gatesync.v1.Local/Materialize"
 )
 
 // LocalClient is the client API for Local service.
@@ -66,6 +67,9 @@ type LocalClient interface {
 	ProposeChangeset(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ProposeChangesetRequest, ProposeChangesetResponse], error)
 	// ReadTree tells what a tree holds as committed.
 	ReadTree(ctx context.Context, in *ReadTreeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadTreeResponse], error)
+	// Materialize streams a tree as of a revision, from this node's own blobs.
+	// It never looks at the tree's directory.
+	Materialize(ctx context.Context, in *MaterializeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MaterializeEvent], error)
 }
 
 type localClient struct {
@@ -303,6 +307,25 @@ func (c *localClient) ReadTree(ctx context.Context, in *ReadTreeRequest, opts ..
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ReadTreeClient = grpc.ServerStreamingClient[ReadTreeResponse]
 
+func (c *localClient) Materialize(ctx context.Context, in *MaterializeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MaterializeEvent], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Local_ServiceDesc.Streams[7], Local_Materialize_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[MaterializeRequest, MaterializeEvent]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_MaterializeClient = grpc.ServerStreamingClient[MaterializeEvent]
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -331,6 +354,9 @@ type LocalServer interface {
 	ProposeChangeset(grpc.ClientStreamingServer[ProposeChangesetRequest, ProposeChangesetResponse]) error
 	// ReadTree tells what a tree holds as committed.
 	ReadTree(*ReadTreeRequest, grpc.ServerStreamingServer[ReadTreeResponse]) error
+	// Materialize streams a tree as of a revision, from this node's own blobs.
+	// It never looks at the tree's directory.
+	Materialize(*MaterializeRequest, grpc.ServerStreamingServer[MaterializeEvent]) error
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -391,6 +417,9 @@ func (UnimplementedLocalServer) ProposeChangeset(grpc.ClientStreamingServer[Prop
 }
 func (UnimplementedLocalServer) ReadTree(*ReadTreeRequest, grpc.ServerStreamingServer[ReadTreeResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadTree not implemented")
+}
+func (UnimplementedLocalServer) Materialize(*MaterializeRequest, grpc.ServerStreamingServer[MaterializeEvent]) error {
+	return status.Error(codes.Unimplemented, "method Materialize not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -666,6 +695,17 @@ func _Local_ReadTree_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_ReadTreeServer = grpc.ServerStreamingServer[ReadTreeResponse]
 
+func _Local_Materialize_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(MaterializeRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(LocalServer).Materialize(m, &grpc.GenericServerStream[MaterializeRequest, MaterializeEvent]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Local_MaterializeServer = grpc.ServerStreamingServer[MaterializeEvent]
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -748,6 +788,11 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReadTree",
 			Handler:       _Local_ReadTree_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Materialize",
+			Handler:       _Local_Materialize_Handler,
 			ServerStreams: true,
 		},
 	},

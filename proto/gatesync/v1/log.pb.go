@@ -43,6 +43,8 @@ type Command struct {
 	//	*Command_UseAuthority
 	//	*Command_DropAuthority
 	//	*Command_BeginIncarnation
+	//	*Command_PutSighting
+	//	*Command_PutSteward
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -234,6 +236,24 @@ func (x *Command) GetBeginIncarnation() *BeginIncarnation {
 	return nil
 }
 
+func (x *Command) GetPutSighting() *PutSighting {
+	if x != nil {
+		if x, ok := x.Do.(*Command_PutSighting); ok {
+			return x.PutSighting
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetPutSteward() *PutSteward {
+	if x != nil {
+		if x, ok := x.Do.(*Command_PutSteward); ok {
+			return x.PutSteward
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -298,6 +318,14 @@ type Command_BeginIncarnation struct {
 	BeginIncarnation *BeginIncarnation `protobuf:"bytes,30,opt,name=begin_incarnation,json=beginIncarnation,proto3,oneof"`
 }
 
+type Command_PutSighting struct {
+	PutSighting *PutSighting `protobuf:"bytes,50,opt,name=put_sighting,json=putSighting,proto3,oneof"`
+}
+
+type Command_PutSteward struct {
+	PutSteward *PutSteward `protobuf:"bytes,51,opt,name=put_steward,json=putSteward,proto3,oneof"`
+}
+
 func (*Command_Propose) isCommand_Do() {}
 
 func (*Command_PutMember) isCommand_Do() {}
@@ -327,6 +355,10 @@ func (*Command_UseAuthority) isCommand_Do() {}
 func (*Command_DropAuthority) isCommand_Do() {}
 
 func (*Command_BeginIncarnation) isCommand_Do() {}
+
+func (*Command_PutSighting) isCommand_Do() {}
+
+func (*Command_PutSteward) isCommand_Do() {}
 
 type Noop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1075,6 +1107,8 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Session
 	//	*SnapshotRecord_Trailer
 	//	*SnapshotRecord_Part
+	//	*SnapshotRecord_Sighting
+	//	*SnapshotRecord_Mount
 	Of            isSnapshotRecord_Of `protobuf_oneof:"of"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1198,6 +1232,24 @@ func (x *SnapshotRecord) GetPart() *Changeset {
 	return nil
 }
 
+func (x *SnapshotRecord) GetSighting() *PutSighting {
+	if x != nil {
+		if x, ok := x.Of.(*SnapshotRecord_Sighting); ok {
+			return x.Sighting
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetMount() *SnapshotMount {
+	if x != nil {
+		if x, ok := x.Of.(*SnapshotRecord_Mount); ok {
+			return x.Mount
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Of interface {
 	isSnapshotRecord_Of()
 }
@@ -1238,6 +1290,14 @@ type SnapshotRecord_Part struct {
 	Part *Changeset `protobuf:"bytes,9,opt,name=part,proto3,oneof"`
 }
 
+type SnapshotRecord_Sighting struct {
+	Sighting *PutSighting `protobuf:"bytes,50,opt,name=sighting,proto3,oneof"`
+}
+
+type SnapshotRecord_Mount struct {
+	Mount *SnapshotMount `protobuf:"bytes,51,opt,name=mount,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Header) isSnapshotRecord_Of() {}
 
 func (*SnapshotRecord_Tree) isSnapshotRecord_Of() {}
@@ -1255,6 +1315,10 @@ func (*SnapshotRecord_Session) isSnapshotRecord_Of() {}
 func (*SnapshotRecord_Trailer) isSnapshotRecord_Of() {}
 
 func (*SnapshotRecord_Part) isSnapshotRecord_Of() {}
+
+func (*SnapshotRecord_Sighting) isSnapshotRecord_Of() {}
+
+func (*SnapshotRecord_Mount) isSnapshotRecord_Of() {}
 
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1359,6 +1423,7 @@ func (x *SnapshotHeader) GetIncarnation() uint64 {
 type SnapshotTree struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tree          *PutTree               `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Epochs        uint64                 `protobuf:"varint,50,opt,name=epochs,proto3" json:"epochs,omitempty"` // of its mounts' stewards: the newest that was ever begun
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1398,6 +1463,13 @@ func (x *SnapshotTree) GetTree() *PutTree {
 		return x.Tree
 	}
 	return nil
+}
+
+func (x *SnapshotTree) GetEpochs() uint64 {
+	if x != nil {
+		return x.Epochs
+	}
+	return 0
 }
 
 type SnapshotNode struct {
@@ -1736,11 +1808,313 @@ func (x *SetRole) GetRole() string {
 	return ""
 }
 
+// PutSighting says which nonce a node has put beside its tree's directory, and
+// which other nodes' nonces it reads there through its own path. It replaces
+// what the node said before; without a nonce it takes that back. Since format 2.
+type PutSighting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Tree          string                 `protobuf:"bytes,2,opt,name=tree,proto3" json:"tree,omitempty"`
+	Nonce         string                 `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"` // of this opening of the root
+	Sees          []*SeenNonce           `protobuf:"bytes,4,rep,name=sees,proto3" json:"sees,omitempty"`
+	Misses        []*SeenNonce           `protobuf:"bytes,5,rep,name=misses,proto3" json:"misses,omitempty"`   // nonces of those who see this node's, looked for and not found
+	Storage       string                 `protobuf:"bytes,6,opt,name=storage,proto3" json:"storage,omitempty"` // as its settings say: auto, local, direct
+	Joiner        bool                   `protobuf:"varint,7,opt,name=joiner,proto3" json:"joiner,omitempty"`  // something stands there that the cluster does not know and that is held
+	Mount         string                 `protobuf:"bytes,8,opt,name=mount,proto3" json:"mount,omitempty"`     // random: the id, should this make a new mount
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSighting) Reset() {
+	*x = PutSighting{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSighting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSighting) ProtoMessage() {}
+
+func (x *PutSighting) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSighting.ProtoReflect.Descriptor instead.
+func (*PutSighting) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *PutSighting) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PutSighting) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *PutSighting) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *PutSighting) GetSees() []*SeenNonce {
+	if x != nil {
+		return x.Sees
+	}
+	return nil
+}
+
+func (x *PutSighting) GetMisses() []*SeenNonce {
+	if x != nil {
+		return x.Misses
+	}
+	return nil
+}
+
+func (x *PutSighting) GetStorage() string {
+	if x != nil {
+		return x.Storage
+	}
+	return ""
+}
+
+func (x *PutSighting) GetJoiner() bool {
+	if x != nil {
+		return x.Joiner
+	}
+	return false
+}
+
+func (x *PutSighting) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+type SeenNonce struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Nonce         string                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenNonce) Reset() {
+	*x = SeenNonce{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenNonce) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenNonce) ProtoMessage() {}
+
+func (x *SeenNonce) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenNonce.ProtoReflect.Descriptor instead.
+func (*SeenNonce) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SeenNonce) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *SeenNonce) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+// PutSteward names the steward of a mount. epoch is the one that it ends: the
+// next begins with it. Since format 2.
+type PutSteward struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tree          string                 `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Mount         string                 `protobuf:"bytes,2,opt,name=mount,proto3" json:"mount,omitempty"`
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutSteward) Reset() {
+	*x = PutSteward{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutSteward) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutSteward) ProtoMessage() {}
+
+func (x *PutSteward) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutSteward.ProtoReflect.Descriptor instead.
+func (*PutSteward) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PutSteward) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *PutSteward) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+func (x *PutSteward) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PutSteward) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// SnapshotMount is one directory that several nodes have as a tree.
+type SnapshotMount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tree          string                 `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Members       []string               `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	Steward       string                 `protobuf:"bytes,4,opt,name=steward,proto3" json:"steward,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,5,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotMount) Reset() {
+	*x = SnapshotMount{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotMount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotMount) ProtoMessage() {}
+
+func (x *SnapshotMount) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotMount.ProtoReflect.Descriptor instead.
+func (*SnapshotMount) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SnapshotMount) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *SnapshotMount) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SnapshotMount) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *SnapshotMount) GetSteward() string {
+	if x != nil {
+		return x.Steward
+	}
+	return ""
+}
+
+func (x *SnapshotMount) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 var File_gatesync_v1_log_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb8\a\n" +
+	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb3\b\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x122\n" +
@@ -1761,7 +2135,10 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\rput_authority\x18) \x01(\v2\x19.gatesync.v1.PutAuthorityH\x00R\fputAuthority\x12@\n" +
 	"\ruse_authority\x18* \x01(\v2\x19.gatesync.v1.UseAuthorityH\x00R\fuseAuthority\x12C\n" +
 	"\x0edrop_authority\x18+ \x01(\v2\x1a.gatesync.v1.DropAuthorityH\x00R\rdropAuthority\x12L\n" +
-	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnationB\x04\n" +
+	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnation\x12=\n" +
+	"\fput_sighting\x182 \x01(\v2\x18.gatesync.v1.PutSightingH\x00R\vputSighting\x12:\n" +
+	"\vput_steward\x183 \x01(\v2\x17.gatesync.v1.PutStewardH\x00R\n" +
+	"putStewardB\x04\n" +
 	"\x02do\"\x06\n" +
 	"\x04Noop\"\x8c\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
@@ -1809,7 +2186,7 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\aOutcome\x12+\n" +
 	"\x06result\x18\x01 \x01(\v2\x13.gatesync.v1.ResultR\x06result\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\rR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xe3\x03\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xcf\x04\n" +
 	"\x0eSnapshotRecord\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.gatesync.v1.SnapshotHeaderH\x00R\x06header\x12/\n" +
 	"\x04tree\x18\x02 \x01(\v2\x19.gatesync.v1.SnapshotTreeH\x00R\x04tree\x12/\n" +
@@ -1819,7 +2196,9 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\x05token\x18\x06 \x01(\v2\x1a.gatesync.v1.SnapshotTokenH\x00R\x05token\x128\n" +
 	"\asession\x18\a \x01(\v2\x1c.gatesync.v1.SnapshotSessionH\x00R\asession\x128\n" +
 	"\atrailer\x18\b \x01(\v2\x1c.gatesync.v1.SnapshotTrailerH\x00R\atrailer\x12,\n" +
-	"\x04part\x18\t \x01(\v2\x16.gatesync.v1.ChangesetH\x00R\x04partB\x04\n" +
+	"\x04part\x18\t \x01(\v2\x16.gatesync.v1.ChangesetH\x00R\x04part\x126\n" +
+	"\bsighting\x182 \x01(\v2\x18.gatesync.v1.PutSightingH\x00R\bsighting\x122\n" +
+	"\x05mount\x183 \x01(\v2\x1a.gatesync.v1.SnapshotMountH\x00R\x05mountB\x04\n" +
 	"\x02of\"\xac\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
@@ -1829,9 +2208,10 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
 	"\aremoved\x18\x06 \x03(\tR\aremoved\x129\n" +
 	"\falso_trusted\x18( \x01(\v2\x16.gatesync.v1.AuthorityR\valsoTrusted\x12 \n" +
-	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"8\n" +
+	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"P\n" +
 	"\fSnapshotTree\x12(\n" +
-	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\"]\n" +
+	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\x12\x16\n" +
+	"\x06epochs\x182 \x01(\x04R\x06epochs\"]\n" +
 	"\fSnapshotNode\x12\x12\n" +
 	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12%\n" +
@@ -1851,7 +2231,31 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\afounder\x18\x02 \x01(\v2\x13.gatesync.v1.MemberR\afounder\"-\n" +
 	"\aSetRole\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04role\x18\x02 \x01(\tR\x04roleB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x04role\x18\x02 \x01(\tR\x04role\"\xef\x01\n" +
+	"\vPutSighting\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04tree\x18\x02 \x01(\tR\x04tree\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\tR\x05nonce\x12*\n" +
+	"\x04sees\x18\x04 \x03(\v2\x16.gatesync.v1.SeenNonceR\x04sees\x12.\n" +
+	"\x06misses\x18\x05 \x03(\v2\x16.gatesync.v1.SeenNonceR\x06misses\x12\x18\n" +
+	"\astorage\x18\x06 \x01(\tR\astorage\x12\x16\n" +
+	"\x06joiner\x18\a \x01(\bR\x06joiner\x12\x14\n" +
+	"\x05mount\x18\b \x01(\tR\x05mount\"5\n" +
+	"\tSeenNonce\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"`\n" +
+	"\n" +
+	"PutSteward\x12\x12\n" +
+	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x14\n" +
+	"\x05mount\x18\x02 \x01(\tR\x05mount\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"}\n" +
+	"\rSnapshotMount\x12\x12\n" +
+	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
+	"\amembers\x18\x03 \x03(\tR\amembers\x12\x18\n" +
+	"\asteward\x18\x04 \x01(\tR\asteward\x12\x14\n" +
+	"\x05epoch\x18\x05 \x01(\x04R\x05epochB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_log_proto_rawDescOnce sync.Once
@@ -1865,7 +2269,7 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_gatesync_v1_log_proto_goTypes = []any{
 	(*Command)(nil),          // 0: gatesync.v1.Command
 	(*Noop)(nil),             // 1: gatesync.v1.Noop
@@ -1891,14 +2295,18 @@ var file_gatesync_v1_log_proto_goTypes = []any{
 	(*SnapshotTrailer)(nil),  // 21: gatesync.v1.SnapshotTrailer
 	(*BeginIncarnation)(nil), // 22: gatesync.v1.BeginIncarnation
 	(*SetRole)(nil),          // 23: gatesync.v1.SetRole
-	(*Changeset)(nil),        // 24: gatesync.v1.Changeset
-	(*Member)(nil),           // 25: gatesync.v1.Member
-	(*Result)(nil),           // 26: gatesync.v1.Result
-	(*Commit)(nil),           // 27: gatesync.v1.Commit
-	(*Node)(nil),             // 28: gatesync.v1.Node
+	(*PutSighting)(nil),      // 24: gatesync.v1.PutSighting
+	(*SeenNonce)(nil),        // 25: gatesync.v1.SeenNonce
+	(*PutSteward)(nil),       // 26: gatesync.v1.PutSteward
+	(*SnapshotMount)(nil),    // 27: gatesync.v1.SnapshotMount
+	(*Changeset)(nil),        // 28: gatesync.v1.Changeset
+	(*Member)(nil),           // 29: gatesync.v1.Member
+	(*Result)(nil),           // 30: gatesync.v1.Result
+	(*Commit)(nil),           // 31: gatesync.v1.Commit
+	(*Node)(nil),             // 32: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	24, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	28, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
 	8,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
 	9,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
 	10, // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
@@ -1913,31 +2321,37 @@ var file_gatesync_v1_log_proto_depIdxs = []int32{
 	6,  // 12: gatesync.v1.Command.use_authority:type_name -> gatesync.v1.UseAuthority
 	7,  // 13: gatesync.v1.Command.drop_authority:type_name -> gatesync.v1.DropAuthority
 	22, // 14: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
-	4,  // 15: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
-	25, // 16: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	25, // 17: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	26, // 18: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
-	16, // 19: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
-	17, // 20: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
-	18, // 21: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	27, // 22: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	25, // 23: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	19, // 24: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
-	20, // 25: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	21, // 26: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	24, // 27: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
-	2,  // 28: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
-	4,  // 29: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
-	12, // 30: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	28, // 31: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	10, // 32: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
-	14, // 33: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	25, // 34: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	24, // 15: gatesync.v1.Command.put_sighting:type_name -> gatesync.v1.PutSighting
+	26, // 16: gatesync.v1.Command.put_steward:type_name -> gatesync.v1.PutSteward
+	4,  // 17: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
+	29, // 18: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	29, // 19: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	30, // 20: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	16, // 21: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
+	17, // 22: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
+	18, // 23: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
+	31, // 24: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	29, // 25: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	19, // 26: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	20, // 27: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	21, // 28: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	28, // 29: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	24, // 30: gatesync.v1.SnapshotRecord.sighting:type_name -> gatesync.v1.PutSighting
+	27, // 31: gatesync.v1.SnapshotRecord.mount:type_name -> gatesync.v1.SnapshotMount
+	2,  // 32: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
+	4,  // 33: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
+	12, // 34: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
+	32, // 35: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	10, // 36: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	14, // 37: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	29, // 38: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
+	25, // 39: gatesync.v1.PutSighting.sees:type_name -> gatesync.v1.SeenNonce
+	25, // 40: gatesync.v1.PutSighting.misses:type_name -> gatesync.v1.SeenNonce
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -1962,6 +2376,8 @@ func file_gatesync_v1_log_proto_init() {
 		(*Command_UseAuthority)(nil),
 		(*Command_DropAuthority)(nil),
 		(*Command_BeginIncarnation)(nil),
+		(*Command_PutSighting)(nil),
+		(*Command_PutSteward)(nil),
 	}
 	file_gatesync_v1_log_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
@@ -1973,6 +2389,8 @@ func file_gatesync_v1_log_proto_init() {
 		(*SnapshotRecord_Session)(nil),
 		(*SnapshotRecord_Trailer)(nil),
 		(*SnapshotRecord_Part)(nil),
+		(*SnapshotRecord_Sighting)(nil),
+		(*SnapshotRecord_Mount)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1980,7 +2398,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -343,6 +343,7 @@ type TreeState struct {
 	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
 	Held          uint64                 `protobuf:"varint,3,opt,name=held,proto3" json:"held,omitempty"`
 	Conflicts     uint64                 `protobuf:"varint,4,opt,name=conflicts,proto3" json:"conflicts,omitempty"`
+	Unfit         bool                   `protobuf:"varint,50,opt,name=unfit,proto3" json:"unfit,omitempty"` // its root is lost, or does not answer: it can be nobody's steward
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +404,13 @@ func (x *TreeState) GetConflicts() uint64 {
 		return x.Conflicts
 	}
 	return 0
+}
+
+func (x *TreeState) GetUnfit() bool {
+	if x != nil {
+		return x.Unfit
+	}
+	return false
 }
 
 type ProposeRequest struct {
@@ -1337,6 +1345,118 @@ func (*TransferResponse) Descriptor() ([]byte, []int) {
 	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
+type SeesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tree          string                 `protobuf:"bytes,1,opt,name=tree,proto3" json:"tree,omitempty"`
+	Nonce         string                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"` // a name that the caller has made there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeesRequest) Reset() {
+	*x = SeesRequest{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeesRequest) ProtoMessage() {}
+
+func (x *SeesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeesRequest.ProtoReflect.Descriptor instead.
+func (*SeesRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SeesRequest) GetTree() string {
+	if x != nil {
+		return x.Tree
+	}
+	return ""
+}
+
+func (x *SeesRequest) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+type SeesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Has           bool                   `protobuf:"varint,1,opt,name=has,proto3" json:"has,omitempty"`    // the callee has such a tree
+	Sees          bool                   `protobuf:"varint,2,opt,name=sees,proto3" json:"sees,omitempty"`  // and the name stands in it
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why that could not be found out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeesResponse) Reset() {
+	*x = SeesResponse{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeesResponse) ProtoMessage() {}
+
+func (x *SeesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeesResponse.ProtoReflect.Descriptor instead.
+func (*SeesResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SeesResponse) GetHas() bool {
+	if x != nil {
+		return x.Has
+	}
+	return false
+}
+
+func (x *SeesResponse) GetSees() bool {
+	if x != nil {
+		return x.Sees
+	}
+	return false
+}
+
+func (x *SeesResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_gatesync_v1_peer_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_peer_proto_rawDesc = "" +
@@ -1374,12 +1494,13 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\blog_last\x18  \x01(\x04R\alogLast\x12\x1f\n" +
 	"\vshare_nonce\x182 \x01(\tR\n" +
 	"shareNonce\x12\x14\n" +
-	"\x05lacks\x18F \x03(\tR\x05lacks\"k\n" +
+	"\x05lacks\x18F \x03(\tR\x05lacks\"\x81\x01\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
 	"\x04held\x18\x03 \x01(\x04R\x04held\x12\x1c\n" +
-	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\"@\n" +
+	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\x12\x14\n" +
+	"\x05unfit\x182 \x01(\bR\x05unfit\"@\n" +
 	"\x0eProposeRequest\x12.\n" +
 	"\acommand\x18\x01 \x01(\v2\x14.gatesync.v1.CommandR\acommand\"W\n" +
 	"\x0fProposeResponse\x12.\n" +
@@ -1438,7 +1559,14 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x12ChangeRoleResponse\"!\n" +
 	"\x0fTransferRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x12\n" +
-	"\x10TransferResponse2\xcd\x04\n" +
+	"\x10TransferResponse\"7\n" +
+	"\vSeesRequest\x12\x12\n" +
+	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\tR\x05nonce\"J\n" +
+	"\fSeesResponse\x12\x10\n" +
+	"\x03has\x18\x01 \x01(\bR\x03has\x12\x12\n" +
+	"\x04sees\x18\x02 \x01(\bR\x04sees\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error2\x8a\x05\n" +
 	"\aCluster\x12>\n" +
 	"\x05Hello\x12\x19.gatesync.v1.HelloRequest\x1a\x1a.gatesync.v1.HelloResponse\x12D\n" +
 	"\aPropose\x12\x1b.gatesync.v1.ProposeRequest\x1a\x1c.gatesync.v1.ProposeResponse\x12D\n" +
@@ -1448,7 +1576,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\fRemoveMember\x12 .gatesync.v1.RemoveMemberRequest\x1a!.gatesync.v1.RemoveMemberResponse\x12M\n" +
 	"\n" +
 	"ChangeRole\x12\x1e.gatesync.v1.ChangeRoleRequest\x1a\x1f.gatesync.v1.ChangeRoleResponse\x12G\n" +
-	"\bTransfer\x12\x1c.gatesync.v1.TransferRequest\x1a\x1d.gatesync.v1.TransferResponse2C\n" +
+	"\bTransfer\x12\x1c.gatesync.v1.TransferRequest\x1a\x1d.gatesync.v1.TransferResponse\x12;\n" +
+	"\x04Sees\x12\x18.gatesync.v1.SeesRequest\x1a\x19.gatesync.v1.SeesResponse2C\n" +
 	"\x04Join\x12;\n" +
 	"\x04Join\x12\x18.gatesync.v1.JoinRequest\x1a\x19.gatesync.v1.JoinResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
@@ -1464,7 +1593,7 @@ func file_gatesync_v1_peer_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_peer_proto_rawDescData
 }
 
-var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_gatesync_v1_peer_proto_goTypes = []any{
 	(*HelloRequest)(nil),         // 0: gatesync.v1.HelloRequest
 	(*HelloResponse)(nil),        // 1: gatesync.v1.HelloResponse
@@ -1487,25 +1616,27 @@ var file_gatesync_v1_peer_proto_goTypes = []any{
 	(*ChangeRoleResponse)(nil),   // 18: gatesync.v1.ChangeRoleResponse
 	(*TransferRequest)(nil),      // 19: gatesync.v1.TransferRequest
 	(*TransferResponse)(nil),     // 20: gatesync.v1.TransferResponse
-	(*Member)(nil),               // 21: gatesync.v1.Member
-	(*Command)(nil),              // 22: gatesync.v1.Command
-	(*Outcome)(nil),              // 23: gatesync.v1.Outcome
-	(*PutTree)(nil),              // 24: gatesync.v1.PutTree
-	(*Node)(nil),                 // 25: gatesync.v1.Node
+	(*SeesRequest)(nil),          // 21: gatesync.v1.SeesRequest
+	(*SeesResponse)(nil),         // 22: gatesync.v1.SeesResponse
+	(*Member)(nil),               // 23: gatesync.v1.Member
+	(*Command)(nil),              // 24: gatesync.v1.Command
+	(*Outcome)(nil),              // 25: gatesync.v1.Outcome
+	(*PutTree)(nil),              // 26: gatesync.v1.PutTree
+	(*Node)(nil),                 // 27: gatesync.v1.Node
 }
 var file_gatesync_v1_peer_proto_depIdxs = []int32{
-	21, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
+	23, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
 	2,  // 1: gatesync.v1.HelloRequest.state:type_name -> gatesync.v1.NodeState
-	21, // 2: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
+	23, // 2: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
 	2,  // 3: gatesync.v1.HelloResponse.state:type_name -> gatesync.v1.NodeState
 	3,  // 4: gatesync.v1.NodeState.trees:type_name -> gatesync.v1.TreeState
-	22, // 5: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
-	23, // 6: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
+	24, // 5: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
+	25, // 6: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
 	12, // 7: gatesync.v1.ManifestResponse.nodes:type_name -> gatesync.v1.ManifestNode
-	24, // 8: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
-	25, // 9: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
-	21, // 10: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
-	24, // 11: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
+	26, // 8: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
+	27, // 9: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
+	23, // 10: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
+	26, // 11: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
 	0,  // 12: gatesync.v1.Cluster.Hello:input_type -> gatesync.v1.HelloRequest
 	4,  // 13: gatesync.v1.Cluster.Propose:input_type -> gatesync.v1.ProposeRequest
 	6,  // 14: gatesync.v1.Cluster.Applied:input_type -> gatesync.v1.AppliedRequest
@@ -1514,18 +1645,20 @@ var file_gatesync_v1_peer_proto_depIdxs = []int32{
 	13, // 17: gatesync.v1.Cluster.RemoveMember:input_type -> gatesync.v1.RemoveMemberRequest
 	17, // 18: gatesync.v1.Cluster.ChangeRole:input_type -> gatesync.v1.ChangeRoleRequest
 	19, // 19: gatesync.v1.Cluster.Transfer:input_type -> gatesync.v1.TransferRequest
-	15, // 20: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
-	1,  // 21: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
-	5,  // 22: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
-	7,  // 23: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
-	9,  // 24: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
-	11, // 25: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
-	14, // 26: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
-	18, // 27: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
-	20, // 28: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
-	16, // 29: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
+	21, // 20: gatesync.v1.Cluster.Sees:input_type -> gatesync.v1.SeesRequest
+	15, // 21: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
+	1,  // 22: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
+	5,  // 23: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
+	7,  // 24: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
+	9,  // 25: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
+	11, // 26: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
+	14, // 27: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
+	18, // 28: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
+	20, // 29: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
+	22, // 30: gatesync.v1.Cluster.Sees:output_type -> gatesync.v1.SeesResponse
+	16, // 31: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
+	22, // [22:32] is the sub-list for method output_type
+	12, // [12:22] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1544,7 +1677,7 @@ func file_gatesync_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_peer_proto_rawDesc), len(file_gatesync_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -27,6 +27,7 @@ const (
 	Cluster_RemoveMember_FullMethodName = "/gatesync.v1.Cluster/RemoveMember"
 	Cluster_ChangeRole_FullMethodName   = "/gatesync.v1.Cluster/ChangeRole"
 	Cluster_Transfer_FullMethodName     = "/gatesync.v1.Cluster/Transfer"
+	Cluster_Sees_FullMethodName         = "/gatesync.v1.Cluster/Sees"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -53,6 +54,9 @@ type ClusterClient interface {
 	ChangeRole(ctx context.Context, in *ChangeRoleRequest, opts ...grpc.CallOption) (*ChangeRoleResponse, error)
 	// Transfer, as an operator's call: the leader hands leadership over.
 	Transfer(ctx context.Context, in *TransferRequest, opts ...grpc.CallOption) (*TransferResponse, error)
+	// Sees tells whether a name stands under .gatesync in the callee's tree: so
+	// the caller finds out whether the two have one directory.
+	Sees(ctx context.Context, in *SeesRequest, opts ...grpc.CallOption) (*SeesResponse, error)
 }
 
 type clusterClient struct {
@@ -152,6 +156,16 @@ func (c *clusterClient) Transfer(ctx context.Context, in *TransferRequest, opts 
 	return out, nil
 }
 
+func (c *clusterClient) Sees(ctx context.Context, in *SeesRequest, opts ...grpc.CallOption) (*SeesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SeesResponse)
+	err := c.cc.Invoke(ctx, Cluster_Sees_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -176,6 +190,9 @@ type ClusterServer interface {
 	ChangeRole(context.Context, *ChangeRoleRequest) (*ChangeRoleResponse, error)
 	// Transfer, as an operator's call: the leader hands leadership over.
 	Transfer(context.Context, *TransferRequest) (*TransferResponse, error)
+	// Sees tells whether a name stands under .gatesync in the callee's tree: so
+	// the caller finds out whether the two have one directory.
+	Sees(context.Context, *SeesRequest) (*SeesResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -209,6 +226,9 @@ func (UnimplementedClusterServer) ChangeRole(context.Context, *ChangeRoleRequest
 }
 func (UnimplementedClusterServer) Transfer(context.Context, *TransferRequest) (*TransferResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transfer not implemented")
+}
+func (UnimplementedClusterServer) Sees(context.Context, *SeesRequest) (*SeesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Sees not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -368,6 +388,24 @@ func _Cluster_Transfer_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Sees_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SeesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).Sees(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_Sees_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).Sees(ctx, req.(*SeesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -402,6 +440,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Transfer",
 			Handler:    _Cluster_Transfer_Handler,
+		},
+		{
+			MethodName: "Sees",
+			Handler:    _Cluster_Sees_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

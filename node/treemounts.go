@@ -1,0 +1,54 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/manifest"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
+)
+
+// treeMounts is what the cluster knows of one tree's directories: the log, as
+// package syncer asks for it.
+type treeMounts struct {
+	tree string
+	log  *raftstore.Store
+}
+
+func (t *treeMounts) Shares() cluster.Shares { return t.log.Shares(t.tree) }
+
+func (t *treeMounts) Member(id cluster.NodeID) (string, bool) { return t.log.Member(id) }
+
+func (t *treeMounts) Heard() time.Time { return t.log.Heard() }
+
+var errOldFormat = errors.New("not every member understands shared mounts yet: `gatesync status` names those that are to be upgraded")
+
+// Say proposes what this node sees. A log whose format knows no sightings yet
+// takes it once all members are of a version that does.
+func (t *treeMounts) Say(ctx context.Context, g cluster.Sighting) error {
+	if !t.log.SharesKnown() {
+		return errOldFormat
+	}
+	out, err := t.log.Do(ctx, command(&pb.Command{Do: &pb.Command_PutSighting{PutSighting: raftstore.FromSighting(t.tree, g)}}))
+	if err != nil {
+		return err
+	}
+	return raftstore.OutcomeErr(out)
+}
+
+// Former reads all of the history: it is asked after a change of stewards, about
+// single paths.
+func (t *treeMounts) Former(p manifest.Path, e manifest.Entry) bool {
+	commits, _ := t.log.Since(t.tree, t.log.Oldest()-1)
+	for _, c := range commits {
+		for _, ch := range c.Changes {
+			if ch.Path == p && (ch.New.SameContent(e) || ch.Old.Entry.SameContent(e)) {
+				return true
+			}
+		}
+	}
+	return false
+}

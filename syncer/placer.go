@@ -1,0 +1,287 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
+)
+
+// Mounts is what the cluster knows of one tree's directories, as the syncer
+// uses it.
+type Mounts interface {
+	Shares() cluster.Shares
+	// Member tells whether a node is a member of the cluster, and its name.
+	Member(cluster.NodeID) (name string, ok bool)
+	// Say tells the log what this node sees beside its tree.
+	Say(ctx context.Context, g cluster.Sighting) error
+	// Former tells whether a path held some content in an earlier revision, as far
+	// as history reaches back.
+	Former(p manifest.Path, e manifest.Entry) bool
+	// Heard is when this node last knew that it has a leader: what the log had
+	// said by a little before that is known here.
+	Heard() time.Time
+}
+
+const (
+	noncePrefix = "nonce-"
+	// sayWithin bounds an attempt to tell the log; sayRetry is the pause after one
+	// that has failed.
+	sayWithin = 5 * time.Second
+	sayRetry  = 500 * time.Millisecond
+	// missTries looks, missPause apart, have to find no nonce before it is said
+	// to be missing.
+	missTries = 4
+	missPause = 700 * time.Millisecond
+)
+
+// placer finds out whether other nodes have the same directory: each puts a
+// fresh nonce beside the tree, and says through the log whose it reads there.
+// begin is called by whoever opens the root, run is one goroutine of Run.
+type placer struct {
+	s    *Syncer
+	kick chan struct{}
+
+	mu     sync.Mutex
+	shore  shore
+	gen    *rootGen // that the nonce stands in
+	place  Place
+	taken  uint64 // epoch that this node has taken up as a steward
+	broken string // why the nonce could not be put there
+	misses map[cluster.NodeID]int
+	joiner bool
+}
+
+func newPlacer(s *Syncer) *placer {
+	p := &placer{s: s, kick: make(chan struct{}, 1), misses: map[cluster.NodeID]int{}}
+	if s.cfg.Mounts == nil {
+		return p
+	}
+	p.place.Unknown, p.place.Why = true, "the root was not opened yet"
+	p.shore = shore{
+		self: cluster.NodeID(s.cfg.Self), storage: s.cfg.Storage, mount: cluster.NewMountID(),
+		member: func(id cluster.NodeID) bool { _, ok := s.cfg.Mounts.Member(id); return ok },
+		name: func(id cluster.NodeID) string {
+			name, _ := s.cfg.Mounts.Member(id)
+			return name
+		},
+	}
+	if p.shore.storage == "" {
+		p.shore.storage = StorageAuto
+	}
+	return p
+}
+
+// begin puts a nonce into a root that was opened, and tells the loop where the
+// tree lies, as far as that is known at once: a directory in which nobody else
+// has left anything is this node's own.
+func (p *placer) begin(g *rootGen) {
+	if p.s.cfg.Mounts == nil {
+		return
+	}
+	p.mu.Lock()
+	known := p.gen == g
+	p.gen = g
+	p.mu.Unlock()
+	if known {
+		return
+	}
+	nonce := cluster.NewNonce()
+	err := g.fs.WriteNote(noncePrefix+p.s.cfg.Self, []byte(nonce))
+	found, rerr := p.read(g.fs)
+	p.mu.Lock()
+	p.shore.nonce, p.shore.found, p.shore.missed = nonce, found, map[cluster.NodeID]string{}
+	p.broken = ""
+	if err = errors.Join(err, rerr); err != nil {
+		p.broken = err.Error()
+		if len(found) == 0 { // read-only, or full: a directory of one's own has troubles enough
+			p.shore.nonce = ""
+		}
+	}
+	p.taken = 0
+	clear(p.misses)
+	p.mu.Unlock()
+	p.settle()
+	token(p.kick)
+}
+
+// read reads the nonces that stand beside the tree.
+func (p *placer) read(root vfs.Shared) (map[cluster.NodeID]string, error) {
+	out := map[cluster.NodeID]string{}
+	names, err := root.ListNotes(noncePrefix)
+	if err != nil {
+		return out, fmt.Errorf("list the nonces beside the tree: %w", err)
+	}
+	for _, name := range names {
+		id := cluster.NodeID(strings.TrimPrefix(name, noncePrefix))
+		if string(id) == p.s.cfg.Self {
+			continue
+		}
+		b, err := root.ReadNote(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		if n := strings.TrimSpace(string(b)); n != "" {
+			out[id] = n
+		}
+	}
+	return out, nil
+}
+
+// settle decides where the tree lies, tells the loop, and returns what is to be
+// done next.
+func (p *placer) settle() next {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shore.log = p.s.cfg.Mounts.Shares()
+	p.shore.joiner = p.joiner
+	n := p.shore.decide()
+	switch {
+	case p.shore.nonce == "" && p.broken != "" && len(p.shore.found) == 0:
+		n = next{}
+	case p.broken != "":
+		n.place = unknown("this node cannot leave its nonce beside the tree: %s", p.broken)
+	}
+	p.place = n.place
+	acting := n.place.Steward == p.shore.self && p.taken == n.place.Epoch && n.place.Mount != ""
+	p.s.inbox.place(Placed{
+		Unknown: n.place.Unknown, Mount: n.place.Mount, Acting: acting, Epoch: n.place.Epoch, Known: n.place.Known,
+	})
+	return n
+}
+
+// current is where the tree lies.
+func (p *placer) current() (at Place, taken uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.place, p.taken
+}
+
+// holds notes whether something is held here that the cluster does not know.
+func (p *placer) holds(unknown bool) {
+	if p.s.cfg.Mounts == nil {
+		return
+	}
+	p.mu.Lock()
+	changed := p.joiner != unknown
+	p.joiner = unknown
+	p.mu.Unlock()
+	if changed {
+		token(p.kick)
+	}
+}
+
+// run follows the log until ctx ends.
+func (p *placer) run(ctx context.Context) {
+	if p.s.cfg.Mounts == nil {
+		return
+	}
+	ch, stop := p.s.cfg.Log.Watch()
+	defer stop()
+	for {
+		var again <-chan time.Time
+		if p.opened() {
+			if d := p.step(ctx); d > 0 {
+				again = time.After(d)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ch:
+		case <-p.kick:
+		case <-again:
+		}
+	}
+}
+
+func (p *placer) opened() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gen != nil
+}
+
+// step does what is due, and tells after which pause it wants to be called
+// again whatever happens; 0: not.
+func (p *placer) step(ctx context.Context) time.Duration {
+	n := p.settle()
+	pause := time.Duration(0)
+	if n.look {
+		if err := p.lookFor(); err != nil {
+			p.s.log.Debug("cannot look for other nodes' nonces", "err", err)
+		}
+		n, pause = p.settle(), missPause
+	}
+	if n.say != nil {
+		ctx, cancel := context.WithTimeout(ctx, sayWithin)
+		err := p.s.cfg.Mounts.Say(ctx, *n.say)
+		cancel()
+		if err != nil {
+			p.s.log.Debug("cannot say yet what is seen beside the tree", "err", err)
+			return sayRetry
+		}
+		p.settle()
+	}
+	if !p.stewarding() {
+		if p.s.beat.failed.Load() { // it may be well again, and this node a steward
+			if p.s.probe() != nil && (pause == 0 || pause > beatEvery) {
+				pause = beatEvery
+			}
+		}
+		return pause
+	}
+	if pause == 0 || pause > beatEvery {
+		pause = beatEvery
+	}
+	p.takeUp()
+	return pause
+}
+
+// lookFor looks for the nonces of those who say to see this node's. Its own is
+// written once more: that voids what NFS believes of the directory.
+func (p *placer) lookFor() error {
+	p.mu.Lock()
+	g, nonce := p.gen, p.shore.nonce
+	p.mu.Unlock()
+	if err := p.s.root.verify(g); err != nil {
+		return err
+	}
+	if err := g.fs.WriteNote(noncePrefix+p.s.cfg.Self, []byte(nonce)); err != nil {
+		return err
+	}
+	found, err := p.read(g.fs)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen != g {
+		return nil
+	}
+	p.shore.found = found
+	missed := maps.Clone(p.shore.missed)
+	for _, theirs := range p.shore.log.Sightings {
+		id := theirs.Node
+		if id == p.shore.self || !claims(theirs, p.shore.self) || found[id] == theirs.Nonce {
+			delete(missed, id)
+			delete(p.misses, id)
+			continue
+		}
+		if p.misses[id]++; p.misses[id] >= missTries {
+			missed[id] = theirs.Nonce
+		}
+	}
+	p.shore.missed = missed
+	return nil
+}
