@@ -41,11 +41,7 @@ type resyncing struct {
 
 // dryRun lists what differs and changes nothing.
 func (r resyncing) dryRun(ctx context.Context) error {
-	sum, err := r.summary(ctx)
-	if err != nil {
-		return err
-	}
-	sum.Held = 0 // counted anew: without a daemon nothing was judged yet
+	sum := &pb.Summary{Revision: uint64(r.log.Revision())}
 	for _, t := range r.trees {
 		err := t.syncr.Differences(ctx, func(d syncer.Difference) error {
 			if d.What == "held" {
