@@ -13,7 +13,7 @@ RACE        := $(if $(shell command -v gcc cc),-race)
 NEXT        := Format|Version|Snapshot|Machine|Authority
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v -e '/integration$$' -e '/integration/nfs$$')
 
-.PHONY: build demo test test-unit test-integration test-nfs fuzz soak soak-steps soak-sim soak-fuzz soak-procs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
+.PHONY: build demo test test-unit test-integration test-nfs fuzz soak soak-steps soak-sim soak-fuzz soak-procs bench-nfs check tidy fmt vet staticcheck lint proto-check vuln reproducible proto bench tools clean
 
 build: ## one static binary: bin/gatesync
 	$(GOBUILD) -o bin/gatesync ./cmd/gatesync
@@ -68,6 +68,9 @@ soak-procs: ## of it, real processes: kills, partitions, disks, at random; as ro
 bench: ## the figures, beside the peers that this machine has
 	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration
 	go test -tags $(TAGS) -count=1 -run '^$$' -bench Carriers -benchtime 1x $(TESTFLAGS) ./fallback
+
+bench-nfs: ## the figures of a shared mount, in a guest kernel; GATESYNC_LONG=1 for 20,000 files
+	GATESYNC_NFS_MUST=1 go test -v -tags $(TAGS) -count=1 -timeout 30m -run '^$$' -bench . $(TESTFLAGS) ./integration/nfs
 
 check: tidy fmt vet staticcheck lint proto-check reproducible vuln ## everything a machine can say about the source
 

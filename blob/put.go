@@ -62,6 +62,37 @@ func (s *Store) PutKnown(ref manifest.BlobRef, r io.Reader) error {
 	return s.append(ref.Digest, (*buf)[:headerSize+n], false)
 }
 
+// PutFile takes a file in that lies on the store's own file system, by moving
+// it, if it is ref: ErrMismatch (MismatchError) otherwise. Unless it returns an
+// error the file is gone from path. The content must be larger than what goes
+// into packs; smaller content is copied.
+func (s *Store) PutFile(ref manifest.BlobRef, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if ref.Size <= s.opts.SmallLimit || s.Has(ref.Digest) {
+		if err := s.PutKnown(ref, f); err != nil {
+			return err
+		}
+		return s.disk.remove(path)
+	}
+	h := manifest.NewHasher()
+	n, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, make([]byte, 256<<10))
+	if err != nil {
+		return err
+	}
+	if have := (manifest.BlobRef{Digest: h.Digest(), Size: n}); have != ref {
+		return &MismatchError{Want: ref, Have: have}
+	}
+	taken, err := s.rename(path, ref)
+	if err == nil && !taken {
+		err = s.disk.remove(path)
+	}
+	return err
+}
+
 // buffer lends out room for one record and a byte more.
 func (s *Store) buffer() *[]byte { return s.buffers.Get().(*[]byte) }
 

@@ -136,9 +136,12 @@ func TestFindings(t *testing.T) {
 		{"trial: no exchange", trial(func(x *Trial) { x.Exchange = false }), "file operations", Note, "renameat2"},
 		{"trial: no leases", trial(func(x *Trial) { x.Leases = false }), "file operations", Note, "quiet for a second"},
 		{"trial: no locks on NFS", both(onNFS(""), trial(func(x *Trial) { x.Locks = false })), "file operations", Warning, "rpc.statd"},
+		{"trial: period of grace", both(onNFS(""), trial(func(x *Trial) {
+			x.Locks, x.Steps = false, append(x.Steps, Step{Op: "lock", Err: "no answer", Took: 5 * time.Second})
+		})), "file operations", Warning, "not granted within 5s"},
 		{"trial: clock", trial(func(x *Trial) { x.Clock = -time.Minute }), "file operations", Warning, "1m0s behind this machine's"},
 		{"trial: slow", trial(func(x *Trial) { x.Steps[0].Took = 2 * time.Second }), "file operations", Warning, "create took 2s"},
-		{"trial: left", trial(func(x *Trial) { x.Left = "/opt/gw/.gatesync/doctor-1" }), "file operations", Warning, "by hand"},
+		{"trial: left", trial(func(x *Trial) { x.Left = "/opt/gw/.gatesync/doctor-1" }), "file operations", Note, "/opt/gw/.gatesync/doctor-1"},
 
 		{"mount: fine", onNFS(""), "file operations", Note, "renameat2"},
 		{"mount: read-only", func(f *Facts) { onNFS("ro")(f) }, "mounts", Problem, "read-only"},
@@ -166,7 +169,9 @@ func TestFindings(t *testing.T) {
 
 		{"shared: local by the settings", both(sees(true), tree(func(t *Tree) { t.Storage = "local" })), "shared directories", Problem, "storage is local, and the same directory is the tree of gw2"},
 		{"shared: local by the daemon", sees(true), "shared directories", Problem, "gatesync status"},
-		{"shared: direct", both(sees(true), group(func(c *Cluster) { c.LogTrees[0].Storage = "direct" })), "shared directories", Note, "shared with gw2"},
+		{"shared: direct", both(sees(true), group(func(c *Cluster) { c.LogTrees[0].Storage, c.LogTrees[0].Steward = "direct", "gw2" })), "shared directories", Note, "shared with gw2"},
+		{"shared: no steward", both(sees(true), group(func(c *Cluster) { c.LogTrees[0].Storage = "direct" })), "shared directories", Warning, "nobody is its steward"},
+		{"shared: not found out", group(func(c *Cluster) { c.LogTrees[0].Storage, c.LogTrees[0].Why = "", "waiting for gw2" }), "shared directories", Warning, "waiting for gw2"},
 		{"shared: should be", tree(func(t *Tree) { t.Storage = "direct" }), "shared directories", Problem, "none of the others sees this directory: gw2, gw3"},
 		{"shared: on NFS, and not", onNFS(""), "shared directories", Note, "are other directories"},
 		{"shared: not known", peer(func(m *Member) { m.Sights[0] = Sight{Tree: "server", Err: "hangs"} }), "shared directories", Warning, "gw2 (hangs)"},

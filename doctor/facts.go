@@ -87,10 +87,11 @@ type SeenShare struct {
 
 // SeenTree is what the log or the daemon says about one tree of this node.
 type SeenTree struct {
-	Name    string   `json:"name"`
-	Storage string   `json:"storage"`        // local, direct, as the daemon has found out; "": unknown
-	Root    string   `json:"root,omitempty"` // why the root cannot be used
-	Mates   []string `json:"mates,omitempty"`
+	Name    string `json:"name"`
+	Storage string `json:"storage"`        // local, direct, as the daemon has found out; "": unknown
+	Root    string `json:"root,omitempty"` // why the root cannot be used
+	Why     string `json:"why,omitempty"`  // why Storage is not known yet
+	Steward string `json:"steward,omitempty"`
 }
 
 // Member is another member.

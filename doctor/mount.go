@@ -86,7 +86,7 @@ func nfsRest(s *sheet, m Mount) {
 	} else if v := m.Options["local_lock"]; v != "" && v != "none" {
 		s.warn(m.Point, "mount it without local_lock", "local_lock=%s: a lock taken here is not seen by other machines", v)
 	}
-	if _, ok := m.Options["sync"]; ok {
+	if has(m, "sync") && !has(m, "noac") { // noac brings sync along
 		s.warn(m.Point, "mount it without sync; gatesync flushes what has to be", "sync: every write waits for the server's disk")
 	}
 	if p := m.Options["proto"]; strings.HasPrefix(p, "udp") {

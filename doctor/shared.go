@@ -30,17 +30,23 @@ func checkSight(s *sheet, f Facts, t Tree) {
 	if len(fail) > 0 {
 		s.warn(t.Name, "run doctor there too", "these could not say whether they see the same directory: %s", strings.Join(fail, ", "))
 	}
-	storage := ""
+	var told SeenTree
 	for _, l := range f.Cluster.LogTrees {
 		if l.Name == t.Name {
-			storage = l.Storage
+			told = l
 		}
+	}
+	if told.Storage == "" && told.Why != "" {
+		s.warn(t.Name, "if it stays so: look at `gatesync status` on the nodes that it names", "the daemon has yet to find out whether it is shared: %s", told.Why)
+	}
+	if told.Storage == "direct" && told.Steward == "" {
+		s.warn(t.Name, "the leader names one within seconds; if not, see `gatesync status` for who is down", "nobody is its steward: what comes from elsewhere is not brought there")
 	}
 	everybody := strings.Join(see, ", ")
 	switch {
 	case len(see) > 0 && t.Storage == "local":
 		s.problem(t.Name, "set storage to auto (or direct) on all of them, or give each a directory of its own", "storage is local, and the same directory is the tree of %s", everybody)
-	case len(see) > 0 && f.Cluster.Running && storage == "local":
+	case len(see) > 0 && f.Cluster.Running && told.Storage == "local":
 		s.problem(t.Name, "look at `gatesync status` on each; the daemons find it out by each other's nonces in .gatesync", "the daemon takes the directory for its own, and it is the tree of %s too", everybody)
 	case len(see) > 0:
 		s.note(t.Name, "one directory, shared with %s", everybody)

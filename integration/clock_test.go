@@ -187,6 +187,7 @@ func TestPromise_Available_ClockSteps(t *testing.T) {
 		t.Logf("stepped by %v; back %v after the clock was right", d, took.Round(time.Millisecond))
 	}
 	finish(c, l, time.Minute)
+	t.Run("a target that is pushed to", func(t *testing.T) { pushToAClockYearsOff(t, binary) })
 }
 
 func clockOf(n *node) string { return filepath.Join(filepath.Dir(n.data), "clock") }

@@ -52,12 +52,12 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		c.waitVoters(3)
 	}
 	first := c.leader(20 * time.Second)
-	first.waitFormat(1, 1)
+	first.waitFormat(2, 2)
 	replace(first)
 	first.term() // and back again: that is free until the format rises
 	first.bin = ""
 	first.start()
-	first.waitFormat(1, 1)
+	first.waitFormat(2, 2)
 	c.waitVoters(3)
 	if c.leader(20*time.Second) == first {
 		first.term()
@@ -65,7 +65,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		c.waitVoters(3)
 	}
 	replace(first) // an old leader, a new follower
-	first.waitFormat(1, 2, others(c, first)...)
+	first.waitFormat(2, 3, others(c, first)...)
 	second := c.leader(20 * time.Second)
 	if second == first {
 		t.Fatal("the node that was stopped leads again at once")
@@ -87,8 +87,8 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		t.Fatal("the old version leads although it was stopped")
 	}
 	c.spreads(old, "under-a-new-leader")
-	first.waitFormat(1, 2, old.name)
-	old.waitFormat(1, 1)
+	first.waitFormat(2, 3, old.name)
+	old.waitFormat(2, 2)
 
 	// The new version's snapshot goes to the old one, which was away for longer
 	// than the leader's log reaches back.
@@ -111,7 +111,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		}
 		return nil
 	})
-	first.waitFormat(1, 2, old.name)                // it counts although it is down
+	first.waitFormat(2, 3, old.name)                // it counts although it is down
 	old.vars = []string{"GATESYNC_LOG_LEVEL=debug"} // Raft says it there
 	old.start()
 	c.waitVoters(3)
@@ -119,7 +119,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 	if log, err := os.ReadFile(old.logFile()); err != nil || !strings.Contains(string(log), "Installed remote snapshot") {
 		t.Errorf("%s was not sent a snapshot, %v", old.name, err)
 	}
-	old.waitFormat(1, 1)
+	old.waitFormat(2, 2)
 
 	old.term()
 	backup := filepath.Join(c.dir, "old-backup")
@@ -129,7 +129,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 	old.bin = next
 	old.start()
 	for _, n := range c.nodes {
-		n.waitFormat(2, 2)
+		n.waitFormat(3, 3)
 	}
 	c.spreads(old, "in-the-new-format")
 	sameLogs(t, c)
@@ -140,7 +140,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		old.bin = ""
 		before, tree := dirSums(t, old.data), dirSums(t, filepath.Join(old.tree, "spread"))
 		a := old.ends(10 * time.Second)
-		if a.code != 1 || !strings.Contains(a.stderr, "is of format 2") || !strings.Contains(a.stderr, "install the version") {
+		if a.code != 1 || !strings.Contains(a.stderr, "is of format 3") || !strings.Contains(a.stderr, "install the version") {
 			t.Errorf("exit code %d: %s", a.code, a.stderr)
 		}
 		unchanged(t, old.data, before)
@@ -151,7 +151,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		raised := old.data
 		old.data = backup
 		a := old.ends(20 * time.Second)
-		if a.code != 1 || !strings.Contains(a.stderr, "log is of format 2") || !strings.Contains(a.stderr, "install the version") {
+		if a.code != 1 || !strings.Contains(a.stderr, "log is of format 3") || !strings.Contains(a.stderr, "install the version") {
 			t.Errorf("exit code %d: %s", a.code, a.stderr)
 		}
 		old.data = raised
@@ -161,7 +161,7 @@ func TestPromise_Available_RollingUpgrade(t *testing.T) {
 		via := c.running()[0]
 		token, stranger := via.token(), c.add()
 		args := append([]string{via.addr, "--token", token}, c.joinFlags(stranger)...)
-		if a := stranger.ask("join", args...); a.code != 1 || !strings.Contains(a.stderr, "too old for this cluster, whose log is of format 2") {
+		if a := stranger.ask("join", args...); a.code != 1 || !strings.Contains(a.stderr, "too old for this cluster, whose log is of format 3") {
 			t.Errorf("exit code %d: %s", a.code, a.stderr)
 		}
 		if log, err := os.ReadFile(via.logFile()); err != nil || !strings.Contains(string(log), "msg=refused") || !strings.Contains(string(log), "too old") {

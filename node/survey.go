@@ -120,7 +120,7 @@ func (s *Surveyed) askDaemon(ctx context.Context) error {
 		s.members = append(s.members, cluster.Member{ID: cluster.NodeID(m.ID), Name: m.Name, Address: m.Address, Role: role})
 	}
 	for _, t := range st.Trees {
-		c.LogTrees = append(c.LogTrees, doctor.SeenTree{Name: t.Name, Storage: t.Storage, Root: t.Root})
+		c.LogTrees = append(c.LogTrees, doctor.SeenTree{Name: t.Name, Storage: t.Storage, Root: t.Root, Why: t.StorageWhy, Steward: t.Steward})
 	}
 	for _, w := range st.Carriers {
 		if w.Name == "share" {

@@ -199,12 +199,13 @@ func (p *places) groups() (out [][]string) {
 }
 
 // regroup makes mounts of the groups. A mount goes on, with its id and its
-// epoch, in the group that has most of its members, where that is told apart
-// not at all in the group of whoever spoke last (he lives). All else is new.
+// epoch, in the group that has most of its members; of two that have as many, in
+// its steward's, else in the group of whoever spoke last (he lives). All else is
+// new.
 func (p *places) regroup(spoke string) {
 	type pair struct {
 		group, old, shared int
-		spoke              bool
+		steward, spoke     bool
 	}
 	groups := p.groups()
 	var pairs []pair
@@ -217,7 +218,7 @@ func (p *places) regroup(spoke string) {
 				}
 			}
 			if shared > 0 {
-				pairs = append(pairs, pair{g, o, shared, slices.Contains(group, spoke)})
+				pairs = append(pairs, pair{g, o, shared, slices.Contains(group, old.GetSteward()), slices.Contains(group, spoke)})
 			}
 		}
 	}
@@ -225,6 +226,10 @@ func (p *places) regroup(spoke string) {
 		switch {
 		case a.shared != b.shared:
 			return cmp.Compare(b.shared, a.shared)
+		case a.steward != b.steward && a.steward:
+			return -1
+		case a.steward != b.steward:
+			return 1
 		case a.spoke != b.spoke && a.spoke:
 			return -1
 		case a.spoke != b.spoke:

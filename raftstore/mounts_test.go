@@ -75,6 +75,18 @@ func TestMountsAreSeenFromBothSides(t *testing.T) {
 	wantMounts(t, m, `m-of-n-1[n-1 n-2 n-3] steward "n-2" epoch 1; `)
 }
 
+// Where one of two restarts, the other one goes on as the steward.
+func TestARestartLeavesTheStewardAlone(t *testing.T) {
+	m := mounted(t)
+	mustDo(t, m, sees("n-1", "a", at("n-2", "b")))
+	mustDo(t, m, sees("n-2", "b", at("n-1", "a")))
+	mustDo(t, m, steward("m-of-n-1", "n-1", 0))
+	mustDo(t, m, sees("n-2", "b2", at("n-1", "a")))
+	wantMounts(t, m, `m-of-n-1[n-1] steward "n-1" epoch 1; m-of-n-2[n-2] steward "" epoch 1; `)
+	mustDo(t, m, sees("n-1", "a", at("n-2", "b2")))
+	wantMounts(t, m, `m-of-n-1[n-1 n-2] steward "n-1" epoch 1; `)
+}
+
 // A late word about a steward names an epoch that is over.
 func TestStewardsHaveEpochs(t *testing.T) {
 	m := mounted(t)

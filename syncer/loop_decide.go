@@ -396,21 +396,26 @@ func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why 
 	} else if !d.Absent() {
 		s.Expect = Ancestor{Entry: d, Stamp: w.obs.Stamp}
 	}
-	switch {
-	case c.Entry.Absent():
-		s.Op = Remove
+	if s.Op = opFor(d, c.Entry); s.Op == Remove {
 		s.New.Revision = l.view.Revision
-	case c.Entry.IsDir():
-		s.Op = PutDir
-	case c.Entry.Kind == manifest.Symlink:
-		s.Op = PutSymlink
-	case d.SameContent(c.Entry):
-		s.Op = SetMode
-	default:
-		s.Op = PutFile
 	}
 	if why != "" && (d.Kind == manifest.File || d.Kind == manifest.Symlink) {
 		s.Aside = &Aside{Lost: d, Winner: c.Revision, Why: why}
 	}
 	return s
+}
+
+// opFor is what brings a path from one entry to another.
+func opFor(from, to manifest.Entry) Op {
+	switch {
+	case to.Absent():
+		return Remove
+	case to.IsDir():
+		return PutDir
+	case to.Kind == manifest.Symlink:
+		return PutSymlink
+	case from.SameContent(to):
+		return SetMode
+	}
+	return PutFile
 }

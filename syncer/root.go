@@ -40,6 +40,8 @@ type marker struct {
 	Made string `json:"made,omitempty"`
 	// Older: it was made in place of one of an older generation.
 	Older bool `json:"older,omitempty"`
+	// Place is where it was written: a copy of the root has another.
+	vfs.Place
 }
 
 // rootGen is one opening of the root. It is closed when it has been replaced
@@ -142,6 +144,7 @@ func (k *rootKeeper) verify(g *rootGen) error {
 var (
 	errNoMarker = errors.New("the root has no marker (.gatesync/marker.json): it was emptied, or nothing is mounted there: put it back; or 'restore' to fill this directory anew; or 'approve' to take it as it is (what is unknown in it is held)")
 	errOurs     = errors.New("the root's marker is of this node, from before the cluster's new life")
+	errCopy     = errors.New("the root is a copy of another directory")
 	errOlder    = errors.New("the root's marker is of an older generation than the cluster's")
 )
 
@@ -187,6 +190,22 @@ func inspectMarker(b []byte, want marker, since uint64) (m marker, err error) {
 	return m, nil
 }
 
+// inPlace tells a root from a copy of one (errCopy): its marker says where it
+// was written. One that does not (of an older version), or is of an older
+// generation of ours, is written anew.
+func (k *rootKeeper) inPlace(root vfs.FS, m marker, ours error) error {
+	here, err := root.MarkerPlace()
+	switch {
+	case err != nil:
+		return fmt.Errorf("cannot look at the root's marker: %w", err)
+	case m.Place.Copied(here):
+		return errCopy
+	case ours != nil || m.Place == vfs.Place{} && here != vfs.Place{}:
+		return k.writeMarker(root, m.Made, m.Older)
+	}
+	return nil
+}
+
 // newMarker gives the root a marker of its own. The records know of it before it
 // stands there on the very first time, and never else: a crash, or a failure,
 // anywhere on the way leaves a marker that says by itself whose it is.
@@ -221,8 +240,12 @@ func (k *rootKeeper) belongTo(made string) error {
 }
 
 func (k *rootKeeper) writeMarker(root vfs.FS, made string, older bool) error {
+	place, err := root.MarkerPlace()
+	if err != nil {
+		return fmt.Errorf("cannot make the root's marker: %w", err)
+	}
 	m := k.want
-	m.Made, m.Older = made, older
+	m.Made, m.Older, m.Place = made, older, place
 	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
@@ -274,8 +297,12 @@ func (k *rootKeeper) find(ctx context.Context, first, remake bool, prepare func(
 	}
 	m, err := k.inspect(found.gen.fs)
 	found.made, found.older = m.Made, m.Older
-	if errors.Is(err, errOurs) {
-		err = k.writeMarker(found.gen.fs, m.Made, m.Older)
+	if err == nil || errors.Is(err, errOurs) {
+		err = k.inPlace(found.gen.fs, m, err)
+	}
+	if errors.Is(err, errCopy) {
+		k.log.Warn("the root is a copy of another directory: what is known of that one says nothing about it; what differs is held")
+		found.made, err = k.newMarker(found.gen.fs, false, false)
 	}
 	if errors.Is(err, errOlder) || (first || remake) && errors.Is(err, errNoMarker) {
 		found.older = errors.Is(err, errOlder)

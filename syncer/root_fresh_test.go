@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/sealed"
+	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
 
@@ -173,5 +174,75 @@ func TestLateWordOfALostRootIsVoid(t *testing.T) {
 	b.settle()
 	if b.read("f") != "v" {
 		t.Error("f is", b.read("f"))
+	}
+}
+
+// copyRoot puts a copy of the tree, marker and all, in the tree's place, as
+// `cp -a` makes one; then the copy is changed.
+func (b *box) copyRoot(change func()) {
+	b.t.Helper()
+	real := b.root + ".real"
+	must(b.t, os.Rename(b.root, real))
+	must(b.t, os.CopyFS(b.root, os.DirFS(real)))
+	change()
+}
+
+// What is old or missing in a copy of the root was edited and deleted by
+// nobody, whether the daemon was off or saw it come.
+func TestPromise_NoSurpriseDelete_CopiedRoot(t *testing.T) {
+	for _, off := range []bool{true, false} {
+		t.Run(map[bool]string{true: "while it is off", false: "while it runs"}[off], func(t *testing.T) {
+			h, b := committedFile(t, nil, "f", "new")
+			b.write("g", "v")
+			h.committed(t, "g", "v")
+			b.settle()
+			if off {
+				b.halt()
+			}
+			b.copyRoot(func() {
+				must(t, os.WriteFile(b.path("f"), []byte("old"), 0o644))
+				must(t, os.Remove(b.path("g")))
+			})
+			if off {
+				b.start()
+			} else {
+				_ = b.s.Rescan(ctxOf(t))
+			}
+			b.has("g", "v")
+			b.has("f", "new")
+			oneConflict(t, b, "f", "old") // it went aside
+			b.settle()
+			noDeletions(t, h)
+		})
+	}
+}
+
+// A marker of an older version does not say where it was written. It learns it
+// where it stands, and nothing is held for that.
+func TestMarkerLearnsItsPlace(t *testing.T) {
+	h, b := committedFile(t, nil, "f", "v1")
+	b.settle()
+	b.halt()
+	file := b.path(manifest.MarkerDir + "/marker.json")
+	var m marker
+	text, err := os.ReadFile(file)
+	must(t, err)
+	must(t, json.Unmarshal(text, &m))
+	if m.Place == (vfs.Place{}) {
+		t.Fatal("a new marker does not say where it is")
+	}
+	at := m.Place
+	m.Place = vfs.Place{}
+	text, err = json.Marshal(m)
+	must(t, err)
+	must(t, os.WriteFile(file, text, 0o644))
+	b.write("f", "v2") // while it is off
+	b.start()
+	h.committed(t, "f", "v2")
+	text, err = os.ReadFile(file)
+	must(t, err)
+	must(t, json.Unmarshal(text, &m))
+	if m.Place != at {
+		t.Errorf("the marker says %+v, it is at %+v", m.Place, at)
 	}
 }

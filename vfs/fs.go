@@ -114,6 +114,9 @@ type Marker interface {
 	ReadMarker() ([]byte, error)
 	// WriteMarker replaces it, atomically and flushed.
 	WriteMarker(content []byte) error
+	// MarkerPlace tells which directory it lies in, or will: .gatesync is made
+	// where there is none.
+	MarkerPlace() (Place, error)
 }
 
 // Shared is what a root needs that other machines may have too: looks past the

@@ -199,6 +199,10 @@ func (f *gated) ReadMarker() ([]byte, error) {
 	return ask(f, "read marker", "", f.FS.ReadMarker, nil)
 }
 
+func (f *gated) MarkerPlace() (Place, error) {
+	return ask(f, "stat marker", "", f.FS.MarkerPlace, nil)
+}
+
 func (f *gated) WriteMarker(content []byte) error {
 	return f.long("write marker", "", func() error { return f.FS.WriteMarker(content) })
 }

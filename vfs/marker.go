@@ -53,11 +53,59 @@ func (r *Root) WriteMarker(content []byte) error {
 	return r.SyncDir("") // the directory may be new
 }
 
-// writeInside replaces a file in the .gatesync directory, which it makes.
-func (r *Root) writeInside(file string, content []byte, flush bool) error {
+// Place tells a directory from a copy of it. What is not known is 0.
+type Place struct {
+	// Ino is its inode. Some file systems number anew at each mount.
+	Ino uint64 `json:"ino,omitempty"`
+	// Born is when it was made, in Unix nanoseconds: nobody can set that.
+	Born int64 `json:"born,omitempty"`
+}
+
+// Copied tells that q is surely another directory than p.
+func (p Place) Copied(q Place) bool {
+	if p.Born != 0 && q.Born != 0 {
+		return p.Born != q.Born
+	}
+	return p.Ino != 0 && q.Ino != 0 && p.Ino != q.Ino
+}
+
+// MarkerPlace implements Marker.
+func (r *Root) MarkerPlace() (at Place, err error) {
+	if err := r.makeMarkerDir(); err != nil {
+		return at, err
+	}
+	err = r.inMarkerDir("stat", "", func(dirfd int) error {
+		var st unix.Statx_t
+		if err := unix.Statx(dirfd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
+			return err
+		}
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(dirfd, &fs); err != nil {
+			return err
+		}
+		if st.Mask&unix.STATX_BTIME != 0 {
+			at.Born = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+		}
+		if fs.Type != unix.FUSE_SUPER_MAGIC && fs.Type != unix.OVERLAYFS_SUPER_MAGIC {
+			at.Ino = st.Ino
+		}
+		return nil
+	})
+	return at, err
+}
+
+func (r *Root) makeMarkerDir() error {
 	err := r.root.do(func(fd int) error { return unix.Mkdirat(fd, manifest.MarkerDir, 0o755) })
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return pathError("mkdir", manifest.MarkerDir, err)
+	}
+	return nil
+}
+
+// writeInside replaces a file in the .gatesync directory, which it makes.
+func (r *Root) writeInside(file string, content []byte, flush bool) error {
+	if err := r.makeMarkerDir(); err != nil {
+		return err
 	}
 	return r.inMarkerDir("write", file, func(dirfd int) error {
 		tmp := file + "." + probeName() // several nodes may share the tree

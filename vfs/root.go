@@ -31,6 +31,7 @@ type Root struct {
 	beneath func(dirfd int, path string, flags int) (int, error) // beneath or walkBeneath
 	leases  *keeper
 	caps    Capabilities
+	lock    *os.File // see Lock; nil: not taken
 }
 
 var _ FS = (*Root)(nil)
@@ -97,7 +98,11 @@ func (r *Root) Leases() bool { return r.caps.Leases }
 // with fs.ErrClosed.
 func (r *Root) Close() error {
 	r.leases.close()
-	return errors.Join(r.stage.close(), r.root.close())
+	err := errors.Join(r.stage.close(), r.root.close())
+	if r.lock != nil {
+		err = errors.Join(err, r.lock.Close())
+	}
+	return err
 }
 
 // Check implements FS.

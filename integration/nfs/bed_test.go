@@ -17,7 +17,7 @@ import (
 // reads and writes a host's mounts as that host's gateway would, by their
 // paths.
 type bed struct {
-	t      *testing.T // the subtest that runs, see in
+	t      testing.TB // the (sub)test that runs, see in
 	server *server
 	hosts  []*host
 }
@@ -26,7 +26,7 @@ const hostCount = 3
 
 // newBed lays the bed. It is called once in a test, at its start; on a host
 // that cannot boot a guest it skips the test.
-func newBed(t *testing.T) *bed {
+func newBed(t testing.TB) *bed {
 	t.Helper()
 	if os.Getenv(inGuest) == "" {
 		t.Skipf("NEEDS A GUEST to mount NFS in: %v", absent)
@@ -36,15 +36,32 @@ func newBed(t *testing.T) *bed {
 	b.must("ip", "link", "add", "br0", "type", "bridge")
 	b.must("ip", "addr", "add", serverAddr+"/24", "dev", "br0")
 	b.must("ip", "link", "set", "br0", "up")
-	for i := range hostCount {
-		b.hosts = append(b.hosts, newHost(b, i+1))
+	for range hostCount {
+		b.addHost()
 	}
 	b.server = newServer(b)
 	return b
 }
 
+// addHost adds one to those that are there anyway.
+func (b *bed) addHost() *host {
+	b.t.Helper()
+	h := newHost(b, len(b.hosts)+1)
+	b.hosts = append(b.hosts, h)
+	return h
+}
+
+// size returns how large a scenario is: such that all of them end within
+// minutes on two slow processors, or in full with GATESYNC_LONG.
+func size[T any](short, full T) T {
+	if os.Getenv("GATESYNC_LONG") != "" {
+		return full
+	}
+	return short
+}
+
 // in makes a subtest the one that fails when something does.
-func (b *bed) in(t *testing.T) {
+func (b *bed) in(t testing.TB) {
 	outer := b.t
 	b.t = t
 	t.Cleanup(func() { b.t = outer })

@@ -11,6 +11,7 @@
 //
 //	make test-nfs                                   # all; fails where no guest can be booted
 //	make test-nfs TESTFLAGS='-run Smoke/v3'         # one; `go test` works as anywhere, too
+//	make bench-nfs                                  # the figures of a shared mount
 //
 // Needed are the Debian packages user-mode-linux, gcc and libc6-dev. What is in
 // the guest comes with apt-get from the machine's own mirrors, once, into
@@ -50,12 +51,15 @@
 // What there is to do:
 //
 //   - server_test.go: stop, start, export (writable, readOnly), unexport, replace
-//     (stale handles), fill, cutPower.
+//     (stale handles), fill, cutPower, move (another address).
 //   - host_test.go: mount (with any further options), unmount, detach (lazily),
 //     again (also at another path), rpcs; pull and plug a cable, netem.
-//   - node_test.go: cluster; start, kill, term, signal (SIGSTOP); ask, status.
+//   - node_test.go: cluster; start, kill, term, signal (SIGSTOP); ask, status, says.
 //   - tree_test.go: write, stands, passes, waitEqual.
-//   - bed_test.go: within (what may hang), eventually.
+//   - load_test.go: gateways that write and read meanwhile, and what must come of it.
+//   - watch_test.go: whether status answers in time all the while; goroutines.
+//   - owntree_test.go: mountsGo, every fault in turn.
+//   - bed_test.go: addHost; within (what may hang), eventually.
 //
 // The hosts share one view of what is mounted where, so the test itself is the
 // gateway of each host: it reads and writes in m.path as that host.

@@ -2,12 +2,15 @@ package nfs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // findings is what `doctor` has found, a line each.
@@ -30,6 +33,16 @@ func (n *node) findings() (list []string) {
 	return list
 }
 
+// lockOnce takes a lock and lets go of it.
+func lockOnce(dir string) error {
+	f, err := os.Create(filepath.Join(dir, ".lock"))
+	if err != nil {
+		return err
+	}
+	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK})
+	return errors.Join(err, f.Close(), os.Remove(f.Name()))
+}
+
 // A doctor on a real mount names what is wrong with it, and nothing else; a
 // server that does not answer is a finding, soon, and no hang. Meanwhile
 // materialize gives the gateway its copy.
@@ -48,7 +61,9 @@ func TestDoctorOnAMount(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			b.in(t)
 			name := b.server.dir(f.name)
+			b.check(os.Chmod(b.server.path(name), 0o755))
 			m := b.hosts[0].mount(name, f.flavour, f.more)
+			b.check(within(60*time.Second, func() error { return lockOnce(m.path) })) // the server's period of grace is over
 			c := b.cluster([]string{m.path, "", ""})
 			n := c.nodes[0]
 			c.passes(30*time.Second, c.nodes[1], "apis/a.xml", "a\n", n)
@@ -73,6 +88,21 @@ func TestDoctorOnAMount(t *testing.T) {
 			}
 		})
 	}
+	t.Run("shared", func(t *testing.T) {
+		b.in(t)
+		name := b.server.dir("shared")
+		b.check(os.Chmod(b.server.path(name), 0o755))
+		c := b.cluster([]string{b.hosts[0].mount(name, v4hard).path, b.hosts[1].mount(name, v3hard).path, ""})
+		eventually(t, 60*time.Second, "both know that it is one directory", func() error {
+			for i, other := range []string{"gw2", "gw1"} {
+				got := strings.Join(c.nodes[i].findings(), "\n")
+				if !strings.Contains(got, "one directory, shared with "+other) || strings.Contains(got, "problem: shared") {
+					return fmt.Errorf("%s found: %s", c.nodes[i].name, got)
+				}
+			}
+			return nil
+		})
+	})
 	t.Run("squash", func(t *testing.T) {
 		b.in(t)
 		m := b.hosts[0].mount(b.server.dir("squash"), v4hard)

@@ -118,9 +118,9 @@ func (h *host) mount(name string, f flavour, more ...string) *mount {
 func (m *mount) again() {
 	m.host.b.t.Helper()
 	m.host.b.check(os.MkdirAll(m.path, 0o755))
-	source := serverAddr + ":/" + m.name
+	source := m.host.b.server.addr + ":/" + m.name
 	if m.version == "3" {
-		source = serverAddr + ":" + m.host.b.server.path(m.name)
+		source = m.host.b.server.addr + ":" + m.host.b.server.path(m.name)
 		m.host.startLocks()
 	}
 	m.host.must("mount", "-t", "nfs", source, m.path, "-o", "vers="+m.version+",proto=tcp,"+m.options)

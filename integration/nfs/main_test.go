@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -124,31 +124,35 @@ func compile(dir string) error {
 	return nil
 }
 
-// chosen lists the tests that -run and -skip ask for, and what -run says about
-// their subtests.
+// chosen lists the tests and benchmarks that -run, -bench and -skip ask for,
+// and what -run says about subtests.
 func chosen(program string) (tests []string, within string, err error) {
 	top, within, _ := strings.Cut(flag.Lookup("test.run").Value.String(), "/")
-	run, err := regexp.Compile(top)
-	if err != nil {
-		return nil, "", err
-	}
-	skip := flag.Lookup("test.skip").Value.String()
-	leave, err := regexp.Compile(skip)
-	if err != nil {
-		return nil, "", err
+	skip, bench := flag.Lookup("test.skip").Value.String(), flag.Lookup("test.bench").Value.String()
+	var patterns [3]*regexp.Regexp
+	for i, p := range []string{top, skip, bench} {
+		if patterns[i], err = regexp.Compile(p); err != nil {
+			return nil, "", err
+		}
 	}
 	cmd := exec.Command(program, "-test.list", ".")
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, "", fmt.Errorf("listing the tests: %w", err)
 	}
-	tests = slices.DeleteFunc(strings.Fields(string(out)), func(name string) bool {
-		return !strings.HasPrefix(name, "Test") || !run.MatchString(name) || skip != "" && leave.MatchString(name)
-	})
+	for _, name := range strings.Fields(string(out)) {
+		asked := strings.HasPrefix(name, "Test") && patterns[0].MatchString(name) ||
+			isBenchmark(name) && bench != "" && patterns[2].MatchString(name)
+		if asked && (skip == "" || !patterns[1].MatchString(name)) {
+			tests = append(tests, name)
+		}
+	}
 	return tests, within, nil
 }
 
-// boot is one guest that runs one test.
+func isBenchmark(name string) bool { return strings.HasPrefix(name, "Benchmark") }
+
+// boot is one guest that runs one test, or one benchmark once.
 type boot struct {
 	machine  *machine
 	programs string
@@ -192,6 +196,9 @@ func (b *boot) tell(work string) error {
 		pattern += "/" + b.within
 	}
 	args := []string{"-test.run=" + pattern, "-test.timeout=" + testLimit.String()}
+	if isBenchmark(b.test) {
+		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + testLimit.String()}
+	}
 	for _, name := range []string{"test.v", "test.short", "test.count", "test.failfast"} {
 		args = append(args, "-"+name+"="+flag.Lookup(name).Value.String())
 	}
@@ -225,13 +232,42 @@ func (b *boot) boot(work string) error {
 	}
 	cmd.Stdout, cmd.Stderr = kernel, kernel
 	// UML is many processes; they are one group, and go together.
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	overdue := time.AfterFunc(guestLimit, func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) })
+	end := func() { _ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
+	dismiss, err := guard(cmd.Process.Pid)
+	if err != nil {
+		end()
+		return errors.Join(err, cmd.Wait())
+	}
+	defer dismiss()
+	overdue := time.AfterFunc(guestLimit, end)
 	defer overdue.Stop()
-	return cmd.Wait()
+	err = cmd.Wait()
+	end() // of what a guest that died has left
+	return err
+}
+
+// guard starts a process that kills a group of processes when this one dies,
+// however that happens: a guest whose first process alone was killed goes on
+// and takes a processor. dismiss ends the guard.
+func guard(group int) (dismiss func(), err error) {
+	cmd := exec.Command("sh", "-c", `cat; kill -9 "-$1"`, "sh", fmt.Sprint(group))
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	alive, err := cmd.StdinPipe() // held by this process alone
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = alive.Close()
+		_ = cmd.Wait()
+	}, nil
 }
 
 // failed is the output of a test that could not say itself that it failed.

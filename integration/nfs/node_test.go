@@ -197,6 +197,21 @@ func (n *node) status() (s status, err error) {
 	return s, nil
 }
 
+// says waits until the node's status tells a person this.
+func (n *node) says(limit time.Duration, want string) {
+	t := n.host.b.t
+	t.Helper()
+	var a answer
+	took := eventually(t, limit, n.name+"'s status tells: "+want, func() error {
+		if a = n.ask("status"); !strings.Contains(a.stdout, want) {
+			return fmt.Errorf("exit code %d:\n%s%s", a.code, a.stdout, a.stderr)
+		}
+		return nil
+	})
+	_, advice, _ := strings.Cut(a.stdout, "needs attention:\n")
+	t.Logf("%s says after %v:\n%s", n.name, took.Round(time.Millisecond), advice)
+}
+
 // revision is how far the log goes, as far as the node knows.
 func (n *node) revision() uint64 {
 	n.host.b.t.Helper()

@@ -14,12 +14,13 @@ import (
 // own there, so that none finds what another has left.
 type server struct {
 	b     *bed
+	addr  string
 	image string // the disk, a file: what is in it was flushed
 	cuts  int
 }
 
 const (
-	serverAddr = "10.99.0.254"
+	serverAddr = "10.99.0.254" // at first
 	disk       = "/srv"
 	share      = disk + "/share"
 	diskSize   = 256 << 20
@@ -30,7 +31,7 @@ const (
 
 func newServer(b *bed) *server {
 	b.t.Helper()
-	s := &server{b: b, image: "/tmp/disk-0"}
+	s := &server{b: b, addr: serverAddr, image: "/tmp/disk-0"}
 	f, err := os.Create(s.image)
 	b.check(err)
 	b.check(errors.Join(f.Truncate(diskSize), f.Close()))
@@ -104,9 +105,12 @@ func (s *server) unexport() {
 
 // replace removes an exported directory and puts a copy in its place, as after
 // a restore from a backup: all handles that clients hold are stale for good,
-// although every path is there. They have to mount anew.
+// although every path is there. They have to mount anew. Nobody writes while
+// it is copied.
 func (s *server) replace(name string) {
 	s.b.t.Helper()
+	s.unexport()
+	defer s.export(writable)
 	old := s.path(name) + ".old"
 	s.b.check(os.Rename(s.path(name), old))
 	s.b.must("cp", "-a", old, s.path(name))
@@ -164,7 +168,7 @@ func (s *server) cutPower() {
 // powerOff is the first half of cutPower: the server is away until powerOn.
 func (s *server) powerOff() {
 	s.b.t.Helper()
-	s.b.must("ip", "addr", "del", serverAddr+"/24", "dev", "br0")
+	s.b.must("ip", "addr", "del", s.addr+"/24", "dev", "br0")
 	s.stop()
 	s.cuts++
 	saved := fmt.Sprintf("/tmp/disk-%d", s.cuts)
@@ -183,5 +187,14 @@ func (s *server) powerOn() {
 	s.bindClients()
 	s.export(writable)
 	s.start()
-	s.b.must("ip", "addr", "add", serverAddr+"/24", "dev", "br0")
+	s.b.must("ip", "addr", "add", s.addr+"/24", "dev", "br0")
+}
+
+// move gives the server another address, as if another one had been set up
+// with the same files: what is mounted from the old one never answers again.
+func (s *server) move(addr string) {
+	s.b.t.Helper()
+	s.b.must("ip", "addr", "del", s.addr+"/24", "dev", "br0") // first: later ones go with it
+	s.b.must("ip", "addr", "add", addr+"/24", "dev", "br0")
+	s.addr = addr
 }

@@ -13,7 +13,7 @@ import (
 // What this bed does to a mount is what a real server does.
 func TestSmoke(t *testing.T) {
 	b := newBed(t)
-	for _, f := range flavours() {
+	for _, f := range size([]flavour{v4hard, v3soft}, flavours()) {
 		t.Run(f.name, func(t *testing.T) { b.in(t); smoke(b, f) })
 	}
 	t.Run("cluster", func(t *testing.T) {

@@ -20,6 +20,7 @@ var level = map[string]int{
 	"sealed":               2,
 	"checkout":             2,
 	"delta":                2,
+	"fallback/target":      4,
 	"raftstore":            3,
 	"transport":            3,
 	"fallback":             3,

@@ -123,6 +123,8 @@ func everything(f vfs.FS) map[string]error {
 	did("WriteMarker", f.WriteMarker([]byte("{}")))
 	b, err := f.ReadMarker()
 	one("ReadMarker", b, err)
+	_, err = f.MarkerPlace()
+	did("MarkerPlace", err)
 	return errs
 }
 

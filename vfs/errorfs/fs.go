@@ -201,6 +201,14 @@ func (f *FS) ReadMarker() ([]byte, error) {
 	return f.FS.ReadMarker()
 }
 
+// MarkerPlace implements vfs.FS.
+func (f *FS) MarkerPlace() (vfs.Place, error) {
+	if err := f.inject.Op("MarkerPlace", ""); err != nil {
+		return vfs.Place{}, err
+	}
+	return f.FS.MarkerPlace()
+}
+
 // WriteMarker implements vfs.FS.
 func (f *FS) WriteMarker(content []byte) error {
 	if err := f.inject.Op("WriteMarker", ""); err != nil {

@@ -119,11 +119,15 @@ func adviseTree(t node.TreeStatus, say func(string, ...any)) {
 	if t.Unsent > 0 {
 		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
 	}
-	if n := len(t.Troubles); n > 0 {
+	held := t.Held
+	if t.Root != "" {
+		held-- // the root itself, which was told of: nobody shall approve a hung mount
+	}
+	if n := len(t.Troubles); n > 0 && t.Root == "" {
 		say("tree %s: %s not go on; the first: %s: %s", t.Name, doesOrDo(t.Busy+t.Failing), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
 	}
-	if t.Held > 0 {
-		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(t.Held, "path"))
+	if held > 0 {
+		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(held, "path"))
 	}
 	if t.Conflicts > 0 {
 		say("tree %s: %s kept aside: see `gatesync conflicts`", t.Name, plural(t.Conflicts, "edit")+" that lost a conflict")

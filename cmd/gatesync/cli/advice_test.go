@@ -46,6 +46,19 @@ func TestAdvice(t *testing.T) {
 			},
 			[]string{"tree server: 3 paths do not go on; the first: a.xml: no space"}, "",
 		},
+		{
+			"a mount that hangs",
+			func(s *node.Status) {
+				s.Trees[0].Root, s.Trees[0].Held, s.Trees[0].Busy = "/mnt/x: the mount does not answer", 1, 3
+				s.Trees[0].Troubles = []node.TroubleStatus{{Path: "a.xml", Why: "the tree's root is lost"}}
+			},
+			[]string{"tree server: /mnt/x: the mount does not answer"}, "held back",
+		},
+		{
+			"a root without its marker, and held paths",
+			func(s *node.Status) { s.Trees[0].Root, s.Trees[0].Held = "no marker", 3 },
+			[]string{"tree server: no marker", "2 paths held back"}, "",
+		},
 		{"edits that wait", func(s *node.Status) { s.Trees[0].Unsent, s.Trees[0].UnsentWhy = 1, "why" }, []string{"1 local edit not committed yet; tried again until it works: why"}, ""},
 		{
 			"share gone",

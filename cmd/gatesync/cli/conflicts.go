@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gatesync/gatesync/fallback/target"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -16,7 +17,8 @@ func (a *app) conflictsCmd() *cobra.Command {
 		Short: "List, show, restore or drop what lost a conflict",
 		Long: `When two nodes change one path at the same moment, the first that is committed
 wins everywhere. The loser's content is kept aside on the node where it was
-written, outside the tree, until somebody restores or drops it.`,
+written, outside the tree, until somebody restores or drops it. With the data
+directory of a target (gatesync receive): what pushes have displaced there.`,
 		Example: `  gatesync conflicts --data-dir /var/lib/gatesync
   gatesync conflicts --data-dir /var/lib/gatesync show ID > mine.xml
   gatesync conflicts --data-dir /var/lib/gatesync restore ID
@@ -37,6 +39,9 @@ revision that stands in the tree instead.`,
 		Long:    "Print the content that was kept aside, byte by byte, to compare it or to keep it elsewhere.",
 		Example: "  gatesync conflicts show ID | diff - /opt/gateway/conf/api.xml",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if target.IsTarget(a.dataDir) {
+				return target.KeptContent(a.dataDir, args[0], a.Stdout)
+			}
 			return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
 				stream, err := c.Content(cmd.Context(), &pb.ContentRequest{Conflict: args[0]})
 				return each(stream, err, func(m *pb.ContentChunk) error {
@@ -66,6 +71,9 @@ func (a *app) resolveConflicts(action, short, done, long string) *cobra.Command 
 		if all == (len(args) > 0) {
 			return usage(cmd, errors.New("name the conflicts by id, or say --all"))
 		}
+		if target.IsTarget(a.dataDir) {
+			return a.dropKept(action, args, all)
+		}
 		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
 			res, err := c.Conflicts(cmd.Context(), &pb.ConflictsRequest{Action: action, Ids: args, All: all})
 			if err != nil {
@@ -84,6 +92,9 @@ func (a *app) resolveConflicts(action, short, done, long string) *cobra.Command 
 }
 
 func (a *app) listConflicts(cmd *cobra.Command) error {
+	if target.IsTarget(a.dataDir) {
+		return a.listKept()
+	}
 	return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
 		res, err := c.Conflicts(cmd.Context(), &pb.ConflictsRequest{Action: "list"})
 		if err != nil {

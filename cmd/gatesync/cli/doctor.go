@@ -86,7 +86,7 @@ func gatherFacts(ctx context.Context, cfg config.Config) (f doctor.Facts, err er
 	var under sync.WaitGroup
 	for i, t := range cfg.Trees {
 		under.Go(func() {
-			visits[i] = machine.Visit(probe.Asked{Name: t.Name, Path: t.Path, UID: f.User.UID,
+			visits[i] = machine.Visit(probe.Asked{Name: t.Name, Path: t.Path, Storage: t.Storage, UID: f.User.UID,
 				Judge: func(marker []byte) error { return s.JudgeMarker(t.Name, marker) }})
 		})
 	}

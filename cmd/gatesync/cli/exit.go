@@ -86,6 +86,8 @@ func exitsOf(command string) string {
 		return usual + " · 3 written in part (--partial)"
 	case "resync":
 		return usual + " · 3 differences found (--dry-run) · 4 held by a guard · 5 no quorum"
+	case "push":
+		return "0 done · 1 failed, or not everything could be pushed · 2 wrong usage · 3 differences found (--dry-run) · 4 held by a guard"
 	case "doctor":
 		return "0 no problems · 1 problems found, or failed · 2 wrong usage"
 	case "wait", "token", "remove", "promote", "demote", "transfer", "rotate-ca":

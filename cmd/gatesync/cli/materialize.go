@@ -294,7 +294,11 @@ func (m *materialization) finish() error {
 		fmt.Fprintf(a.Stdout, "tree %s as of revision %s is in %s: %s, %s, %s\n", m.tree, count(h.GetRevision()), m.dir.Path(),
 			plural(m.files, "file"), size(m.bytes), plural(m.links, "symlink"))
 	}
-	if h.GetRevision() > h.GetKnown() {
+	switch {
+	case h.GetRevision() <= h.GetKnown():
+	case h.GetKnown() == 0:
+		fmt.Fprintln(a.Stdout, "its daemon ended before it wrote down how far its log is committed: some of the latest revisions may not be")
+	default:
 		fmt.Fprintf(a.Stdout, "of it, what is above revision %s stands in this node's log alone and may not have been committed when its daemon ended; --revision %d leaves it out\n", count(h.GetKnown()), h.GetKnown())
 	}
 	if !h.GetCurrent() && h.GetRevision() == h.GetNewest() {

@@ -40,7 +40,7 @@ func (p *progress) show(x *pb.Progress) {
 	}
 	bar, ok := p.bars[x.GetTree()]
 	if !ok {
-		bar = p.pool.AddBar(int64(x.GetTotal()),
+		bar = p.pool.AddBar(0, // of a bar that was made with a total no other can be set, and end would wait for it
 			mpb.PrependDecorators(decor.Name(x.GetTree()+" ", decor.WCSyncSpaceR)),
 			mpb.AppendDecorators(decor.CountersNoUnit("%d / %d paths"), decor.Name(" "), decor.AverageETA(decor.ET_STYLE_GO)))
 		p.bars[x.GetTree()] = bar

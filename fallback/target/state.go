@@ -1,0 +1,107 @@
+package target
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// treeState is what a target remembers of a tree beside its records: who
+// pushed, and how much was deleted of late.
+type treeState struct {
+	Cluster  string    `json:"cluster,omitempty"`  // whose trees stand here
+	Epoch    uint64    `json:"epoch,omitempty"`    // of its newest pusher
+	Revision uint64    `json:"revision,omitempty"` // of its newest push
+	Deletes  []deleted `json:"deletes,omitempty"`
+}
+
+type deleted struct {
+	At    time.Time `json:"at"`
+	Count int       `json:"count"`
+}
+
+// deleteWindow is the window of the mass-deletion guard.
+const deleteWindow = time.Minute
+
+func readState(file string) (s treeState, err error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("read %s: %w; remove it: it says only who pushed last", file, err)
+	}
+	return s, nil
+}
+
+// write replaces the file, flushed: an epoch that was seen stays seen.
+func (s treeState) write(file string) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return writeFile(file, append(b, '\n'), 0o600)
+}
+
+// writeFile replaces a file so that a crash leaves the old or the new one.
+func writeFile(file string, content []byte, mode os.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return err
+	}
+	d, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// admit tells whether a pusher may work, and remembers it. Of one cluster only
+// the newest epoch pushes, and never an older revision than the newest.
+func (s *treeState) admit(cluster string, epoch, revision uint64) error {
+	if cluster == "" { // a person
+		return nil
+	}
+	if s.Cluster == cluster {
+		if epoch > 0 && epoch < s.Epoch {
+			return refused(CodeStale, "a newer pusher of this cluster was here (epoch %d, this one has %d): it goes on, this one has to stop", s.Epoch, epoch)
+		}
+		if revision < s.Revision {
+			return refused(CodeStale, "revision %d was pushed here, and this is revision %d: this node is behind its cluster; `gatesync wait` on it, then push again", s.Revision, revision)
+		}
+	}
+	if s.Cluster != cluster {
+		s.Epoch = 0
+	}
+	s.Cluster, s.Epoch, s.Revision = cluster, max(s.Epoch, epoch), revision
+	return nil
+}
+
+// recent counts what was deleted within the window. A clock that was set back
+// counts for it.
+func (s *treeState) recent(now time.Time) (n int) {
+	keep := s.Deletes[:0]
+	for _, d := range s.Deletes {
+		if age := now.Sub(d.At); age < deleteWindow && age > -deleteWindow {
+			keep = append(keep, d)
+			n += d.Count
+		}
+	}
+	s.Deletes = keep
+	return n
+}

@@ -1,0 +1,186 @@
+package nfs
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// The figures of a shared mount: `make bench-nfs`. They are of a slow guest with
+// one processor that runs the server and all nodes: compare them with each
+// other, not with other machines.
+
+// sharing boots a cluster whose nodes all have one directory, and waits until
+// they know.
+func (b *bed) sharing(f flavour, nodes int, flags string) (*cluster, []*mount) {
+	b.t.Helper()
+	name := b.server.dir(fmt.Sprintf("shared-%s-%d", f.name, nodes))
+	var mounts []*mount
+	var trees []string
+	for _, h := range b.hosts[:nodes] {
+		m := h.mount(name, f)
+		mounts, trees = append(mounts, m), append(trees, m.path+flags)
+	}
+	c := b.cluster(trees)
+	for i, n := range c.nodes {
+		n.tree = mounts[i].path
+	}
+	c.steward(60 * time.Second)
+	return c, mounts
+}
+
+// steward waits until all that run agree on one.
+func (c *cluster) steward(limit time.Duration) (found *node) {
+	c.b.t.Helper()
+	eventually(c.b.t, limit, "one steward", func() error {
+		found = nil
+		for _, n := range c.nodes {
+			if n.daemon == nil {
+				continue
+			}
+			s, err := n.status()
+			if err != nil {
+				return err
+			}
+			at := s.Trees[0]
+			i := slices.IndexFunc(c.nodes, func(m *node) bool { return m.name == at.Steward })
+			switch {
+			case at.Storage != "direct" || i < 0 || c.nodes[i].daemon == nil:
+				return fmt.Errorf("%s: %+v", n.name, at)
+			case found != nil && found != c.nodes[i]:
+				return fmt.Errorf("%s says %s, not %s", n.name, at.Steward, found.name)
+			}
+			found = c.nodes[i]
+		}
+		if found == nil {
+			return errors.New("nobody runs")
+		}
+		return nil
+	})
+	return found
+}
+
+// BenchmarkPropagation: a gateway writes; until the others' daemons have
+// verified the digest through their own mounts, and until a local inotify user
+// there was woken (nudge).
+func BenchmarkPropagation(tb *testing.B) {
+	b := newBed(tb)
+	for _, f := range []flavour{v4hard, v3hard} {
+		tb.Run(f.name, func(tb *testing.B) {
+			b.in(tb)
+			c, mounts := b.sharing(f, 3, ",nudge=true")
+			watcher, err := fsnotify.NewWatcher()
+			b.check(err)
+			defer watcher.Close()
+			var read, verified, nudged []time.Duration
+			for i := range 20 {
+				name := fmt.Sprintf("p%d.xml", i%4)
+				text := sealed(fmt.Sprint("propagation ", i))
+				if i == 4 { // from here on they are changes
+					b.check(watcher.Add(mounts[1].path))
+				}
+				before := c.nodes[0].revision()
+				start := time.Now()
+				b.check(write(mounts[0].path, name, text))
+				read = append(read, eventually(tb, 60*time.Second, "the others read it", func() error {
+					return errors.Join(stands(mounts[1].path, name, text), stands(mounts[2].path, name, text))
+				}))
+				eventually(tb, 60*time.Second, "the others have verified it", func() error {
+					for _, n := range c.nodes[1:] {
+						if s, err := n.status(); err != nil || s.Trees[0].Applied <= before {
+							return fmt.Errorf("%s: %+v %w", n.name, s.Trees, err)
+						}
+					}
+					return nil
+				})
+				verified = append(verified, time.Since(start))
+				if i < 4 {
+					continue
+				}
+				for woken := false; !woken; {
+					select {
+					case ev := <-watcher.Events:
+						woken = filepath.Base(ev.Name) == name
+					case <-time.After(30 * time.Second):
+						tb.Fatalf("no event about %s on %s", name, c.nodes[1].name)
+					}
+				}
+				nudged = append(nudged, time.Since(start))
+			}
+			tb.Logf("%s: a write is read by the others after %v, verified by their daemons after %v (most %v), an inotify user there woken after %v (most %v)",
+				f.name, median(read), median(verified), slices.Max(verified), median(nudged), slices.Max(nudged))
+		})
+	}
+}
+
+func median(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2].Round(time.Millisecond)
+}
+
+// BenchmarkTakeover: the steward is killed, or loses its cable; until another
+// one is named, and until it has materialized a write from elsewhere.
+func BenchmarkTakeover(tb *testing.B) {
+	b := newBed(tb)
+	c, _ := b.sharing(v4hard, 3, "")
+	var killed []time.Duration
+	for range 3 {
+		old := c.steward(60 * time.Second)
+		start := time.Now()
+		old.kill()
+		c.steward(60 * time.Second)
+		killed = append(killed, time.Since(start))
+		old.start()
+		c.steward(60 * time.Second)
+	}
+	tb.Logf("killed: another steward after %v", killed)
+}
+
+// BenchmarkIdle: calls to the server while nothing happens, of each node, with
+// two and with three nodes that have one directory. GATESYNC_LONG=1: of 20,000
+// files, for two minutes.
+func BenchmarkIdle(tb *testing.B) {
+	files, long := size(2000, 20_000), size(30*time.Second, 2*time.Minute)
+	b := newBed(tb)
+	c, mounts := b.sharing(v4hard, 3, "")
+	for i := range files {
+		b.check(write(b.server.path(mounts[0].name), fmt.Sprintf("d%d/%d.xml", i%100, i), fmt.Sprintf("file %d\n", i)))
+	}
+	settle := func() {
+		eventually(tb, 4*time.Minute, "all files are known", func() error {
+			for _, n := range c.nodes {
+				if n.daemon == nil {
+					continue
+				}
+				if s, err := n.status(); err != nil || s.Trees[0].Files < files || s.Trees[0].Applied < s.Revision || s.Trees[0].Pending > 0 {
+					return fmt.Errorf("%s: %+v %w", n.name, s.Trees, err)
+				}
+			}
+			return nil
+		})
+	}
+	measure := func(nodes int) {
+		settle()
+		steward := c.steward(60 * time.Second)
+		var before []int
+		for _, m := range mounts {
+			before = append(before, m.rpcs())
+		}
+		time.Sleep(long) // what is measured
+		for i, m := range mounts[:nodes] {
+			what := ""
+			if c.nodes[i] == steward {
+				what = " (the steward)"
+			}
+			tb.Logf("%d nodes, %d files, idle: %s%s makes %.0f calls a minute", nodes, files, c.nodes[i].name, what, float64(m.rpcs()-before[i])/long.Minutes())
+		}
+	}
+	measure(3)
+	c.nodes[2].term(5 * time.Second)
+	measure(2)
+}

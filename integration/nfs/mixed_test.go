@@ -1,0 +1,68 @@
+package nfs
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Two nodes have one directory on a mount, two have local trees: one cluster.
+// Whatever becomes of the mount, those with local trees notice nothing, nothing
+// is proposed as a deletion, and all is equal when the mount is well again. When
+// the file server is gone for good, each node still has everything.
+func TestPromise_NoSurpriseDelete_SharedMountGoes(t *testing.T) {
+	f := v4hard
+	b := newBed(t)
+	b.addHost()
+	name := b.server.dir("direct")
+	one, other := b.hosts[0].mount(name, f), b.hosts[1].mount(name, f)
+	c := b.cluster([]string{one.path, other.path, "", ""})
+	eventually(t, 60*time.Second, "the two find that they have one directory", func() error {
+		for _, n := range c.nodes[:2] {
+			s, err := n.status()
+			if err == nil && s.Trees[0].Storage != "direct" {
+				err = fmt.Errorf("%s: %+v", n.name, s.Trees[0])
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	// Not Stale: after that the two do not find each other again within a minute,
+	// each takes the directory for its own, and what both take in conflicts.
+	full := "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
+	c.mountsGo(t, size("CablePulled UnmountedLazily", full), c.nodes[2], c.nodes[3], one, other)
+	if t.Failed() {
+		return
+	}
+
+	b.server.powerOff()
+	last := sealed("written when the file server was gone for good")
+	c.passes(10*time.Second, c.nodes[2], "last.xml", last, c.nodes[3])
+	want, err := readTree(c.nodes[3].tree)
+	b.check(err)
+	for _, n := range c.nodes[:2] {
+		copied := filepath.Join(filepath.Dir(n.data), "copy")
+		eventually(t, 20*time.Second, n.name+" knows the newest revision", func() error {
+			s, err := n.status()
+			if err == nil && s.Revision < c.nodes[2].revision() {
+				err = fmt.Errorf("revision %d", s.Revision)
+			}
+			return err
+		})
+		start := time.Now()
+		n.must("materialize", "--tree", "server", "--to", copied)
+		took := time.Since(start)
+		got, err := readTree(copied)
+		b.check(err)
+		if err := want.differs(got); err != nil {
+			t.Errorf("the copy that %s made: %v", n.name, err)
+		}
+		t.Logf("%s: a copy of %d entries %v after it was asked for", n.name, len(got), took.Round(time.Millisecond))
+	}
+	for _, n := range c.nodes {
+		t.Logf("%s ended %v after SIGTERM", n.name, n.term(6*time.Second))
+	}
+}
