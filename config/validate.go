@@ -68,6 +68,9 @@ func (c Config) Validate() error {
 	if c.Scrub != 0 && c.Scrub.Std().Minutes() < 1 {
 		bad("scrub", c.Scrub.String(), "is less than a minute: it is how long one quiet pass over all content may take; 0 switches it off")
 	}
+	if c.MembersMax < 0 || c.MembersMax > 0 && c.MembersMax < c.Voters {
+		bad("members_max", strconv.Itoa(c.MembersMax), "is neither 0 (no limit) nor at least as many as voters")
+	}
 	if c.Voters < 1 || c.Voters > 7 || c.Voters%2 == 0 {
 		bad("voters", strconv.Itoa(c.Voters), "is not one of 1, 3, 5, 7")
 	}

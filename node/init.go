@@ -24,6 +24,8 @@ type Made struct {
 	Address string         `json:"address"` // what other nodes dial
 	Guessed bool           `json:"address_guessed"`
 	Created []string       `json:"created"` // directories that did not exist
+	// Follower: the node takes no part in Raft.
+	Follower bool `json:"follower,omitempty"`
 }
 
 // Init makes a new cluster with its first node in cfg.DataDir. node.json is

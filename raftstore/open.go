@@ -31,6 +31,7 @@ type Store struct {
 	failed    chan error // the disk's last failure, see Failed
 	stream    *stream
 	transport *strict
+	kept      *snapshots
 	raft      *raft.Raft
 	sequence  *sequence
 	barriers  barriers
@@ -40,6 +41,9 @@ type Store struct {
 	applied  beacon // signalled when the machine has moved on
 	silent   silence
 	outdated chan uint32
+
+	feeding sync.Mutex           // held by who feeds this node
+	fed     atomic.Pointer[Told] // what the parent said last; nil: this node is not fed
 
 	led      led
 	slots    chan struct{} // bounds the commands inside Raft
@@ -217,6 +221,7 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	}), s.log)
+	s.kept = kept
 	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()

@@ -58,6 +58,7 @@ type placer struct {
 	broken string // why the nonce could not be put there
 	misses map[cluster.NodeID]int
 	joiner bool
+	heard  bool // the log was read up to where it stood
 }
 
 func newPlacer(s *Syncer) *placer {
@@ -91,7 +92,7 @@ func (p *placer) begin(g *rootGen) {
 	known := p.gen == g
 	p.gen = g
 	p.mu.Unlock()
-	if known {
+	if known && p.stands(g) {
 		return
 	}
 	nonce := cluster.NewNonce()
@@ -108,9 +109,50 @@ func (p *placer) begin(g *rootGen) {
 	}
 	p.taken = 0
 	clear(p.misses)
+	p.shore.checked = map[cluster.NodeID]string{}
 	p.mu.Unlock()
 	p.settle()
 	token(p.kick)
+}
+
+// stands tells whether this node's nonce still stands beside the tree: whoever
+// empties the directory takes it along.
+func (p *placer) stands(g *rootGen) bool {
+	b, err := g.fs.ReadNote(noncePrefix + p.s.cfg.Self)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return err == nil && p.shore.nonce != "" && string(b) == p.shore.nonce
+}
+
+// missed sees to it, before it counts that another node does not find this one's
+// nonce, that it stands there at all. It tells whether that is still to be done.
+func (p *placer) missed() (again bool) {
+	log := p.s.cfg.Mounts.Shares()
+	p.mu.Lock()
+	g, mine := p.gen, cluster.Seen{Node: p.shore.self, Nonce: p.shore.nonce}
+	news := map[cluster.NodeID]string{}
+	for _, theirs := range log.Sightings {
+		if theirs.MissesNonce(mine) && p.shore.checked[theirs.Node] != theirs.Nonce {
+			news[theirs.Node] = theirs.Nonce
+		}
+	}
+	p.mu.Unlock()
+	if len(news) == 0 {
+		return false
+	}
+	if !p.stands(g) {
+		if _, err := g.fs.ReadNote(noncePrefix + p.s.cfg.Self); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+		p.begin(g)
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen == g && p.shore.nonce == mine.Nonce {
+		maps.Copy(p.shore.checked, news)
+	}
+	return false
 }
 
 // read reads the nonces that stand beside the tree.
@@ -146,6 +188,8 @@ func (p *placer) settle() next {
 	defer p.mu.Unlock()
 	p.shore.log = p.s.cfg.Mounts.Shares()
 	p.shore.joiner = p.joiner
+	p.heard = p.heard || p.s.cfg.Log.CaughtUp()
+	p.shore.behind = !p.heard
 	n := p.shore.decide()
 	switch {
 	case p.shore.nonce == "" && p.broken != "" && len(p.shore.found) == 0:
@@ -215,8 +259,12 @@ func (p *placer) opened() bool {
 // step does what is due, and tells after which pause it wants to be called
 // again whatever happens; 0: not.
 func (p *placer) step(ctx context.Context) time.Duration {
+	again := p.missed()
 	n := p.settle()
 	pause := time.Duration(0)
+	if n.wait || again { // that it is read is no news of the log
+		pause = missPause
+	}
 	if n.look {
 		if err := p.lookFor(); err != nil {
 			p.s.log.Debug("cannot look for other nodes' nonces", "err", err)
