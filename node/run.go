@@ -58,7 +58,7 @@ func (n *Node) start(s *stages) {
 	s.run("members", time.Second, n.followMembers)
 	s.run("hello", time.Second, n.peers.run)
 	s.run("following", time.Second, n.following.run)
-	s.run("seen", time.Second, n.seeing().run)
+	s.run("seen", 5*time.Second, n.seeing().run) // it writes a last file
 	if len(n.cfg.Seeds) > 0 {
 		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, dial: n.server, peers: n.peers, log: n.slog}).run)
 	}

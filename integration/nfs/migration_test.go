@@ -126,9 +126,11 @@ func migrate(b *bed, f flavour) {
 	bridge.move(local)
 	gateways[0].serve(local)
 	// 5: the file server goes.
-	b.server.stop()
-	for i, m := range mounts {
+	for _, m := range mounts {
 		b.check(m.detach())
+	}
+	b.server.stop()
+	for i := range mounts {
 		c.passes(60*time.Second, c.nodes[i], fmt.Sprintf("local-%d.xml", i), "without a file server\n", c.nodes...)
 	}
 
