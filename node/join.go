@@ -15,6 +15,7 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // JoinOptions say how a node joins.
@@ -226,7 +227,7 @@ func (d dataDir) endJoin() error {
 		}
 		return err
 	}
-	return syncDir(string(d))
+	return vfs.SyncDir(string(d))
 }
 
 // was tells whether this directory has been a node, now or before it came again

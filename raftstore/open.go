@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // Store is this node's part of the replicated log. Open starts it, Close stops
@@ -98,7 +99,7 @@ func Bootstrap(cfg Config, init *pb.InitCluster, first cluster.Member) error {
 	if err := os.Rename(made.Dir, cfg.Dir); err != nil {
 		return fmt.Errorf("begin the log: %w", err)
 	}
-	return syncDir(filepath.Dir(filepath.Clean(cfg.Dir)))
+	return vfs.SyncDir(filepath.Dir(filepath.Clean(cfg.Dir)))
 }
 
 // writeFirst writes the entries that every log begins with. They are committed
@@ -136,15 +137,7 @@ func writeFirst(cfg Config, init *pb.InitCluster, first cluster.Member) (err err
 	if err := disk.StoreLogs(entries); err != nil {
 		return err
 	}
-	return syncDir(cfg.Dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return vfs.SyncDir(cfg.Dir)
 }
 
 func (c Config) withDefaults() Config {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 const (
@@ -49,7 +50,7 @@ func LoadKey(dataDir string) (Key, error) {
 		if k.Token, err = transport.NewToken(id.IssuerPEM()); err != nil {
 			return k, err
 		}
-		return k, writeFile(file, []byte(k.Token.String()+"\n"), 0o600)
+		return k, vfs.ReplaceFile(file, []byte(k.Token.String()+"\n"), 0o600)
 	}
 	if err == nil {
 		k.Token, err = transport.ParseToken(string(b))
