@@ -71,16 +71,8 @@ func makeIdentity(files transport.Files) error {
 	if err != nil {
 		return err
 	}
-	key, err := transport.NewKey()
-	if err != nil {
-		return err
-	}
-	csr, err := transport.NewCSR(key)
-	if err != nil {
-		return err
-	}
 	ca := transport.CA{ClusterID: id, Cert: caPEM, Key: caKey}
-	cert, err := ca.Sign(csr, cluster.NodeID(id), id, time.Now())
+	cert, key, err := ca.Issue(cluster.NodeID(id), id, time.Now())
 	if err != nil {
 		return err
 	}
