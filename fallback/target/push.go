@@ -91,7 +91,7 @@ func (e *NoTargetError) Unwrap() error { return e.Err }
 func hello(l *link, o Options) (*pb.PushWelcome, error) {
 	err := l.send(frameHello, &pb.PushHello{
 		Protocol: protocol, Version: o.Version, Token: o.TokenID, Secret: o.Secret,
-		Cluster: o.Cluster, Epoch: o.Epoch, Revision: o.Revision,
+		Cluster: o.Cluster, Incarnation: o.Incarnation, Epoch: o.Epoch, Revision: o.Revision,
 		Delete: string(o.Delete), DryRun: o.DryRun, Fresh: o.Fresh, History: o.History,
 	})
 	var w pb.PushWelcome
