@@ -22,7 +22,10 @@ type Config struct {
 	Trees     []Tree   `yaml:"trees"`
 	// Share is a directory on a mount that other members see too: content
 	// travels over it while it is well. "": everything is pushed.
-	Share  string   `yaml:"share"`
+	Share string `yaml:"share"`
+	// SSH is the command, with its options, by which this node reaches targets
+	// over ssh. It is never taken from the log: no other node says what runs here.
+	SSH    string   `yaml:"ssh"`
 	Guard  Guard    `yaml:"guard"`
 	Scan   Duration `yaml:"scan_interval"`
 	Scrub  Duration `yaml:"scrub"` // one pass over the blob store; 0: never
@@ -107,6 +110,7 @@ func Default() Config {
 		Voters:      5,
 		MembersMax:  7,
 		ReapAfter:   Duration(10 * time.Minute),
+		SSH:         "ssh",
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
 		Ready:       Ready{MaxLag: Duration(30 * time.Second)},
 		FreeReserve: 256 << 20,

@@ -47,6 +47,9 @@ http: {{q .HTTP}}
 # it while it is well, and is pushed otherwise. It keeps nothing.
 {{if .Share}}share: {{q .Share}}{{else}}# share: /mnt/nfs/exchange{{end}}
 
+# The command, with its options, by which this node reaches targets over ssh.
+# ssh: {{.SSH}}
+
 # Deletions beyond this are held until somebody approves them: more than so
 # many entries and more than so many percent of the tree, within a minute.
 guard:

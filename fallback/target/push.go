@@ -40,6 +40,11 @@ func Push(ctx context.Context, conn io.ReadWriteCloser, src Source, o Options) (
 	if err != nil {
 		return nil, err
 	}
+	if o.Begin != nil {
+		if err := o.Begin(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for _, p := range pairs {
 		in, out := l.in.Load(), l.out.Load()
 		x := &pushing{ctx: ctx, l: l, src: src, o: o, tree: p.from, to: p.to}

@@ -45,6 +45,9 @@ type Options struct {
 	DryRun bool
 	Fresh  bool  // the target's root may have lost its marker
 	Limit  int64 // bytes a second; 0: none
+	// Begin is called once the target has let the pusher in, before anything is
+	// read; it may wait, and its error ends the push. nil: nothing is waited for.
+	Begin func(ctx context.Context) error
 	// Progress may be called by two goroutines at once; nil: nobody is told.
 	Progress func(Progress)
 }
