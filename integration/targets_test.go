@@ -52,7 +52,7 @@ func (k *kept) add(flags ...string) {
 	})
 }
 
-// sshClusters is a cluster whose members reach targets as these beds do.
+// sshCluster is a cluster whose members reach targets as these beds do.
 func sshCluster(t testing.TB, count int, ssh string) *cluster {
 	c := emptyCluster(t)
 	c.place = func(n *node) { n.vars = append(n.vars, "GATESYNC_SSH="+ssh) }
@@ -239,10 +239,10 @@ func TestPromise_NoTornFile_TargetsPusherStopped(t *testing.T) {
 		write(t, first.tree, p, text)
 	}
 	first.must("wait")
-	for _, k := range []*kept{keptAt(c, "gw9", "tls"), keptAt(c, "gw8", "stub")} {
+	for _, k := range []*kept{keptAt(c, "gw8", "stub"), keptAt(c, "gw9", "tls")} {
 		k.add()
 		k.equal(first)
-		k.add("--limit", "2MB/s") // slow enough to be stopped in the middle
+		k.add("--limit", "1MB/s") // slow enough to be stopped in the middle
 		old := pusherStopped(t, c, k)
 		t.Logf("%s: another one had brought all %s after the stop", k.name, old)
 		first.must("targets", "remove", k.name)
@@ -271,6 +271,7 @@ func pusherStopped(t *testing.T, c *cluster, k *kept) time.Duration {
 		}
 		return err
 	})
+	author.must("wait") // so that only the push is slow
 	stop := func(sig syscall.Signal) {
 		if err := victim.daemon.Process.Signal(sig); err != nil {
 			t.Fatal(err)
@@ -279,7 +280,6 @@ func pusherStopped(t *testing.T, c *cluster, k *kept) time.Duration {
 	stop(syscall.SIGSTOP)
 	defer stop(syscall.SIGCONT)
 	begun := time.Now()
-	author.must("targets", "list")
 	running := c.except(victim)
 	eventually(t, 60*time.Second, "another one brings it all", func() error {
 		for p, text := range files {

@@ -150,11 +150,11 @@ func (n *Node) pushers() *pushers {
 
 // targetLog is what pushers needs of the log.
 type targetLog interface {
-	membership
-	watcher
-	revisions
 	proposer
+	watcher
+	Leader() (cluster.NodeID, bool)
+	Members() []cluster.Member
+	Revision() manifest.Revision
 	TargetsKnown() bool
 	Targets() []cluster.Target
-	Leader() (cluster.NodeID, bool)
 }
