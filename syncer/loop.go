@@ -305,6 +305,9 @@ func (l *Loop) committed(ev Committed) {
 			l.countOthers(c)
 		}
 		for _, ch := range c.Changes {
+			if live && ch.New.Absent() && c.ID.Node != l.cfg.Self {
+				l.judgeAgain() // with this one gone the rest may be all there is
+			}
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
 			}
