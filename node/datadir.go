@@ -222,7 +222,7 @@ func (d dataDir) wasUsed() bool {
 	if _, err := os.Stat(d.seen()); err == nil {
 		return true
 	}
-	records, err := filepath.Glob(d.join("trees", "*.db"))
+	records, err := vfs.Like(d.join("trees"), "*.db")
 	return err == nil && len(records) > 0
 }
 

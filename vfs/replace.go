@@ -34,11 +34,9 @@ const beside = ".new-*"
 // SweepReplaced removes what crashes have left of ReplaceFile in dir, where
 // nobody replaces anything now. What cannot be removed stays: it is in nobody's way.
 func SweepReplaced(dir string) {
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		if ours, _ := filepath.Match("*"+beside, e.Name()); ours && e.Type().IsRegular() {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
-		}
+	left, _ := Like(dir, "*"+beside)
+	for _, file := range left {
+		_ = os.Remove(file)
 	}
 }
 
