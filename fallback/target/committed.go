@@ -17,7 +17,7 @@ type committed struct {
 }
 
 // source takes the trees as they are now.
-func (k *keeping) source() (*committed, error) {
+func (k *upheld) source() (*committed, error) {
 	c := &committed{u: k.u, revision: k.u.cfg.Log.Revision(), views: map[string]*manifest.Manifest{}}
 	for _, name := range k.trees() {
 		v, ok := k.u.cfg.Log.View(name)

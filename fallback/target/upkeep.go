@@ -72,7 +72,7 @@ type Upkeep struct {
 	slots *slots
 
 	mu      sync.Mutex
-	keepers map[string]*keeping // by target
+	keepers map[string]*upheld // by target
 }
 
 // NewUpkeep makes one; nothing runs before Run.
@@ -80,7 +80,7 @@ func NewUpkeep(cfg UpkeepConfig) *Upkeep {
 	if cfg.Dial == nil {
 		cfg.Dial = transport.DialTarget
 	}
-	return &Upkeep{cfg: cfg, slots: newSlots(), keepers: map[string]*keeping{}}
+	return &Upkeep{cfg: cfg, slots: newSlots(), keepers: map[string]*upheld{}}
 }
 
 // Run keeps the targets current until ctx ends, and waits for what it started.
@@ -127,7 +127,7 @@ func (u *Upkeep) look(ctx context.Context, running *sync.WaitGroup) {
 	for name, t := range mine {
 		k := u.keepers[name]
 		if k == nil || k.over() {
-			k = newKeeping(ctx, u, t)
+			k = newUpheld(ctx, u, t)
 			u.keepers[name] = k
 			running.Go(k.run)
 		}

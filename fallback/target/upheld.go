@@ -17,9 +17,9 @@ import (
 	"github.com/gatesync/gatesync/transport"
 )
 
-// keeping is one target that this member pushes to, under one epoch and with one
+// upheld is one target that this member pushes to, under one epoch and with one
 // set of settings. run is its goroutine.
-type keeping struct {
+type upheld struct {
 	u      *Upkeep
 	target cluster.Target
 	ctx    context.Context // of run
@@ -35,16 +35,16 @@ type keeping struct {
 	st KeptState
 }
 
-func newKeeping(ctx context.Context, u *Upkeep, t cluster.Target) *keeping {
-	k := &keeping{u: u, target: t, news: make(chan struct{}, 1), ended: make(chan struct{})}
+func newUpheld(ctx context.Context, u *Upkeep, t cluster.Target) *upheld {
+	k := &upheld{u: u, target: t, news: make(chan struct{}, 1), ended: make(chan struct{})}
 	k.ctx, k.cancel = context.WithCancel(ctx)
 	k.st = KeptState{Name: t.Name, Epoch: t.Epoch, State: KeptWaiting, Since: time.Now()}
 	return k
 }
 
-func (k *keeping) same(t cluster.Target) bool { return reflect.DeepEqual(k.target, t) }
+func (k *upheld) same(t cluster.Target) bool { return reflect.DeepEqual(k.target, t) }
 
-func (k *keeping) over() bool {
+func (k *upheld) over() bool {
 	select {
 	case <-k.ended:
 		return true
@@ -53,21 +53,21 @@ func (k *keeping) over() bool {
 	}
 }
 
-func (k *keeping) poke() {
+func (k *upheld) poke() {
 	select {
 	case k.news <- struct{}{}:
 	default:
 	}
 }
 
-func (k *keeping) state() KeptState {
+func (k *upheld) state() KeptState {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.st
 }
 
 // say notes a state; change may set what else there is to it.
-func (k *keeping) say(state string, change func(*KeptState)) {
+func (k *upheld) say(state string, change func(*KeptState)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.st.State != state {
@@ -78,7 +78,7 @@ func (k *keeping) say(state string, change func(*KeptState)) {
 	}
 }
 
-func (k *keeping) run() {
+func (k *upheld) run() {
 	defer close(k.ended)
 	defer k.cancel()
 	for k.ctx.Err() == nil {
@@ -109,7 +109,7 @@ func (k *keeping) run() {
 }
 
 // trees lists what is pushed, as far as the cluster has it.
-func (k *keeping) trees() []string {
+func (k *upheld) trees() []string {
 	if len(k.target.Trees) > 0 {
 		return k.target.Trees
 	}
@@ -122,7 +122,7 @@ func (k *keeping) trees() []string {
 
 // due tells whether there may be something to push. Revisions of other trees are
 // none of this target's business.
-func (k *keeping) due() bool {
+func (k *upheld) due() bool {
 	if k.done == 0 || time.Since(k.verified) > verifyEvery {
 		return true
 	}
@@ -139,7 +139,7 @@ func (k *keeping) due() bool {
 	return false
 }
 
-func (k *keeping) succeeded(rev manifest.Revision) {
+func (k *upheld) succeeded(rev manifest.Revision) {
 	if k.failures > 0 {
 		k.u.cfg.Logger.Info("a target is reached again", "target", k.target.Name)
 	}
@@ -148,7 +148,7 @@ func (k *keeping) succeeded(rev manifest.Revision) {
 }
 
 // failed notes why, and tells how long to wait.
-func (k *keeping) failed(err error) time.Duration {
+func (k *upheld) failed(err error) time.Duration {
 	var part *partlyError
 	state := KeptUnreachable
 	switch {
@@ -199,7 +199,7 @@ func (e *partlyError) Error() string {
 var errStalled = fmt.Errorf("the target has made no progress for %s: look at its disk", stalledMost)
 
 // push brings the target to what is committed now.
-func (k *keeping) push() (manifest.Revision, error) {
+func (k *upheld) push() (manifest.Revision, error) {
 	ctx, cancel := context.WithCancelCause(k.ctx)
 	defer cancel(nil)
 	stall := time.AfterFunc(stalledMost, func() { cancel(errStalled) })
@@ -253,7 +253,7 @@ func (k *keeping) push() (manifest.Revision, error) {
 }
 
 // dial opens a stream to the target; explain says more about what failed on it.
-func (k *keeping) dial(ctx context.Context, o *Options) (conn io.ReadWriteCloser, explain func(error) error, err error) {
+func (k *upheld) dial(ctx context.Context, o *Options) (conn io.ReadWriteCloser, explain func(error) error, err error) {
 	explain = func(err error) error { return err }
 	t := k.target
 	over, isSSH, err := ParseSSH(t.Address)
