@@ -171,6 +171,9 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 // treeStatus tells of one tree; one that does not answer in time says so.
 func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	ts := TreeStatus{Name: t.cfg.Name, Path: t.cfg.Path, Preset: preset(t.cfg.Preset)}
+	if ts.Write, ts.Edits = n.cfg.Direction(t.cfg); ts.Write == "any" {
+		ts.Edits = ""
+	}
 	st, err := t.syncr.Status(ctx)
 	if err != nil {
 		ts.Root = "does not answer: " + err.Error()
@@ -185,6 +188,10 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	troubles := slices.Concat(st.Loop.Failing, st.Loop.Busy)
 	for _, b := range troubles[:min(len(troubles), troublesShown)] {
 		ts.Troubles = append(ts.Troubles, TroubleStatus{Path: string(b.Path), Why: b.Why})
+	}
+	ts.Edited, ts.Repaired = st.Loop.EditedAll, st.Loop.Repaired
+	for _, e := range st.Loop.Edited[:min(len(st.Loop.Edited), troublesShown)] {
+		ts.EditedPaths = append(ts.EditedPaths, TroubleStatus{Path: string(e.Path), Why: e.Why})
 	}
 	if st.Loop.Aside {
 		ts.Notices = append(ts.Notices, "this node has come back into the recovered cluster and compares its tree with it: until that is done whatever the cluster does not hold goes aside, fresh edits too")

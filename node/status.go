@@ -129,7 +129,15 @@ type TreeStatus struct {
 	UnsentWhy  string `json:"unsent_why,omitempty"`
 	// Troubles are paths that do not go on, the first few of them, and why.
 	Troubles []TroubleStatus `json:"troubles,omitempty"`
-	Watched  int             `json:"watched"` // directories whose events are told
+	// Write and Edits are the settings' words. Edited counts the edits that stand
+	// where none are taken, EditedPaths are the first of them; Repaired counts those
+	// that were put back since the start.
+	Write       string          `json:"write"`           // any, never
+	Edits       string          `json:"edits,omitempty"` // repair, report
+	Edited      int             `json:"edited"`
+	EditedPaths []TroubleStatus `json:"edited_paths,omitempty"`
+	Repaired    uint64          `json:"repaired,omitempty"`
+	Watched     int             `json:"watched"` // directories whose events are told
 	// Overflows counts how often file events were lost since the start; each
 	// time a scan found what they would have told.
 	Overflows  uint64  `json:"overflows"`

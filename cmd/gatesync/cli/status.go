@@ -157,6 +157,9 @@ func writeTrees(w io.Writer, s node.Status) {
 		if line := placeLine(t); line != "" {
 			fmt.Fprintln(w, line)
 		}
+		if line := directionLine(t); line != "" {
+			fmt.Fprintln(w, line)
+		}
 	}
 }
 
@@ -171,6 +174,18 @@ func placeLine(t node.TreeStatus) string {
 		return t.Name + ": other nodes have the same directory; nobody is its steward just now"
 	}
 	return fmt.Sprintf("%s: other nodes have the same directory; %s is its steward", t.Name, t.Steward)
+}
+
+// directionLine tells of a tree that takes no edits; "" for all others.
+func directionLine(t node.TreeStatus) string {
+	if t.Write != "never" {
+		return ""
+	}
+	line := fmt.Sprintf("%s: takes no edits (write: never, edits: %s)", t.Name, t.Edits)
+	if t.Repaired > 0 {
+		line += fmt.Sprintf("; %s put back since the start, see `gatesync conflicts`", plural(t.Repaired, "edit"))
+	}
+	return line
 }
 
 // shareLine tells whether content travels over the share.
