@@ -10,6 +10,7 @@ import (
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/syncer"
+	"github.com/gatesync/gatesync/transport"
 )
 
 // statusWithin bounds the questions to the trees: a status that hangs helps
@@ -150,6 +151,9 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 		Applied: h.state.GetApplied(), Version: h.state.GetVersion(),
 		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(), Nowhere: h.state.GetLacks(),
 		Format: max(m.Format, raftstore.Format),
+	}
+	if m.ID != n.file.Node {
+		st.Proxy = transport.ProxyName(addr)
 	}
 	if !h.at.IsZero() {
 		st.LastSeen = &h.at

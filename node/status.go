@@ -89,6 +89,7 @@ type MemberStatus struct {
 	Format   uint32     `json:"format,omitempty"` // newest format of the log that it understands
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Error    string     `json:"error,omitempty"` // why it cannot be reached
+	Proxy    string     `json:"proxy,omitempty"` // HTTP proxy through which the daemon reaches it
 	Votes    bool       `json:"votes"`           // a voter or a witness
 	// Chosen is the role that an operator gave it (promote, demote): voter or
 	// nonvoter. Without one the cluster decides.

@@ -129,6 +129,9 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 		members = append(members, memberRow(s, m, now))
 	}
 	table(w, members)
+	if line := proxyLine(s); line != "" {
+		fmt.Fprintln(w, line)
+	}
 
 	fmt.Fprintln(w)
 	writeTrees(w, s)
@@ -174,6 +177,21 @@ func placeLine(t node.TreeStatus) string {
 		return t.Name + ": other nodes have the same directory; nobody is its steward just now"
 	}
 	return fmt.Sprintf("%s: other nodes have the same directory; %s is its steward", t.Name, t.Steward)
+}
+
+// proxyLine names the members behind an HTTP proxy; "" where there are none.
+func proxyLine(s node.Status) string {
+	proxy := ""
+	var via []string
+	for _, m := range s.Members {
+		if m.Proxy != "" {
+			proxy, via = m.Proxy, append(via, m.Name)
+		}
+	}
+	if proxy == "" {
+		return ""
+	}
+	return fmt.Sprintf("through the proxy %s (the daemon's HTTPS_PROXY; NO_PROXY exempts hosts): %s", proxy, strings.Join(via, ", "))
 }
 
 // directionLine tells of a tree that takes no edits; "" for all others.
