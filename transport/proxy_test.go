@@ -144,23 +144,23 @@ func TestThroughAProxy(t *testing.T) {
 func TestProxyErrors(t *testing.T) {
 	tests := []struct {
 		name   string
-		proxy  testProxy
+		proxy  *testProxy
 		url    func(addr string) string
 		says   []string
 		status int
 	}{
-		{"no name and password", testProxy{auth: "Basic x"}, nil, []string{"407", "NAME:PASSWORD"}, 407},
-		{"another password", testProxy{auth: "Basic x"}, func(a string) string { return "http://gw:secret@" + a }, []string{"407", "NAME:PASSWORD"}, 407},
-		{"port not allowed", testProxy{says: "HTTP/1.1 403 Forbidden\r\n\r\n"}, nil, []string{"403", "CONNECT", "443"}, 403},
-		{"node not reached", testProxy{}, nil, []string{"502", "cannot reach that node"}, 502},
-		{"gateway timeout", testProxy{says: "HTTP/1.0 504 Gateway Timeout\r\n\r\nlong page"}, nil, []string{"504", "cannot reach that node"}, 504},
-		{"no answer", testProxy{hangs: true}, nil, []string{"no answer", "deadline"}, 0},
-		{"no HTTP", testProxy{says: "220 mail.example.com ESMTP\r\n"}, nil, []string{"not HTTP"}, 0},
-		{"no end of it", testProxy{says: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)}, nil, []string{"without an answer"}, 0},
-		{"it speaks first", testProxy{says: "HTTP/1.1 200 OK\r\n\r\nhello"}, nil, []string{"before we do"}, 0},
-		{"nobody there", testProxy{}, func(string) string { return "http://127.0.0.1:1" }, []string{"refused", "check that it runs"}, 0},
-		{"no URL", testProxy{}, func(string) string { return "http://gw:secret@[::1" }, []string{"no URL"}, 0},
-		{"another kind", testProxy{}, func(a string) string { return "socks5://gw:secret@" + a }, []string{"names no HTTP proxy"}, 0},
+		{"no name and password", &testProxy{auth: "Basic x"}, nil, []string{"407", "NAME:PASSWORD"}, 407},
+		{"another password", &testProxy{auth: "Basic x"}, func(a string) string { return "http://gw:secret@" + a }, []string{"407", "NAME:PASSWORD"}, 407},
+		{"port not allowed", &testProxy{says: "HTTP/1.1 403 Forbidden\r\n\r\n"}, nil, []string{"403", "CONNECT", "443"}, 403},
+		{"node not reached", &testProxy{}, nil, []string{"502", "cannot reach that node"}, 502},
+		{"gateway timeout", &testProxy{says: "HTTP/1.0 504 Gateway Timeout\r\n\r\nlong page"}, nil, []string{"504", "cannot reach that node"}, 504},
+		{"no answer", &testProxy{hangs: true}, nil, []string{"no answer", "deadline"}, 0},
+		{"no HTTP", &testProxy{says: "220 mail.example.com ESMTP\r\n"}, nil, []string{"not HTTP"}, 0},
+		{"no end of it", &testProxy{says: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)}, nil, []string{"without an answer"}, 0},
+		{"it speaks first", &testProxy{says: "HTTP/1.1 200 OK\r\n\r\nhello"}, nil, []string{"before we do"}, 0},
+		{"nobody there", &testProxy{}, func(string) string { return "http://127.0.0.1:1" }, []string{"refused", "check that it runs"}, 0},
+		{"no URL", &testProxy{}, func(string) string { return "http://gw:secret@[::1" }, []string{"no URL"}, 0},
+		{"another kind", &testProxy{}, func(a string) string { return "socks5://gw:secret@" + a }, []string{"names no HTTP proxy"}, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
