@@ -24,6 +24,9 @@ type Config struct {
 	// Share is a directory on a mount that other members see too: content
 	// travels over it while it is well. "": everything is pushed.
 	Share string `yaml:"share"`
+	// Limit is how much content this node sends in a second, to all others
+	// together. 0: as much as goes.
+	Limit Rate `yaml:"limit"`
 	// WritePolicy says whether this node's gateways may edit its trees: any, never; Edits
 	// what becomes of an edit where they may not: repair, report. A tree may say
 	// otherwise.

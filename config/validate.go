@@ -58,6 +58,9 @@ func (c Config) Validate() error {
 	errs = append(errs, validateTrees(c.Trees, c.DataDir)...)
 	errs = append(errs, c.validateDirection()...)
 	errs = append(errs, c.validateShare()...)
+	if c.Limit > 0 && c.Limit < 100<<10 {
+		bad("limit", c.Limit.String(), "is less than 100KB/s: who waits for content would take this node for dead")
+	}
 	if c.Guard.MaxDelete.Count < 0 {
 		bad("guard.max_delete.count", strconv.Itoa(c.Guard.MaxDelete.Count), "is negative")
 	}

@@ -49,6 +49,10 @@ http: {{q .HTTP}}
 # it while it is well, and is pushed otherwise. It keeps nothing.
 {{if .Share}}share: {{q .Share}}{{else}}# share: /mnt/nfs/exchange{{end}}
 
+# How much content this node sends in a second, to all others together; small
+# files go first. gatesync push keeps to it too.
+{{if .Limit}}limit: {{.Limit}}{{else}}# limit: 10MB/s{{end}}
+
 # Whether gateways beside this node may edit its trees: any, or never. Where they
 # may not an edit is never proposed: it is repaired (what is committed is put back
 # at once, and the edit is kept aside), or only reported (it stands, and gives way
