@@ -186,7 +186,7 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	ts.Applied = uint64(st.Loop.Applied)
 	n.placeStatus(&ts, st.Place)
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
-	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, st.Warnings, st.Watched, st.Overflows
+	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, append(ts.Notices, st.Warnings...), st.Watched, st.Overflows
 	ts.Unsent, ts.UnsentWhy = st.Loop.Unsent, st.Loop.UnsentWhy
 	ts.Failing = len(st.Loop.Failing)
 	troubles := slices.Concat(st.Loop.Failing, st.Loop.Busy)
@@ -220,7 +220,29 @@ func (n *Node) placeStatus(ts *TreeStatus, at syncer.Place) {
 	default:
 		ts.Storage, ts.Mount, ts.StewardEpoch = "direct", at.Mount, at.Epoch
 		ts.Steward, _ = n.log.Member(at.Steward)
+		if why := n.followersAlone(ts.Name, at.Mount); why != "" {
+			ts.Notices = append(ts.Notices, why)
+		}
 	}
+}
+
+// followersAlone says so where only followers have a directory together: none of
+// them becomes its steward, for a follower hears of leaders at second hand. "" where
+// a member of Raft has it too.
+func (n *Node) followersAlone(tree, mount string) string {
+	for _, m := range n.log.Shares(tree).Mounts {
+		if m.ID != mount || len(m.Members) == 0 {
+			continue
+		}
+		for _, id := range m.Members {
+			if !n.log.Follows(id) {
+				return ""
+			}
+		}
+		name, _ := n.log.Member(m.Members[0])
+		return "only followers have this directory, and a follower is nobody's steward: what is written elsewhere does not come here; `gatesync promote " + name + "` (or another one of them) ends that"
+	}
+	return ""
 }
 
 // troublesShown bounds how many paths that do not go on are named.
