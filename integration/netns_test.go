@@ -72,7 +72,7 @@ func TestPromise_Available_OnePortProxyAndNAT(t *testing.T) {
 		if out := f.must("doctor"); !strings.Contains(out, "proxy http://"+addr) {
 			t.Errorf("doctor does not name the proxy:\n%s", out)
 		}
-		c.pushFrom(f, h)
+		c.pushFrom(f)
 
 		// It does not let that port through any more: the error says so. Where it
 		// is well again all goes on.
@@ -91,6 +91,17 @@ func TestPromise_Available_OnePortProxyAndNAT(t *testing.T) {
 		eventually(t, time.Minute, "it goes on", func() error { return stands(f.tree, "while-refused.xml", "later") })
 	})
 
+	// A link-local address is of use with its zone only.
+	t.Run("link-local", func(t *testing.T) {
+		c.in(t)
+		out, err := sh("ip", "-n", h.prefix+"2", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link")
+		local, _, _ := strings.Cut(strings.TrimSpace(after(out, "inet6")), "/")
+		if err != nil || local == "" {
+			t.Skipf("needs IPv6 in network namespaces: %v %s", err, out)
+		}
+		c.push(first, c.nodes[1], "[::]:7951", "["+local+"%eth0]:7951")
+	})
+
 	// Followers in a private network, behind a router that masquerades.
 	t.Run("NAT", func(t *testing.T) {
 		c.in(t)
@@ -98,7 +109,7 @@ func TestPromise_Available_OnePortProxyAndNAT(t *testing.T) {
 		h.behindNAT(c.host(f), f)
 		c.admit(f, "--follower")
 		c.passes(f, "NAT")
-		c.pushFrom(f, h)
+		c.pushFrom(f)
 		for _, line := range sockets(t, f) {
 			t.Errorf("%s: %s", f.name, line)
 		}
@@ -123,17 +134,29 @@ func (c *cluster) passes(f *node, what string) {
 	c.nodes[0].must("wait", "--timeout", "30s")
 }
 
+// after is what stands behind a word.
+func after(text, word string) string {
+	_, rest, _ := strings.Cut(text, word)
+	return rest
+}
+
 // pushFrom pushes from a node to a receiver on the second host.
-func (c *cluster) pushFrom(f *node, h *hosts) {
+func (c *cluster) pushFrom(f *node) {
+	c.t.Helper()
+	c.push(f, c.nodes[1], hostAddr(2)+":7950", hostAddr(2)+":7950")
+}
+
+// push pushes from a node to a receiver that listens on the host of another one.
+func (c *cluster) push(f, there *node, listen, to string) {
 	c.t.Helper()
 	b := newPushBed(c.t)
-	r := b.receive(append(slices.Clone(c.nodes[1].enter), gatesync), hostAddr(2)+":7950", "--tree", "server="+b.dst)
+	r := b.receive(append(slices.Clone(there.enter), gatesync), listen, "--tree", "server="+b.dst)
 	defer r.stop()
 	token := filepath.Join(c.t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte(r.token+"\n"), 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	f.must("push", r.addr, "--token-file", token)
+	f.must("push", to, "--token-file", token)
 	if err := stands(b.dst, "begin.xml", "begin\n"); err != nil {
 		c.t.Error(err)
 	}
