@@ -24,7 +24,7 @@ func (n *Node) newUpkeep() *target.Upkeep {
 	return target.NewUpkeep(target.UpkeepConfig{
 		Self: n.file.Node, Cluster: n.file.Cluster, Version: n.opts.Version, Log: n.log, Read: n.caughtUp,
 		Open: n.openOrFetch, Old: func(d manifest.Digest) (io.ReadCloser, error) { return n.blobs.Open(d) },
-		SSH: strings.Fields(n.cfg.SSH), Logger: n.slog,
+		SSH: strings.Fields(n.cfg.SSH), Limit: int64(n.cfg.Limit), Logger: n.slog,
 	})
 }
 

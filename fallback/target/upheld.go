@@ -210,7 +210,7 @@ func (k *upheld) push() (manifest.Revision, error) {
 	}
 	o := Options{
 		Version: k.u.cfg.Version, Cluster: k.u.cfg.Cluster, Incarnation: k.u.cfg.Log.Incarnation().Number(), Epoch: k.target.Epoch,
-		Revision: uint64(src.revision), History: true, Trees: k.trees(), Delete: Policy(k.target.Delete), Limit: k.target.Limit,
+		Revision: uint64(src.revision), History: true, Trees: k.trees(), Delete: Policy(k.target.Delete), Limit: lower(k.target.Limit, k.u.cfg.Limit),
 	}
 	release := func() {}
 	defer func() { release() }()
@@ -250,6 +250,14 @@ func (k *upheld) push() (manifest.Revision, error) {
 		return 0, &part
 	}
 	return src.revision, nil
+}
+
+// lower is the lower one of two limits, of which 0 is none.
+func lower(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // dial opens a stream to the target; explain says more about what failed on it.

@@ -58,6 +58,9 @@ type UpkeepConfig struct {
 	Old  func(d manifest.Digest) (io.ReadCloser, error)
 	// SSH is the ssh command of this node with its options; empty: ssh.
 	SSH []string
+	// Limit bounds what is sent to each target in a second, below what the target's
+	// own settings say; 0: it does not.
+	Limit int64
 	// Dial connects to a listening target; nil: transport.DialTarget.
 	Dial   func(ctx context.Context, addr string, tok transport.Token) (net.Conn, error)
 	Logger *slog.Logger

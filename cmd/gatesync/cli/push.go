@@ -105,6 +105,11 @@ func (a *app) push(cmd *cobra.Command, f *pushFlags) error {
 	if err != nil {
 		return err
 	}
+	if f.from == "" && f.limit == "" {
+		if cfg, err := a.load(nil); err == nil { // without one the daemon does not answer either
+			o.Limit = int64(cfg.Limit)
+		}
+	}
 	if f.from == "" {
 		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
 			src, err := committed(cmd.Context(), c, f.trees, &o)
@@ -134,7 +139,7 @@ func parseLimit(s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	n, err := config.ParseSize(strings.TrimSuffix(s, "/s"))
+	n, err := config.ParseRate(s)
 	if err != nil || n < 1024 {
 		return 0, fmt.Errorf("--limit %q: write it like 10MB/s, and at least 1KB/s", s)
 	}
