@@ -30,6 +30,7 @@ type upheld struct {
 	done     manifest.Revision // that the target surely has
 	verified time.Time
 	failures int
+	slow     bool // the last push took long
 
 	mu sync.Mutex
 	st KeptState
@@ -95,7 +96,9 @@ func (k *upheld) run() {
 		if k.ctx.Err() != nil {
 			return
 		}
-		rest := min(max(time.Since(begun), restShortest), restLongest)
+		took := time.Since(begun)
+		k.slow = took > youngFor
+		rest := min(max(took, restShortest), restLongest)
 		if err != nil {
 			rest = k.failed(err)
 		} else {
@@ -214,9 +217,12 @@ func (k *upheld) push() (manifest.Revision, error) {
 	}
 	release := func() {}
 	defer func() { release() }()
-	o.Begin = func(ctx context.Context) (err error) { // not before: who does not answer takes nobody's place
+	o.Begin = func(ctx context.Context) error { // not before: who does not answer takes nobody's place
 		k.say(k.state().State, func(s *KeptState) { s.Failing = time.Time{} })
-		release, err = k.u.slots.take(ctx)
+		done, err := k.u.slots.take(ctx, k.failures > 0 || k.slow)
+		if err == nil {
+			release = done
+		}
 		return err
 	}
 	var moving atomic.Bool

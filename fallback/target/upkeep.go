@@ -175,36 +175,42 @@ type KeptState struct {
 }
 
 // slots bound how many pushes work at once. One that takes long gives its place
-// away and goes on: slow targets hold up the others only when there are very many.
-type slots struct{ young, all chan struct{} }
+// away and goes on; and targets that failed or took long the last time have
+// places of their own. So bad targets hold up the others only when there are very
+// many at once.
+type slots struct{ good, bad, all chan struct{} }
 
 const (
-	youngMost = 4
-	youngFor  = 5 * time.Second
-	slotsMost = 48
+	placesMost = 4 // of each kind
+	youngFor   = 5 * time.Second
+	slotsMost  = 48
 )
 
 func newSlots() *slots {
-	return &slots{young: make(chan struct{}, youngMost), all: make(chan struct{}, slotsMost)}
+	return &slots{good: make(chan struct{}, placesMost), bad: make(chan struct{}, placesMost), all: make(chan struct{}, slotsMost)}
 }
 
 // take waits for a place; done gives it back.
-func (s *slots) take(ctx context.Context) (done func(), err error) {
-	for _, c := range []chan struct{}{s.all, s.young} {
+func (s *slots) take(ctx context.Context, bad bool) (done func(), err error) {
+	places := s.good
+	if bad {
+		places = s.bad
+	}
+	for _, c := range []chan struct{}{places, s.all} {
 		select {
 		case c <- struct{}{}:
 		case <-ctx.Done():
-			if c == s.young {
-				<-s.all
+			if c == s.all {
+				<-places
 			}
 			return nil, ctx.Err()
 		}
 	}
-	age := sync.OnceFunc(func() { <-s.young })
-	timer := time.AfterFunc(youngFor, age)
+	aged := sync.OnceFunc(func() { <-places })
+	timer := time.AfterFunc(youngFor, aged)
 	return func() {
 		timer.Stop()
-		age()
+		aged()
 		<-s.all
 	}, nil
 }
