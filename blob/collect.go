@@ -38,6 +38,7 @@ func (s *Store) Collect(ctx context.Context, live func(manifest.Digest) bool) (c
 		return c, err
 	}
 	defer s.endCollect()
+	s.trimPartials(partialMost)
 
 	dead := map[manifest.Digest]place{}
 	for d, at := range all {
