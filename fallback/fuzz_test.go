@@ -213,7 +213,7 @@ func FuzzFetch(f *testing.F) {
 		p, s := fuzzPush(t, tapePeer{b})
 		want := []manifest.BlobRef{{Digest: dx, Size: 1}, {Digest: dy, Size: 2}}
 		told := map[manifest.Digest]error{}
-		err := p.Fetch(t.Context(), want, nodes("n-evil"), func(d manifest.Digest, err error) { told[d] = err })
+		err := p.Fetch(t.Context(), want, nil, nodes("n-evil"), func(d manifest.Digest, err error) { told[d] = err })
 		wantWhole(t, s)
 		for _, ref := range want {
 			why, was := told[ref.Digest]
@@ -240,7 +240,7 @@ func FuzzSpread(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, s := fuzzPush(t, tapePeer{b})
 		refs := []manifest.BlobRef{s.add([]byte("x"))}
-		got, err := p.Spread(t.Context(), refs, nodes("n-evil"), func(r []manifest.Receipt) bool { return len(r) == 2 })
+		got, err := p.Spread(t.Context(), refs, nil, nodes("n-evil"), func(r []manifest.Receipt) bool { return len(r) == 2 })
 		var first pb.PushResponse
 		valid := false
 		for in := (&tape{rest: b}); in.next(&first) == nil; {

@@ -301,7 +301,7 @@ func TestFetcherThatDoesNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Send(&pb.FetchRequest{Want: infos(refs)}); err != nil {
+	if err := s.Send(&pb.FetchRequest{Want: infosOf(refs)}); err != nil {
 		t.Fatal(err)
 	}
 	<-time.After(3 * short().stall)
@@ -311,4 +311,12 @@ func TestFetcherThatDoesNotRead(t *testing.T) {
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("%v", err)
 	}
+}
+
+// infosOf names blobs on the wire.
+func infosOf(refs []manifest.BlobRef) (out []*pb.BlobInfo) {
+	for _, ref := range refs {
+		out = append(out, infoOf(named{BlobRef: ref}))
+	}
+	return out
 }

@@ -22,13 +22,14 @@ type answer struct {
 // the background. A nil enough waits for all. When ctx ends before that, what
 // is left is given up; then, and when every node has answered without it being
 // enough, the error is a *ShortError, and the receipts so far come with it.
-// enough is called by the caller's goroutine. No blobs need no receipts.
-func (p *Push) Spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
-	return p.spread(ctx, blobs, to, enough, nil)
+// enough is called by the caller's goroutine. No blobs need no receipts. To whom
+// holds the base of a blob only the difference is sent.
+func (p *Push) Spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
+	return p.spread(ctx, blobs, bases, to, enough, nil)
 }
 
 // spread is Spread, over a share where there is one and it can be used.
-func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool, share *Share) ([]manifest.Receipt, error) {
+func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, to []cluster.NodeID, enough func([]manifest.Receipt) bool, share *Share) ([]manifest.Receipt, error) {
 	refs, err := p.held(blobs)
 	if err != nil || len(refs) == 0 {
 		return nil, err
@@ -38,7 +39,7 @@ func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluste
 	transfer, cancel := context.WithCancel(p.ctx)
 	running := atomic.Int64{}
 	running.Store(int64(len(nodes)) + 1)
-	plan := split(refs)
+	plan := split(refs, p.ours(refs, bases))
 	lay := p.layOut(share, plan, nodes)
 	begin := func(node cluster.NodeID, do func() (string, error)) {
 		if !p.spawn(func() {
@@ -53,6 +54,17 @@ func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluste
 		}
 	}
 	begin(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
+	if prepares(plan) && len(nodes) > 0 {
+		running.Add(1)
+		if !p.spawn(func() {
+			p.prepare(transfer, plan)
+			if running.Add(-1) == 0 {
+				lay.end()
+			}
+		}) {
+			return nil, ErrClosed
+		}
+	}
 	if lay != nil {
 		running.Add(1)
 		if !p.spawn(func() {
@@ -137,28 +149,79 @@ type part struct {
 	batches []*load
 }
 
-// split decides which blobs travel together.
-func split(refs []manifest.BlobRef) []part {
-	var total int64
-	var smalls, larges []manifest.BlobRef
-	for _, r := range refs {
-		total += r.Size
-		if r.Size > smallBlob {
-			larges = append(larges, r)
-		} else {
-			smalls = append(smalls, r)
+// ours are the bases that this store holds, too.
+func (p *Push) ours(refs []manifest.BlobRef, bases manifest.Bases) manifest.Bases {
+	ours := manifest.Bases{}
+	for _, ref := range refs {
+		if base, ok := bases[ref.Digest]; ok && p.deltas.likely(ref, base) {
+			ours[ref.Digest] = base
 		}
 	}
+	return ours
+}
+
+// split decides which blobs travel together: those that may become deltas apart
+// from the others, which may go over a share.
+func split(refs []manifest.BlobRef, bases manifest.Bases) []part {
+	var total int64
+	var blobs [2][2][]manifest.BlobRef // small and large ones, without bases and with
+	for _, r := range refs {
+		total += r.Size
+		l, k := 0, 0
+		if r.Size > smallBlob {
+			l = 1
+		}
+		if _, ok := bases[r.Digest]; ok {
+			k = 1
+		}
+		blobs[l][k] = append(blobs[l][k], r)
+	}
 	if total <= eagerBytes && len(refs) <= batchBlobs {
-		return []part{{class: eager, batches: []*load{{refs: refs}}}}
+		return []part{{class: eager, batches: []*load{{refs: refs, bases: bases}}}}
 	}
 	var plan []part
-	for _, p := range []part{{small, cutBatches(smalls)}, {large, cutBatches(larges)}} {
+	for l, class := range []class{small, large} {
+		p := part{class: class, batches: cutBatches(blobs[l][0])}
+		for _, b := range cutBatches(blobs[l][1]) {
+			b.bases = bases
+			if class == large {
+				b.set = make(chan struct{})
+			}
+			p.batches = append(p.batches, b)
+		}
 		if len(p.batches) > 0 {
 			plan = append(plan, p)
 		}
 	}
 	return plan
+}
+
+// prepares tells whether deltas of a plan take time to make.
+func prepares(plan []part) bool {
+	for _, part := range plan {
+		for _, b := range part.batches {
+			if part.class == large && len(b.bases) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// prepare makes the large deltas of a plan before they are offered, once for
+// all peers: nobody waits for them in the middle of a stream.
+func (p *Push) prepare(ctx context.Context, plan []part) {
+	for _, part := range plan {
+		for _, b := range part.batches {
+			if part.class != large || len(b.bases) == 0 {
+				continue
+			}
+			for _, ref := range b.refs {
+				p.deltas.release(p.deltas.get(ctx, ref, b.bases[ref.Digest]))
+			}
+			close(b.set)
+		}
+	}
 }
 
 // cutBatches cuts a list so that a batch is neither long nor, unless it is one
@@ -210,33 +273,33 @@ func (p *Push) toPeer(ctx context.Context, peer cluster.NodeID, plan []part, lay
 
 // overLane sends batches over one lane; the lane takes as many at a time as it
 // may have open. What is laid on a share that the peer sees is offered when it
-// lies there.
+// lies there, and what may become a delta when that is made.
 func (p *Push) overLane(ctx context.Context, key laneKey, batches []*load, shared bool) (store string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := p.lane(key)
 	results := make(chan outcome, len(batches))
 	queue := batches
-	lies := false       // the first of the queue, or it never will
+	ready := false      // the first of the queue: laid, or its deltas are made; or it never will be
 	for range batches { // one answer each
 		var o outcome
 		for waiting := true; waiting; {
 			var in chan *batch // nil, and never chosen, once all are on their way
 			var next *batch
-			var laid chan struct{}
+			var set chan struct{}
 			if len(queue) > 0 {
-				in, next = l.in, &batch{refs: queue[0].refs, ctx: ctx, result: results}
-				if shared && !lies {
-					in, laid = nil, queue[0].laid
-				} else if shared {
+				in, next = l.in, &batch{refs: queue[0].refs, bases: queue[0].bases, ctx: ctx, result: results}
+				if waits := queue[0].set != nil && (shared || len(next.bases) > 0); waits && !ready {
+					in, set = nil, queue[0].set
+				} else if waits {
 					next.parcel = queue[0].parcel
 				}
 			}
 			select {
-			case <-laid:
-				lies = true
+			case <-set:
+				ready = true
 			case in <- next:
-				queue, lies = queue[1:], false
+				queue, ready = queue[1:], false
 			case o = <-results:
 				waiting = false
 			case <-ctx.Done():

@@ -116,6 +116,17 @@ type BlobRef struct {
 	Size   int64
 }
 
+// Bases are hints: by digest, the content that it replaces, or is like for
+// another reason. Who holds that needs only what differs. nil: nobody knows any.
+type Bases map[Digest]Digest
+
+// Note adds that content stands in another's place. What has no content is left out.
+func (b Bases) Note(content, base Entry) {
+	if content.HasContent() && base.HasContent() && content.Digest != base.Digest {
+		b[content.Digest] = base.Digest
+	}
+}
+
 // Blob returns the reference to e's content.
 func (e Entry) Blob() BlobRef { return BlobRef{e.Digest, e.Size} }
 
