@@ -122,11 +122,15 @@ func answerTo(t *testing.T, s grpc.BidiStreamingClient[pb.PushRequest, pb.PushRe
 	if err := s.Send(m); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.Recv()
-	if err != nil {
-		t.Fatal(err)
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.GetOf() != nil { // not just that it is at work
+			return r
+		}
 	}
-	return r
 }
 
 // A wrong digest is the batch's fault; the stream goes on.

@@ -98,7 +98,7 @@ func (t *taker) patch(form uint32, base manifest.Digest, in *spool) error {
 		return err
 	}
 	defer content.Close()
-	return p.store.PutKnown(t.ref, &beating{r: content, t: t})
+	return p.store.PutKnown(t.ref, &beating{r: content, t: t, last: time.Now()})
 }
 
 // slot waits for one of the few places for what takes time.
