@@ -176,6 +176,21 @@ type Traffic struct {
 	Deltas Moved
 }
 
+// Plus adds up.
+func (m Moved) Plus(o Moved) Moved {
+	return Moved{Blobs: m.Blobs + o.Blobs, Bytes: m.Bytes + o.Bytes, Wire: m.Wire + o.Wire}
+}
+
+// Minus takes off what was counted before.
+func (m Moved) Minus(o Moved) Moved {
+	return Moved{Blobs: m.Blobs - o.Blobs, Bytes: m.Bytes - o.Bytes, Wire: m.Wire - o.Wire}
+}
+
+// Plus adds up.
+func (t Traffic) Plus(o Traffic) Traffic {
+	return Traffic{t.Moved.Plus(o.Moved), t.Deltas.Plus(o.Deltas)}
+}
+
 // Stats counts what a Push has moved since it was made.
 type Stats struct {
 	Sent     Traffic // pushed to peers

@@ -127,6 +127,20 @@ func (b Bases) Note(content, base Entry) {
 	}
 }
 
+// Replaced is the content that stands where the changes are.
+func (v View) Replaced(changes []Change) Bases {
+	if v.Manifest == nil {
+		return nil
+	}
+	bases := Bases{}
+	for _, c := range changes {
+		if was, ok := v.Manifest.Get(c.Path); ok {
+			bases.Note(c.New, was.Entry)
+		}
+	}
+	return bases
+}
+
 // Blob returns the reference to e's content.
 func (e Entry) Blob() BlobRef { return BlobRef{e.Digest, e.Size} }
 
