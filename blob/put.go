@@ -86,6 +86,15 @@ func (s *Store) PutFile(ref manifest.BlobRef, path string) error {
 	if have := (manifest.BlobRef{Digest: h.Digest(), Size: n}); have != ref {
 		return &MismatchError{Want: ref, Have: have}
 	}
+	return s.TakeFile(ref, path)
+}
+
+// TakeFile is PutFile of a file that the caller has written, and digested on the
+// way: it is not read again.
+func (s *Store) TakeFile(ref manifest.BlobRef, path string) error {
+	if ref.Size <= s.opts.SmallLimit {
+		return s.PutFile(ref, path)
+	}
 	taken, err := s.rename(path, ref)
 	if err == nil && !taken {
 		err = s.disk.remove(path)

@@ -49,13 +49,20 @@ func checkIdentity(s *sheet, f Facts) {
 func checkMembers(s *sheet, f Facts) {
 	c := f.Cluster
 	if c.Err != "" {
-		s.problem("", "run `gatesync init` or `gatesync join` first, or name the right --data-dir", "nothing is known of a cluster: %s", c.Err)
+		remedy := "see what is said of the data directory"
+		if len(f.Data.Damaged) == 0 && !f.Data.DaemonHung {
+			remedy = "start the daemon, `gatesync run --data-dir …`, and look again"
+		}
+		s.problem("", remedy, "nothing is known of the members: %s", c.Err)
 		return
 	}
 	if !c.Running {
 		s.warn(c.Name, "gatesync run --data-dir …", "this node's daemon does not run: what is written here goes nowhere")
 	}
 	for _, m := range c.Members {
+		if m.Proxy != "" {
+			s.note(m.Name, "it is reached through the proxy %s (HTTPS_PROXY of this command; the daemon's own environment counts for the daemon); NO_PROXY exempts hosts", m.Proxy)
+		}
 		if m.Err != "" {
 			s.problem(m.Name, "start its daemon, open the port, or `gatesync remove "+m.Name+"` if it is gone for good", "%s cannot be spoken to: %s", m.Address, m.Err)
 			continue

@@ -31,6 +31,7 @@ type cutter struct {
 	ctx    context.Context
 	store  Store
 	deltas *deltas
+	pace   pace
 	buf    []byte   // of one message; made at first use
 	sent   *traffic // counts
 
@@ -46,7 +47,7 @@ type cutter struct {
 // until the next call. A blob leaves the queue with its last piece.
 func (c *cutter) fill(queue *[]outgoing) []*pb.Piece {
 	if c.buf == nil {
-		c.buf = make([]byte, maxPiece)
+		c.buf = make([]byte, c.pace.piece())
 	}
 	var pieces []*pb.Piece
 	used := 0

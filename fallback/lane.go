@@ -123,7 +123,7 @@ type session struct {
 func (l *lane) session(first *batch) (err error) {
 	s := &session{lane: l, wake: make(chan struct{}, 1), open: map[uint64]*batch{}}
 	s.ctx, s.cancel = context.WithCancelCause(l.push.ctx)
-	s.cut = cutter{ctx: s.ctx, store: l.push.store, deltas: l.push.deltas, sent: &l.push.stats.sent}
+	s.cut = cutter{ctx: s.ctx, store: l.push.store, deltas: l.push.deltas, pace: l.push.pace, sent: &l.push.stats.sent}
 	s.dog = startWatchdog(l.push.limits.stall, func() {
 		s.cancel(&StalledError{Peer: l.key.peer, After: l.push.limits.stall})
 	})
@@ -256,6 +256,7 @@ func (s *session) send(b *batch) error {
 		}
 		m.Offer.Eager = true
 		m.Pieces = s.cut.fill(&queue)
+		s.lane.push.pace.passed(dataIn(m.Pieces))
 		m.End = b.id
 		s.mu.Lock()
 		b.ended, b.saved = true, saved
@@ -290,6 +291,9 @@ func (s *session) sendPieces(b *batch) error {
 		s.forget(b)
 	}
 	s.mu.Unlock()
+	if err := s.lane.push.pace.wait(s.ctx, dataIn(m.GetPieces()), func() { s.dog.progress(true) }); err != nil {
+		return err
+	}
 	return s.write(m)
 }
 

@@ -59,6 +59,7 @@ type Push struct {
 	peers    Peers
 	log      *slog.Logger
 	limits   limits
+	pace     pace
 	arrivals arrivals
 	deltas   *deltas
 	stats    counters
@@ -76,6 +77,11 @@ type Push struct {
 	calls  map[callKey]int         // streams that peers have open here
 	reads  map[cluster.NodeID]bool // peers that read deltas
 }
+
+// Limit bounds what is sent of content, in bytes a second to all other nodes
+// together; 0: not at all. What is small goes first and counts. It is called before
+// the Push is used.
+func (p *Push) Limit(perSecond int64) { p.pace = newPace(perSecond) }
 
 // NewPush returns the carrier of the node self; log may be nil. Nothing runs
 // before it is used; Close ends it.

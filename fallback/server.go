@@ -94,7 +94,7 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 			}
 		}
 	}
-	cut := cutter{ctx: ctx, store: p.store, deltas: p.deltas, sent: &p.stats.served}
+	cut := cutter{ctx: ctx, store: p.store, deltas: p.deltas, pace: p.pace, sent: &p.stats.served}
 	defer cut.close()
 	for {
 		select {
@@ -136,6 +136,9 @@ func (s *server) answer(ctx context.Context, cut *cutter, r *pb.FetchRequest, de
 			}
 		}
 		m.Pieces = cut.fill(&held)
+		if err := s.push.pace.wait(ctx, dataIn(m.Pieces), func() {}); err != nil {
+			return err
+		}
 		if err := deliver(m); err != nil {
 			return err
 		}

@@ -65,7 +65,7 @@ func Survey(ctx context.Context, cfg config.Config) (*Surveyed, error) {
 	if s.DaemonPID != 0 {
 		if err := s.askDaemon(ctx); err != nil {
 			s.DaemonHung = true
-			s.cluster.Err = "the daemon does not answer: " + err.Error()
+			s.cluster.Err = err.Error()
 		}
 		return s, nil
 	}
@@ -213,7 +213,7 @@ func (s *Surveyed) Ask(ctx context.Context, nonces map[string]string) doctor.Clu
 const meetWithin = 10 * time.Second
 
 func (s *Surveyed) ask(ctx context.Context, identity *transport.Identity, m cluster.Member, nonces map[string]string) doctor.Member {
-	out := doctor.Member{Name: m.Name, Address: m.Address, Voter: m.Role == cluster.Voter}
+	out := doctor.Member{Name: m.Name, Address: m.Address, Voter: m.Role == cluster.Voter, Proxy: transport.ProxyName(m.Address)}
 	ctx, cancel := context.WithTimeout(ctx, meetWithin)
 	defer cancel()
 	met, conn, err := transport.Meet(ctx, m.Address, identity, s.file.Cluster, transport.Instance{Incarnation: s.file.incarnation()})
