@@ -63,7 +63,7 @@ func sharedMountGoes(t *testing.T, f flavour, faults string) {
 		took := time.Since(start)
 		got, err := readTree(copied)
 		b.check(err)
-		if err := want.differs(got); err != nil {
+		if err := want.Differs(got); err != nil {
 			t.Errorf("the copy that %s made: %v", n.name, err)
 		}
 		t.Logf("%s: a copy of %d entries %v after it was asked for", n.name, len(got), took.Round(time.Millisecond))
