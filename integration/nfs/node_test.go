@@ -249,8 +249,9 @@ func (b *bed) cluster(trees []string, flags ...string) *cluster {
 		if tree == "" {
 			tree = filepath.Join(dir, "tree")
 		}
-		b.check(os.MkdirAll(tree, 0o755))
-		n := &node{host: b.hosts[i], name: b.hosts[i].name, data: filepath.Join(dir, "data"), tree: tree}
+		root, _, _ := strings.Cut(tree, ",") // the tree's own settings may follow
+		b.check(os.MkdirAll(root, 0o755))
+		n := &node{host: b.hosts[i], name: b.hosts[i].name, data: filepath.Join(dir, "data"), tree: root}
 		c.nodes = append(c.nodes, n)
 		args := append([]string{"--name", n.name, "--listen", n.host.addr() + nodePort, "--tree", "server=" + tree}, flags...)
 		for i := range args {
