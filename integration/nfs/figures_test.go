@@ -141,22 +141,32 @@ func (d *direct) idle(long time.Duration) {
 		}
 		return nil
 	})
-	var before []map[string]int
-	for _, m := range d.mounts {
-		before = append(before, m.calls())
-	}
-	time.Sleep(long) // what is measured
-	for i, m := range d.mounts {
-		what, all := "", 0
-		if d.nodes[i] == steward {
-			what = " (the steward)"
+	tell := func(what string, per float64, during func()) {
+		var before []map[string]int
+		for _, m := range d.mounts {
+			before = append(before, m.calls())
 		}
-		calls := m.calls()
-		for op, n := range calls {
-			calls[op] = n - before[i][op]
-			all += calls[op]
+		during()
+		for i, m := range d.mounts {
+			who, all := d.nodes[i].name, 0
+			if d.nodes[i] == steward {
+				who += " (the steward)"
+			}
+			calls := m.calls()
+			for op, n := range calls {
+				calls[op] = n - before[i][op]
+				all += calls[op]
+			}
+			maps.DeleteFunc(calls, func(_ string, n int) bool { return n == 0 })
+			t.Logf("%s, %d nodes, %s: %s makes %.0f calls: %v", m.flavour.name, len(d.mounts), what, who, float64(all)/per, calls)
 		}
-		maps.DeleteFunc(calls, func(_ string, n int) bool { return n == 0 })
-		t.Logf("%s, %d nodes, idle for %v: %s%s makes %.0f calls a minute: %v", m.flavour.name, len(d.mounts), long, d.nodes[i].name, what, float64(all)/long.Minutes(), calls)
 	}
+	tell(fmt.Sprintf("a minute of %v in which nothing happens", long), long.Minutes(), func() { time.Sleep(long) })
+	var took time.Duration
+	tell("one complete scan", 1, func() {
+		begun := time.Now()
+		steward.must("wait", "--timeout", "4m")
+		took = time.Since(begun)
+	})
+	t.Logf("%s: the scan took %v; the pause before the next one is a minute, or 200 times as long", d.mounts[0].flavour.name, took.Round(time.Millisecond))
 }
