@@ -235,7 +235,11 @@ func (b *boot) boot(work string) error {
 		return err
 	}
 	defer kernel.Close()
-	cmd := exec.Command("taskset", "-c", fmt.Sprint(b.cpu), "linux.uml", "mem=1G", "root=none", "rootfstype=hostfs", "rootflags="+b.machine.root, "ro",
+	memory := "1G"
+	if isBenchmark(b.test) { // more nodes, more content: the guest's disks lie in its memory
+		memory = "3G"
+	}
+	cmd := exec.Command("taskset", "-c", fmt.Sprint(b.cpu), "linux.uml", "mem="+memory, "root=none", "rootfstype=hostfs", "rootflags="+b.machine.root, "ro",
 		"init=/init", "con=null", "con0=null,fd:1", "quiet", "umid="+filepath.Base(work), "uml_dir="+b.machine.run, "programs="+b.programs, "work="+work)
 	cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.machine.xstate)
 	if st := (unix.Statfs_t{}); unix.Statfs("/dev/shm", &st) == nil {

@@ -15,8 +15,11 @@ func TestPromise_NoSurpriseDelete_SharedMountGoesV4(t *testing.T) {
 	full := "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
 	sharedMountGoes(t, v4hard, size("CablePulled UnmountedLazily", full))
 }
+func TestPromise_NoSurpriseDelete_SharedMountGoesV4Soft(t *testing.T) {
+	sharedMountGoes(t, v4soft, size("PowerCut", "ServerStopped CablePulled ReadOnly Full NotExported PowerCut"))
+}
 func TestPromise_NoSurpriseDelete_SharedMountGoesV3(t *testing.T) {
-	sharedMountGoes(t, v3soft, "ServerStopped")
+	sharedMountGoes(t, v3soft, size("ServerStopped", "ServerStopped CablePulled NotExported PowerCut"))
 }
 
 func sharedMountGoes(t *testing.T, f flavour, faults string) {
