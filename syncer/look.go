@@ -279,8 +279,14 @@ func (s *Syncer) lookFile(ctx context.Context, root vfs.FS, obs Observation, was
 	switch {
 	case errors.Is(err, vfs.ErrWriter):
 		return busy(obs, "somebody is writing it")
-	case errors.Is(err, errOvertaken), errors.Is(err, errRestless):
+	case errors.Is(err, errOvertaken):
 		return busy(obs, err.Error())
+	case errors.Is(err, errRestless):
+		restless := (*restlessError)(nil)
+		errors.As(err, &restless)
+		obs = busy(obs, err.Error())
+		obs.Rest = restless.left
+		return obs
 	case err != nil:
 		return unreadable(obs, err)
 	}
@@ -428,8 +434,17 @@ func (r *watchedReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// errRestless: leases do not work, and the file has not rested long enough.
-var errRestless = errors.New("waiting for a quiet second, because leases do not work here")
+// restlessError: leases do not work, and the file has not rested long enough.
+type restlessError struct{ left time.Duration }
+
+func (e *restlessError) Error() string {
+	return fmt.Sprintf("waiting for a quiet second, because leases do not work here (%s left)", e.left.Round(time.Millisecond))
+}
+
+func (e *restlessError) Is(target error) bool { return target == errRestless }
+
+// errRestless is any *restlessError.
+var errRestless = errors.New("waiting for a quiet second")
 
 // rested tells whether a file has not changed since an earlier look, a quiet
 // period ago. The clocks of a file server play no part in it.
@@ -440,7 +455,7 @@ func (l *lookers) rested(p manifest.Path, stamp Stamp, now time.Time) error {
 		delete(l.rest, p)
 		return nil
 	} else if ok && r.stamp == stamp {
-		return fmt.Errorf("%w (%s left)", errRestless, (quietPeriod - now.Sub(r.since)).Round(time.Millisecond))
+		return &restlessError{max(quietPeriod-now.Sub(r.since), time.Millisecond)}
 	}
 	for old, r := range l.rest {
 		if len(l.rest) < quietMost {
@@ -451,5 +466,5 @@ func (l *lookers) rested(p manifest.Path, stamp Stamp, now time.Time) error {
 		}
 	}
 	l.rest[p] = resting{stamp: stamp, since: now}
-	return errRestless
+	return &restlessError{quietPeriod}
 }
