@@ -87,17 +87,10 @@ func bootAll(w io.Writer) (code int, err error) {
 	close(todo)
 	var said sync.Mutex // one guest's words at a time
 	var all sync.WaitGroup
-	guests := perProcessor
-	if slices.ContainsFunc(tests, isBenchmark) {
-		guests = 1
-	}
-	for i := range len(set) * 64 * guests {
-		cpu := i / guests
-		if !set.IsSet(cpu) {
-			continue
-		}
+	for _, cpu := range places(set, tests) {
+		test, more := <-todo // few tests do not meet on one processor
 		all.Go(func() {
-			for test := range todo {
+			for ; more; test, more = <-todo {
 				b := boot{machine: machine, programs: programs, cpu: cpu, test: test, within: within}
 				out, passed := b.run()
 				said.Lock()
@@ -116,6 +109,19 @@ func bootAll(w io.Writer) (code int, err error) {
 		fmt.Fprintln(w, "FAIL")
 	}
 	return code, nil
+}
+
+// places are the processors on which guests may run, once for each guest.
+func places(set unix.CPUSet, tests []string) (cpus []int) {
+	for cpu := range len(set) * 64 {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	if slices.ContainsFunc(tests, isBenchmark) {
+		return cpus
+	}
+	return slices.Repeat(cpus, perProcessor)
 }
 
 // compile makes the programs that run in the guest. They are static, and plain

@@ -296,8 +296,13 @@ func (c *cluster) token() string {
 	return token
 }
 
-// close ends what runs. A test that failed shows the logs.
+// close ends what runs. A test that failed shows the logs, and what the guest's
+// one processor was busy with.
 func (c *cluster) close() {
+	if c.b.t.Failed() {
+		top, _ := command("busybox", "top", "-b", "-n", "2", "-d", "2")
+		c.b.t.Logf("---- the guest\n%s", tail([]byte(top[max(0, strings.LastIndex(top, "Mem:")):])))
+	}
 	for _, n := range slices.Backward(c.nodes) {
 		if n.daemon == nil {
 			continue
