@@ -189,7 +189,7 @@ func (c *cluster) migrated(way string, last *node, gateways []*gateway) {
 // and back into another directory of the mount, while the gateways write.
 func TestPromise_NoLoss_MigrationFromDirectAndBack(t *testing.T) {
 	b := newBed(t)
-	for _, f := range size([]flavour{v3hard}, []flavour{v4hard, v3hard}) {
+	for _, f := range size([]flavour{v4hard}, []flavour{v4hard, v3hard}) {
 		t.Run(f.name, func(t *testing.T) { b.in(t); migrateDirect(b, f) })
 	}
 }
