@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"sync"
 	"time"
 
@@ -26,8 +27,10 @@ const (
 	racyWindow = 20 * time.Millisecond
 	// quietPeriod is how long a file has to rest where leases do not work.
 	quietPeriod = time.Second
-	// quietMost bounds the files that are remembered as resting.
-	quietMost = 4096
+	// restFor is for how long a resting file is remembered that nobody looked at
+	// again: a look may have to wait for those at all the others.
+	restFor    = 10 * time.Minute
+	sweepFirst = 4096
 )
 
 // writerGrace are the pauses after which a refused lease is asked for again:
@@ -51,6 +54,7 @@ type lookers struct {
 
 	restMu sync.Mutex
 	rest   map[manifest.Path]resting
+	sweep  int // size of rest at which those are dropped that nobody looks at any more
 }
 
 // resting is a file that was seen where leases do not work: it is read once it
@@ -58,11 +62,12 @@ type lookers struct {
 type resting struct {
 	stamp Stamp
 	since time.Time
+	asked time.Time // last
 }
 
 func newLookers(s *Syncer) *lookers {
 	return &lookers{
-		s: s, rest: map[manifest.Path]resting{},
+		s: s, rest: map[manifest.Path]resting{}, sweep: sweepFirst,
 		small: make(chan struct{}, smallLookers), large: make(chan struct{}, bigLookers),
 	}
 }
@@ -451,20 +456,20 @@ var errRestless = errors.New("waiting for a quiet second")
 func (l *lookers) rested(p manifest.Path, stamp Stamp, now time.Time) error {
 	l.restMu.Lock()
 	defer l.restMu.Unlock()
-	if r, ok := l.rest[p]; ok && r.stamp == stamp && now.Sub(r.since) >= quietPeriod {
-		delete(l.rest, p)
-		return nil
-	} else if ok && r.stamp == stamp {
-		return &restlessError{max(quietPeriod-now.Sub(r.since), time.Millisecond)}
-	}
-	for old, r := range l.rest {
-		if len(l.rest) < quietMost {
-			break
+	if r, ok := l.rest[p]; ok && r.stamp == stamp {
+		left := quietPeriod - now.Sub(r.since)
+		if left <= 0 {
+			delete(l.rest, p)
+			return nil
 		}
-		if now.Sub(r.since) > quietPeriod || len(l.rest) >= 2*quietMost {
-			delete(l.rest, old)
-		}
+		r.asked = now
+		l.rest[p] = r
+		return &restlessError{left}
 	}
-	l.rest[p] = resting{stamp: stamp, since: now}
+	if len(l.rest) >= l.sweep {
+		maps.DeleteFunc(l.rest, func(_ manifest.Path, r resting) bool { return now.Sub(r.asked) > restFor })
+		l.sweep = max(sweepFirst, 2*len(l.rest))
+	}
+	l.rest[p] = resting{stamp: stamp, since: now, asked: now}
 	return &restlessError{quietPeriod}
 }
