@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/vfs"
+	"github.com/gatesync/gatesync/vfs/errorfs"
 )
 
 // heldCarrier spreads content when the test lets it.
@@ -102,5 +104,21 @@ func TestManyFilesRest(t *testing.T) {
 	}
 	if n := len(l.rest); n != 2*files {
 		t.Errorf("%d are remembered", n)
+	}
+}
+
+// Where leases do not work a survey waits for the files' quiet second, too: they
+// are read, and not reported as busy.
+func TestVerifyWithoutLeases(t *testing.T) {
+	h, b := committedFile(t, errorfs.Func(func(op, _ string) error {
+		if op == errorfs.FileLease {
+			return vfs.ErrNoLease
+		}
+		return nil
+	}), "d/f", "x")
+	b.settle()
+	done, err := b.s.Verify(ctxOf(t), func(d Drift) error { t.Errorf("%+v", d); return nil })
+	if err != nil || done.Entries != 2 || done.Bytes != 1 {
+		t.Errorf("%+v of %d, %v", done, h.revision(), err)
 	}
 }
