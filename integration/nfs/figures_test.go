@@ -103,7 +103,7 @@ func BenchmarkIdle(tb *testing.B) {
 			b.in(tb)
 			start := time.Now()
 			d := b.direct(f, layout{on: 3, files: files})
-			eventually(tb, size(4*time.Minute, 20*time.Minute), "all files are known", func() error {
+			eventually(tb, 15*time.Minute, "all files are known", func() error {
 				for _, n := range d.nodes {
 					if at, err := n.place(); err != nil || at.Files < files || at.Pending > 0 {
 						return fmt.Errorf("%s: %+v %w", n.name, at, err)

@@ -180,9 +180,14 @@ type boot struct {
 	within   string // of its subtests, which; "": all
 }
 
-// testLimit is how long a guest's test has; if it does not end by itself, the
-// guest is killed, half a minute later.
-func testLimit() time.Duration { return size(5*time.Minute, 30*time.Minute) }
+// limit is how long a guest's test has; if it does not end by itself, the guest
+// is killed, half a minute later.
+func (b *boot) limit() time.Duration {
+	if isBenchmark(b.test) {
+		return 30 * time.Minute
+	}
+	return size(5*time.Minute, 30*time.Minute)
+}
 
 // run boots, and returns what the test has said and whether it has passed.
 func (b *boot) run() (output []byte, passed bool) {
@@ -212,9 +217,9 @@ func (b *boot) tell(work string) error {
 	if b.within != "" {
 		pattern += "/" + b.within
 	}
-	args := []string{"-test.run=" + pattern, "-test.timeout=" + testLimit().String()}
+	args := []string{"-test.run=" + pattern, "-test.timeout=" + b.limit().String()}
 	if isBenchmark(b.test) {
-		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + testLimit().String()}
+		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + b.limit().String()}
 	}
 	for _, name := range []string{"test.v", "test.short", "test.count", "test.failfast"} {
 		args = append(args, "-"+name+"="+flag.Lookup(name).Value.String())
@@ -264,7 +269,7 @@ func (b *boot) boot(work string) error {
 		return errors.Join(err, cmd.Wait())
 	}
 	defer dismiss()
-	overdue := time.AfterFunc(testLimit()+30*time.Second, end)
+	overdue := time.AfterFunc(b.limit()+30*time.Second, end)
 	defer overdue.Stop()
 	err = cmd.Wait()
 	end() // of what a guest that died has left
