@@ -31,8 +31,23 @@ func (l *Loop) fetch(w *work, ref manifest.BlobRef) {
 	w.phase = fetching
 	if _, asked := l.wants[ref.Digest]; !asked {
 		l.asks = append(l.asks, ref)
+		l.baseOf(w, ref)
 	}
 	l.wants[ref.Digest] = append(l.wants[ref.Digest], w.path)
+}
+
+// baseOf notes what stands in the place of what is asked for: the content of
+// both is in the blob store, what was seen and what was agreed on.
+func (l *Loop) baseOf(w *work, ref manifest.BlobRef) {
+	base := w.obs.Entry
+	if w.obs.Sight != Seen {
+		a, _ := l.anc.Get(w.path)
+		base = a.Entry
+	}
+	if l.bases == nil {
+		l.bases = manifest.Bases{}
+	}
+	l.bases.Note(manifest.Entry{Kind: manifest.File, Digest: ref.Digest}, base)
 }
 
 // awaitContent parks a work whose content cannot be had now.
@@ -61,8 +76,8 @@ func (l *Loop) peerBack() {
 
 func (l *Loop) flushAsks() {
 	if len(l.asks) > 0 {
-		l.emit(Fetch{Blobs: l.asks})
-		l.asks = nil
+		l.emit(Fetch{Blobs: l.asks, Bases: l.bases})
+		l.asks, l.bases = nil, nil
 	}
 }
 
@@ -255,6 +270,9 @@ func (l *Loop) stepped(w *work, r StepResult) {
 	}
 	switch r.Outcome {
 	case StepDone:
+		if w.step.Repair {
+			l.repairs.did(w.path, l.now)
+		}
 		l.setAncestor(w, r.Ancestor)
 		if c, _ := l.view.Manifest.Get(w.path); c.Entry.Same(w.step.New.Entry) {
 			w.pending = 0
@@ -262,7 +280,7 @@ func (l *Loop) stepped(w *work, r StepResult) {
 			w.pending = max(w.pending, w.chain[0].revision) // it goes on, but was followed up to here
 		}
 		l.forget(w.path)
-		w.tries, w.setbacks, w.why, w.needed, w.cut = 0, 0, "", false, false
+		w.tries, w.setbacks, w.why, w.needed, w.cut, w.shut = 0, 0, "", false, false, false
 		w.rested()
 		w.fails, w.failing, w.noRoom = 0, "", false
 		w.phase, w.obs = presumed, Observation{}
@@ -274,9 +292,8 @@ func (l *Loop) stepped(w *work, r StepResult) {
 		}
 		l.wakeAround(w)
 	case StepLeft:
-		a, _ := l.anc.Get(w.path)
 		l.agree(w, Ancestor{}, false)
-		l.hold(w, GuardLeft, "it still holds ignored files", a.Entry)
+		l.hold(w, GuardLeft, "it still holds ignored files", w.step.Expect.Entry)
 	case StepSurprise:
 		w.setbacks++
 		if r.Err != nil {

@@ -39,6 +39,8 @@ type Tree struct {
 	Lag       time.Duration // since the oldest revision not yet applied was seen; 0: current
 	Entries   int           // files, directories and symlinks
 	Held      int
+	Edited    int    // edits that stand where none are taken
+	Repaired  uint64 // edits that were put back where none are taken, since the start
 	Conflicts int
 	Rejected  int
 	Busy      int
@@ -68,12 +70,15 @@ type Blobs struct {
 	Scrubs   uint64 // complete passes
 }
 
-// Carrier counts the bytes of one way of travelling.
+// Carrier counts the bytes of one way of travelling, by what travels.
 type Carrier struct {
-	Name           string
-	Sent, Received uint64
-	Well           bool // it can be used
+	Name          string
+	Whole, Deltas Moved
+	Well          bool // it can be used
 }
+
+// Moved is bytes of content, and those that travelled for it.
+type Moved struct{ Sent, SentWire, Received, ReceivedWire uint64 }
 
 // Unready lists why a load balancer should not send traffic to the gateway
 // beside this node; empty: it should.
