@@ -43,7 +43,7 @@ type Share struct {
 	// theirs; none while they cannot use it.
 	told func() map[cluster.NodeID]string
 
-	laid, taken traffic
+	laid, taken moved
 	kick        chan struct{} // wakes Run
 
 	mu     sync.Mutex
@@ -389,8 +389,8 @@ type ShareStatus struct {
 	Why    string                    // why it cannot be used, "" while it can
 	Since  time.Time                 // of this state
 	Peers  []cluster.NodeID          // that see the same directory
-	Laid   Traffic                   // written there by this node
-	Taken  Traffic                   // read from there by this node
+	Laid   Moved                     // written there by this node
+	Taken  Moved                     // read from there by this node
 	Held   int64                     // bytes of this node that lie there
 	Stuck  int                       // calls that have got no answer yet
 	Doubts map[cluster.NodeID]string // members that could not read lately, and why
