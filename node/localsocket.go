@@ -93,7 +93,6 @@ func answers(ctx context.Context, conn *grpc.ClientConn) bool {
 	}
 }
 
-
 func dialSocket(ctx context.Context, dataDir string) (c net.Conn, err error) {
 	err = withSocketPath(dataDir, func(path string) error {
 		c, err = new(net.Dialer).DialContext(ctx, "unix", path)
