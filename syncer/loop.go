@@ -376,20 +376,8 @@ func (l *Loop) maybeJoined() {
 	if !l.state.Joiner || !l.mayAct() {
 		return
 	}
-	unseen := false
-	var busy []*work
-	l.works.each(func(w *work) bool {
-		unseen = (w.phase == toLook || w.phase == looking || l.state.Aside && l.rulings[w.path] == Restore) && !w.stuck()
-		if w.stuck() {
-			busy = append(busy, w)
-		}
-		return !unseen
-	})
-	if unseen {
+	if !l.holdStuck(l.works.each) {
 		return
-	}
-	for _, w := range busy {
-		l.holdUnseen(w)
 	}
 	if l.state.Aside { // what cannot go aside now must not be taken for an edit later
 		l.works.each(func(w *work) bool {
