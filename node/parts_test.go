@@ -296,11 +296,18 @@ func TestOneDaemonPerDataDirectory(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
+	half := filepath.Join(string(d), "seen.json.new-123") // of a life that was killed
+	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	again, err := d.lock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	again.Close()
+	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half a file of an earlier life is still there: %v", err)
+	}
 }
 
 func TestRecentBlobsSurviveTwoCollections(t *testing.T) {

@@ -87,8 +87,14 @@ func (v surveyed) difference(st LoopStatus) (d Difference, differs bool) {
 	case manifest.Offer:
 		d.Local, d.Size = true, disk.Size
 		d.What = changeWord(v.node.Entry, disk)
-		if st.Joiner && v.anc.Entry.Absent() {
+		switch unknown := st.Joiner && v.anc.Entry.Absent(); {
+		case unknown:
 			d.What, d.Why = "held", "stood here before the node joined"
+		case st.Edits == manifest.EditsReported, st.Opening:
+			d.What, d.Why = "held", "edited here, and this node's tree takes no edits (write: never)"
+		case st.Edits == manifest.EditsRepaired:
+			d.Local, d.Size = false, v.node.Entry.Size
+			d.What, d.Why = changeWord(disk, v.node.Entry), "edited here, and this node's tree takes no edits (write: never): the edit is kept aside"
 		}
 	case manifest.Materialize:
 		d.What = changeWord(disk, v.node.Entry)

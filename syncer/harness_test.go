@@ -475,3 +475,10 @@ func contentOf(t *testing.T, b *box, id string) string {
 	}
 	return string(c)
 }
+
+// wrote counts the revisions.
+func (h *hub) wrote() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.commits)
+}

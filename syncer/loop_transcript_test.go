@@ -164,6 +164,12 @@ func (p *player) event(f []string) []Effect {
 	case "power-lost":
 		p.state.SameBoot = false
 		return nil
+	case "write": // any | report | repair: what becomes of edits
+		p.cfg.Edits = map[string]manifest.Edits{"any": manifest.EditsOffered, "report": manifest.EditsReported, "repair": manifest.EditsRepaired}[f[1]]
+		return nil
+	case "closed": // it took no edits when it was open last
+		p.state.Closed = true
+		return nil
 	case "placing":
 		p.cfg.Placing = true
 		return nil

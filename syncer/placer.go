@@ -50,15 +50,17 @@ type placer struct {
 	s    *Syncer
 	kick chan struct{}
 
-	mu     sync.Mutex
-	shore  shore
-	gen    *rootGen // that the nonce stands in
-	place  Place
-	taken  uint64 // epoch that this node has taken up as a steward
-	broken string // why the nonce could not be put there
-	misses map[cluster.NodeID]int
-	joiner bool
-	heard  bool // the log was read up to where it stood
+	mu    sync.Mutex
+	shore shore
+	gen   *rootGen // that the nonce stands in
+	place Place
+	taken uint64 // epoch that this node has taken up as a steward
+	// refuses: the directory is several nodes', and this one is to take no edits there.
+	refuses bool
+	broken  string // why the nonce could not be put there
+	misses  map[cluster.NodeID]int
+	joiner  bool
+	heard   bool // the log was read up to where it stood
 }
 
 func newPlacer(s *Syncer) *placer {
@@ -191,11 +193,19 @@ func (p *placer) settle() next {
 	p.heard = p.heard || p.s.cfg.Log.CaughtUp()
 	p.shore.behind = !p.heard
 	n := p.shore.decide()
+	was := p.refuses
+	p.refuses = false
 	switch {
 	case p.shore.nonce == "" && p.broken != "" && len(p.shore.found) == 0:
 		n = next{}
+	case n.place.Mount != "" && p.s.cfg.Loop.Edits != manifest.EditsOffered:
+		n.place = unknown("write: never cannot be kept in a directory that other nodes have too, for they propose what is edited in it: set write: any, or give this node a directory of its own; until then it leaves the tree alone")
+		p.refuses = true
 	case p.broken != "":
 		n.place = unknown("this node cannot leave its nonce beside the tree: %s", p.broken)
+	}
+	if p.refuses && !was {
+		p.s.log.Error("the tree is left alone", "why", n.place.Why)
 	}
 	p.place = n.place
 	acting := n.place.Steward == p.shore.self && p.taken == n.place.Epoch && n.place.Mount != ""
