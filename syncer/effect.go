@@ -48,6 +48,9 @@ type Observation struct {
 	Entry manifest.Entry
 	Stamp Stamp
 	Why   string
+	// Rest, of what is Busy only because it has not been left alone for long
+	// enough: how much longer it has to be. A whole quietPeriod: it was changed.
+	Rest time.Duration
 }
 
 // ---- Events: what happened. An executor posts them; Loop.Handle takes them.
