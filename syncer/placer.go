@@ -43,6 +43,12 @@ const (
 	missPause = 700 * time.Millisecond
 )
 
+// miss is how often a nonce was looked for in vain.
+type miss struct {
+	nonce string
+	looks int
+}
+
 // placer finds out whether other nodes have the same directory: each puts a
 // fresh nonce beside the tree, and says through the log whose it reads there.
 // begin is called by whoever opens the root, run is one goroutine of Run.
@@ -50,18 +56,21 @@ type placer struct {
 	s    *Syncer
 	kick chan struct{}
 
-	mu     sync.Mutex
-	shore  shore
-	gen    *rootGen // that the nonce stands in
-	place  Place
-	taken  uint64 // epoch that this node has taken up as a steward
-	broken string // why the nonce could not be put there
-	misses map[cluster.NodeID]int
-	joiner bool
+	leaving sync.Mutex // one at a time leaves a nonce; before mu
+
+	mu      sync.Mutex
+	shore   shore
+	gen     *rootGen // that the nonce is for
+	written *rootGen // that the nonce stands in
+	place   Place
+	taken   uint64 // epoch that this node has taken up as a steward
+	broken  string // why the nonce could not be put there, or the others' not be read
+	misses  map[cluster.NodeID]miss
+	joiner  bool
 }
 
 func newPlacer(s *Syncer) *placer {
-	p := &placer{s: s, kick: make(chan struct{}, 1), misses: map[cluster.NodeID]int{}}
+	p := &placer{s: s, kick: make(chan struct{}, 1), misses: map[cluster.NodeID]miss{}}
 	if s.cfg.Mounts == nil {
 		return p
 	}
@@ -94,23 +103,67 @@ func (p *placer) begin(g *rootGen) {
 	if known {
 		return
 	}
-	nonce := cluster.NewNonce()
-	err := g.fs.WriteNote(noncePrefix+p.s.cfg.Self, []byte(nonce))
+	p.leave(g, false)
+	token(p.kick)
+}
+
+// leave puts a fresh nonce into a root, unless this node's stands there, and
+// reads whose stand there. again: it failed before. What the log was told goes
+// on then until the nonce stands there: others may have missed it.
+func (p *placer) leave(g *rootGen, again bool) {
+	p.leaving.Lock()
+	defer p.leaving.Unlock()
+	p.mu.Lock()
+	stands := p.written == g
+	p.mu.Unlock()
+	nonce, err := cluster.NewNonce(), error(nil)
+	if !stands {
+		err = g.fs.WriteNote(noncePrefix+p.s.cfg.Self, []byte(nonce))
+	}
 	found, rerr := p.read(g.fs)
 	p.mu.Lock()
-	p.shore.nonce, p.shore.found, p.shore.missed = nonce, found, map[cluster.NodeID]string{}
+	if p.gen != g { // opened anew meanwhile
+		p.mu.Unlock()
+		return
+	}
+	if !stands && (!again || err == nil || p.shore.nonce == "") {
+		p.shore.nonce, p.shore.missed = nonce, map[cluster.NodeID]string{}
+		p.taken = 0
+		clear(p.misses)
+	}
+	if err == nil {
+		p.written = g
+	}
+	if rerr == nil || !again {
+		p.shore.found = found
+	}
+	if err != nil && rerr == nil && len(found) == 0 { // read-only, or full: a directory of one's own has troubles enough
+		p.shore.nonce = ""
+	}
 	p.broken = ""
 	if err = errors.Join(err, rerr); err != nil {
 		p.broken = err.Error()
-		if len(found) == 0 { // read-only, or full: a directory of one's own has troubles enough
-			p.shore.nonce = ""
-		}
 	}
-	p.taken = 0
-	clear(p.misses)
 	p.mu.Unlock()
 	p.settle()
-	token(p.kick)
+}
+
+// mend tries again what failed when the root was opened: until then this node
+// does not know with whom it shares the directory, nor do they.
+func (p *placer) mend() (broken bool) {
+	g, broken := p.ill()
+	if !broken || p.s.root.verify(g) != nil {
+		return broken
+	}
+	p.leave(g, true)
+	_, broken = p.ill()
+	return broken
+}
+
+func (p *placer) ill() (g *rootGen, broken bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gen, p.broken != ""
 }
 
 // read reads the nonces that stand beside the tree.
@@ -148,7 +201,7 @@ func (p *placer) settle() next {
 	p.shore.joiner = p.joiner
 	n := p.shore.decide()
 	switch {
-	case p.shore.nonce == "" && p.broken != "" && len(p.shore.found) == 0:
+	case p.shore.nonce == "" && p.broken != "":
 		n = next{}
 	case p.broken != "":
 		n.place = unknown("this node cannot leave its nonce beside the tree: %s", p.broken)
@@ -215,8 +268,11 @@ func (p *placer) opened() bool {
 // step does what is due, and tells after which pause it wants to be called
 // again whatever happens; 0: not.
 func (p *placer) step(ctx context.Context) time.Duration {
-	n := p.settle()
 	pause := time.Duration(0)
+	if p.mend() {
+		pause = beatEvery
+	}
+	n := p.settle()
 	if n.look {
 		if err := p.lookFor(); err != nil {
 			p.s.log.Debug("cannot look for other nodes' nonces", "err", err)
@@ -250,10 +306,18 @@ func (p *placer) step(ctx context.Context) time.Duration {
 
 // lookFor looks for the nonces of those who say to see this node's. Its own is
 // written once more: that voids what NFS believes of the directory.
+//
+// Not while begin leaves a fresh one: an old one written over it would have the
+// others miss the one that the log was told, for good.
 func (p *placer) lookFor() error {
+	p.leaving.Lock()
+	defer p.leaving.Unlock()
 	p.mu.Lock()
-	g, nonce := p.gen, p.shore.nonce
+	g, nonce, stands := p.gen, p.shore.nonce, p.written == p.gen
 	p.mu.Unlock()
+	if !stands {
+		return errors.New("this node's own nonce does not stand there yet")
+	}
 	if err := p.s.root.verify(g); err != nil {
 		return err
 	}
@@ -278,7 +342,12 @@ func (p *placer) lookFor() error {
 			delete(p.misses, id)
 			continue
 		}
-		if p.misses[id]++; p.misses[id] >= missTries {
+		m := p.misses[id]
+		if m.nonce != theirs.Nonce { // it looks somewhere else now
+			m = miss{nonce: theirs.Nonce}
+		}
+		m.looks++
+		if p.misses[id] = m; m.looks >= missTries {
 			missed[id] = theirs.Nonce
 		}
 	}

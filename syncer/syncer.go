@@ -291,12 +291,12 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 			s.learned(ctx, e.Updates)
 		case Remember:
 			s.persister.add(recordJob{notes: []Remember{e}})
-			s.placer.holds(s.loop.unknownHeld())
+			s.tellHeld()
 		case Follow:
 			s.persister.add(recordJob{marker: s.marker, followed: e.Revision, looked: true})
 		case Joined:
 			s.persister.add(recordJob{marker: s.marker, joined: true})
-			s.placer.holds(s.loop.unknownHeld())
+			s.tellHeld()
 		case Keep:
 			s.keep(e)
 		case Rescan:
@@ -304,6 +304,14 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Wake:
 			timer.Reset(max(0, e.At.Sub(s.cfg.Now())))
 		}
+	}
+}
+
+// tellHeld has the other nodes of a mount told whether anything is unknown here.
+// Of a root that was found anew the loop may know nothing yet.
+func (s *Syncer) tellHeld() {
+	if s.find == s.root.finding() {
+		s.placer.holds(s.loop.unknownHeld())
 	}
 }
 

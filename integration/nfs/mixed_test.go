@@ -30,8 +30,8 @@ func TestPromise_NoSurpriseDelete_SharedMountGoes(t *testing.T) {
 		}
 		return nil
 	})
-	// Not Stale: after that the two do not find each other again within a minute,
-	// each takes the directory for its own, and what both take in conflicts.
+	// Not Stale: what other nodes have changed since the copy was made collides
+	// with what stands in it, and goes to conflicts, where content waits for none.
 	full := "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
 	c.mountsGo(t, size("CablePulled UnmountedLazily", full), c.nodes[2], c.nodes[3], one, other)
 	if t.Failed() {
