@@ -21,6 +21,8 @@ type bay struct {
 	hub *hub
 	mu  sync.Mutex
 	w   *waters
+	// epochs is the newest of any steward.
+	epochs uint64
 }
 
 // berth is one node's view of a bay; it implements Mounts.
@@ -81,7 +83,8 @@ func (b *bay) name(id cluster.NodeID) {
 		for i := range w.shares.Mounts {
 			if strings.Contains(fmt.Sprint(w.shares.Mounts[i].Members), string(id)) {
 				w.shares.Mounts[i].Steward = id
-				w.shares.Mounts[i].Epoch++
+				b.epochs++ // of the tree: none comes twice, whatever becomes of mounts
+				w.shares.Mounts[i].Epoch = b.epochs
 			}
 		}
 	})
