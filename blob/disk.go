@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // disk is what the store asks of the system where it can fail. Tests replace
@@ -33,7 +35,7 @@ func realDisk() disk {
 		sync:   func(f *os.File) error { return control(f, "fdatasync", unix.Fdatasync) },
 		syncfs: func(f *os.File) error { return control(f, "syncfs", unix.Syncfs) },
 
-		syncDir: syncDir, rename: os.Rename, remove: os.Remove,
+		syncDir: vfs.SyncDir, rename: os.Rename, remove: os.Remove,
 	}
 }
 
@@ -53,13 +55,4 @@ func control(f *os.File, op string, fn func(fd int) error) error {
 		return &os.PathError{Op: op, Path: f.Name(), Err: err}
 	}
 	return nil
-}
-
-// syncDir flushes a directory's names.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -23,10 +23,10 @@ func readAll(s *Store, d manifest.Digest) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// TestPromise_NoLossEveryDamageIsFoundAndHealed flips and cuts the files of a
+// TestPromise_NoLoss_EveryDamageIsFoundAndHealed flips and cuts the files of a
 // store: what it still answers for is whole, and once the rest was put again it
 // is as good as new.
-func TestPromise_NoLossEveryDamageIsFoundAndHealed(t *testing.T) {
+func TestPromise_NoLoss_EveryDamageIsFoundAndHealed(t *testing.T) {
 	opts := Options{PackLimit: 4 << 10, SmallLimit: 1 << 10}
 	rnd := rand.New(rand.NewPCG(1, 1))
 	content := map[manifest.Digest][]byte{}

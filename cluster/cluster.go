@@ -29,7 +29,7 @@ func random(n int) string {
 	return hex.EncodeToString(b)
 }
 
-// Role is a member's part in Raft.
+// Role is a member's part in the cluster.
 type Role string
 
 const (
@@ -37,6 +37,9 @@ const (
 	Voter Role = "voter"
 	// NonVoter receives the log and waits for promotion.
 	NonVoter Role = "nonvoter"
+	// Follower takes no part in Raft: it watches the log over one stream that it
+	// dials itself, from a member of Raft or from another follower.
+	Follower Role = "follower"
 )
 
 // Member is one node of the cluster.

@@ -22,11 +22,14 @@ type Config struct {
 	Trees     []Tree   `yaml:"trees"`
 	// Share is a directory on a mount that other members see too: content
 	// travels over it while it is well. "": everything is pushed.
-	Share       string   `yaml:"share"`
-	Guard       Guard    `yaml:"guard"`
-	Scan        Duration `yaml:"scan_interval"`
-	Scrub       Duration `yaml:"scrub"` // one pass over the blob store; 0: never
-	Voters      int      `yaml:"voters"`
+	Share  string   `yaml:"share"`
+	Guard  Guard    `yaml:"guard"`
+	Scan   Duration `yaml:"scan_interval"`
+	Scrub  Duration `yaml:"scrub"` // one pass over the blob store; 0: never
+	Voters int      `yaml:"voters"`
+	// MembersMax is how many members take part in Raft: who joins then, through
+	// this node, is a follower. 0: no limit.
+	MembersMax  int      `yaml:"members_max"`
 	ReapAfter   Duration `yaml:"reap_after"`
 	History     History  `yaml:"history"`
 	Ready       Ready    `yaml:"ready"`
@@ -102,6 +105,7 @@ func Default() Config {
 		Scan:        Duration(time.Minute),
 		Scrub:       Duration(7 * 24 * time.Hour),
 		Voters:      5,
+		MembersMax:  7,
 		ReapAfter:   Duration(10 * time.Minute),
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
 		Ready:       Ready{MaxLag: Duration(30 * time.Second)},

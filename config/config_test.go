@@ -68,6 +68,14 @@ func TestOrderOfSources(t *testing.T) {
 	}
 }
 
+func TestAFlagIsNamedAsItIsTyped(t *testing.T) {
+	_, err := config.Load(write(t, "name: a"), config.Source{Flags: map[string]string{"scan_interval": "soon"}})
+	var wrong *config.FlagError
+	if !errors.As(err, &wrong) || wrong.Flag != "scan-interval" || !strings.Contains(err.Error(), `--scan-interval: "soon" is no duration`) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestValidateNamesKeyAndReason(t *testing.T) {
 	for text, want := range map[string]string{
 		"name: ''":                             "name:",

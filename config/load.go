@@ -37,6 +37,16 @@ func (e *UnknownKeyError) Error() string {
 	return s
 }
 
+// FlagError is a flag whose value cannot be read.
+type FlagError struct {
+	Flag string
+	Err  error // tells the value
+}
+
+func (e *FlagError) Error() string { return fmt.Sprintf("--%s: %v", e.Flag, e.Err) }
+
+func (e *FlagError) Unwrap() error { return e.Err }
+
 // Source is what Load reads besides the file.
 type Source struct {
 	Environ []string          // as os.Environ gives it
@@ -122,7 +132,7 @@ func (c *Config) override(src Source) error {
 			return &UnknownKeyError{Key: key, Nearest: nearest(key, nil, "")}
 		}
 		if err := c.set(l, v); err != nil {
-			return fmt.Errorf("--%s %q: %w", strings.ReplaceAll(key, ".", "-"), v, err)
+			return &FlagError{Flag: strings.NewReplacer(".", "-", "_", "-").Replace(key), Err: err}
 		}
 	}
 	return nil

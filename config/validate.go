@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,6 +69,9 @@ func (c Config) Validate() error {
 	if c.Scrub != 0 && c.Scrub.Std().Minutes() < 1 {
 		bad("scrub", c.Scrub.String(), "is less than a minute: it is how long one quiet pass over all content may take; 0 switches it off")
 	}
+	if c.MembersMax < 0 || c.MembersMax > 0 && c.MembersMax < c.Voters {
+		bad("members_max", strconv.Itoa(c.MembersMax), "is neither 0 (no limit) nor at least as many as voters")
+	}
 	if c.Voters < 1 || c.Voters > 7 || c.Voters%2 == 0 {
 		bad("voters", strconv.Itoa(c.Voters), "is not one of 1, 3, 5, 7")
 	}
@@ -89,10 +93,10 @@ func (c Config) Validate() error {
 	if c.TLS.Lifetime.Std() < 5*time.Second {
 		bad("tls.lifetime", c.TLS.Lifetime.String(), "is less than five seconds: certificates are renewed after a third to two thirds of it; a year is usual")
 	}
-	if !oneOf(c.Log.Level, "debug", "info", "warn", "error") {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		bad("log.level", c.Log.Level, "is not one of debug, info, warn, error")
 	}
-	if !oneOf(c.Log.Format, "text", "json") {
+	if !slices.Contains([]string{"text", "json"}, c.Log.Format) {
 		bad("log.format", c.Log.Format, "is not one of text, json")
 	}
 	return errors.Join(errs...)
@@ -108,7 +112,7 @@ func validateTrees(trees []Tree, dataDir string) []error {
 		if !namePattern.MatchString(t.Name) {
 			bad("name", t.Name, "is no tree name: letters, digits, '.', '_' and '-', at most 63")
 		}
-		if t.Storage != "" && !oneOf(t.Storage, "auto", "local", "direct") {
+		if t.Storage != "" && !slices.Contains([]string{"auto", "local", "direct"}, t.Storage) {
 			bad("storage", t.Storage, "is not one of auto, local, direct")
 		}
 		switch {
@@ -175,13 +179,4 @@ func unspecified(hostport string) bool {
 	host, _, _ := net.SplitHostPort(hostport)
 	ip := net.ParseIP(host)
 	return host == "" || ip != nil && ip.IsUnspecified()
-}
-
-func oneOf(s string, of ...string) bool {
-	for _, o := range of {
-		if s == o {
-			return true
-		}
-	}
-	return false
 }

@@ -63,6 +63,9 @@ guard:
 
 # How many nodes vote in Raft: 1, 3, 5 or 7. Further nodes follow.
 # voters: {{.Voters}}
+# Members of Raft: who joins then through this node is a follower, which is fed
+# the log by another node. 0: no limit.
+# members_max: {{.MembersMax}}
 # A voter that has been silent for this long gives its vote to a node that can
 # replace it; 0: never. It stays a member. The leader's settings count.
 # reap_after: {{.ReapAfter}}

@@ -158,8 +158,8 @@ func (n *node) term() time.Duration {
 	}
 	took, state := time.Since(start), n.daemon.ProcessState
 	n.daemon = nil
-	if took > 5*time.Second || state.ExitCode() != 0 {
-		n.t.Errorf("%s took %v to end after SIGTERM, %v; want at most 5 s and exit status 0", n.name, took.Round(time.Millisecond), state)
+	if state.ExitCode() != 0 {
+		n.t.Errorf("%s ended %v after SIGTERM: %v; want exit status 0", n.name, took.Round(time.Millisecond), state)
 	}
 	return took
 }

@@ -14,7 +14,8 @@ import (
 // Patterns are globs in the manner of .gitignore: without a slash they match a
 // name at any depth, with one they match from the root; a trailing slash
 // matches directories only; "**" spans directories. What lies below an ignored
-// directory is ignored with it.
+// directory is ignored with it. What gatesync and NFS clients keep beside the
+// gateway's files (.gatesync, SillyRenamed) is ignored whatever the patterns.
 type Ignore struct{ rules []ignoreRule }
 
 type ignoreRule struct {
@@ -76,7 +77,7 @@ func NewIgnore(preset string, globs []string) (*Ignore, error) {
 // Match tells whether p (a directory or not) or a directory above it is
 // ignored. A nil Ignore matches nothing.
 func (ig *Ignore) Match(p Path, isDir bool) bool {
-	if p == MarkerDir || p.Under(MarkerDir) {
+	if p == MarkerDir || p.Under(MarkerDir) || SillyRenamed(p) {
 		return true
 	}
 	if ig == nil || len(ig.rules) == 0 {
@@ -88,6 +89,15 @@ func (ig *Ignore) Match(p Path, isDir bool) bool {
 		}
 	}
 	return ig.matchOne(p, isDir)
+}
+
+// SillyRenamed tells whether an NFS client made the name, in place of a file that
+// was removed or replaced while somebody on its machine had it open: ".nfs", the
+// inode and a counter in hexadecimal. It goes with the last close, and no event
+// tells.
+func SillyRenamed(p Path) bool {
+	digits, ok := strings.CutPrefix(p.Base(), ".nfs")
+	return ok && len(digits) == 24 && strings.Trim(digits, "0123456789abcdef") == ""
 }
 
 func (ig *Ignore) matchOne(p Path, isDir bool) bool {

@@ -167,6 +167,13 @@ func TestIgnore(t *testing.T) {
 	if !ig.Match(".svn", true) {
 		t.Error("a .svn directory is ignored")
 	}
+	for path, want := range map[Path]bool{
+		"a/.nfs000000000000806600000026": true, ".nfs00000000000080660000002": false, ".nfsx00000000000806600000026": false, ".nfs": false,
+	} {
+		if got := (*Ignore)(nil).Match(path, false); got != want {
+			t.Errorf("without patterns: Match(%q) = %v", path, got)
+		}
+	}
 	for _, bad := range []string{"[", "", "/"} {
 		if _, err := NewIgnore("plain", []string{bad}); err == nil {
 			t.Errorf("the glob %q was accepted", bad)

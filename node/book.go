@@ -43,6 +43,9 @@ type bookEntry struct {
 	Name    string `json:"name"`
 	Address string `json:"address"`
 	Epoch   uint64 `json:"epoch"`
+	// Follower: as the log last said. A follower that has not read its log asks
+	// others first.
+	Follower bool `json:"follower,omitempty"`
 }
 
 // openBook reads the cache. A damaged one is no reason to stay off: it is made
@@ -71,7 +74,7 @@ func (b *book) learn(members ...cluster.Member) {
 	changed := false
 	for _, m := range members {
 		old, ok := b.entries[m.ID]
-		e := bookEntry{Name: m.Name, Address: m.Address, Epoch: m.Epoch}
+		e := bookEntry{Name: m.Name, Address: m.Address, Epoch: m.Epoch, Follower: m.Role == cluster.Follower || ok && old.Follower && m.Role == ""}
 		if m.ID == "" || m.Address == "" || ok && (e.Epoch < old.Epoch || e == old || e.Epoch == old.Epoch && e.Address != old.Address) {
 			continue
 		}
@@ -183,7 +186,11 @@ func (b *book) members() []cluster.Member {
 	defer b.mu.Unlock()
 	out := make([]cluster.Member, 0, len(b.entries))
 	for id, e := range b.entries {
-		out = append(out, cluster.Member{ID: id, Name: e.Name, Address: e.Address, Epoch: e.Epoch})
+		m := cluster.Member{ID: id, Name: e.Name, Address: e.Address, Epoch: e.Epoch}
+		if e.Follower {
+			m.Role = cluster.Follower
+		}
+		out = append(out, m)
 	}
 	return out
 }

@@ -25,13 +25,18 @@ type carrier struct {
 	members membership
 	alive   func(cluster.NodeID) bool
 	way     fallback.Carrier
+	// Of a follower: whether this node is one, who feeds it, and whether an error
+	// says that a peer does not hold a blob.
+	follows  func() bool
+	upstream func() (parent cluster.NodeID, path []string, ok bool)
+	missing  func(error) bool
 
 	mu     sync.Mutex
 	asking map[manifest.Digest]int // being fetched now, by how many
 }
 
 // Spread makes content durable on a majority of the voters. It goes to every
-// live member, voter or not: each of them needs it in a moment.
+// live member of Raft, voter or not: each of them needs it in a moment.
 func (c *carrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manifest.Receipt, error) {
 	voters := map[string]string{} // id → store
 	var to []cluster.NodeID
@@ -44,7 +49,7 @@ func (c *carrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manif
 				reachable++
 			}
 		}
-		if alive && m.ID != c.self {
+		if alive && m.ID != c.self && m.Role != cluster.Follower { // which asks for it, and cannot be dialed
 			to = append(to, m.ID)
 		}
 	}
@@ -72,14 +77,17 @@ func majority(voters map[string]string, need int, receipts []manifest.Receipt) b
 
 // Fetch brings content here from whichever live members have it.
 func (c *carrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error {
+	c.ask(blobs, 1)
+	defer c.ask(blobs, -1)
+	if c.follows() {
+		return c.fetchUp(ctx, blobs, done)
+	}
 	var from []cluster.NodeID
 	for _, m := range c.members.Members() {
-		if m.ID != c.self && c.alive(m.ID) {
+		if m.ID != c.self && m.Role != cluster.Follower && c.alive(m.ID) {
 			from = append(from, m.ID)
 		}
 	}
-	c.ask(blobs, 1)
-	defer c.ask(blobs, -1)
 	return c.way.Fetch(ctx, blobs, from, done)
 }
 

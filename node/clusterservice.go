@@ -25,6 +25,7 @@ type clusterLog interface {
 	authority
 	forest
 	watcher
+	Format() uint32
 	ApplyLocal(ctx context.Context, cmd *pb.Command) (*pb.Outcome, uint64, error)
 	View(tree string) (manifest.View, bool)
 	Barrier(ctx context.Context) error
@@ -40,6 +41,7 @@ type clusterService struct {
 	self      cluster.NodeID
 	log       clusterLog
 	peers     *peers
+	forward   *forwarder
 	applied   func(ctx context.Context, rev manifest.Revision) (manifest.Revision, error) // waits
 	standings func(context.Context) []raftstore.Standing                                  // of all members at this moment, on the leader
 	life      time.Duration                                                               // of certificates
@@ -56,7 +58,13 @@ func (s *clusterService) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.H
 	if err := s.peers.hear(caller, req.GetState(), req.GetMembers()); err != nil {
 		return nil, err
 	}
-	return &pb.HelloResponse{Members: toMessages(s.peers.book.members()), State: s.peers.state(ctx)}, nil
+	s.peers.hearBelow(caller, req.GetBelow())
+	if req.GetAll() && s.peers.place.follows() {
+		s.peers.refresh(ctx) // and so on, up to a member of Raft
+	}
+	return &pb.HelloResponse{
+		Members: toMessages(s.peers.known()), State: s.peers.state(ctx), Below: s.peers.answerBelow(caller, req.GetAll()),
+	}, nil
 }
 
 func (s *clusterService) caller(ctx context.Context) (cluster.NodeID, error) {
@@ -73,10 +81,18 @@ func (s *clusterService) Propose(ctx context.Context, req *pb.ProposeRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	if len(req.GetVia()) > 0 {
+		return s.passOn(ctx, caller, req)
+	}
 	if err := allowed(caller, req.GetCommand()); err != nil {
 		return nil, err
 	}
-	out, index, err := s.log.ApplyLocal(ctx, req.GetCommand())
+	return s.apply(ctx, req.GetCommand())
+}
+
+// apply commits a command that its author may propose, if this node leads.
+func (s *clusterService) apply(ctx context.Context, cmd *pb.Command) (*pb.ProposeResponse, error) {
+	out, index, err := s.log.ApplyLocal(ctx, cmd)
 	var large *raftstore.TooLargeError
 	if errors.As(err, &large) {
 		return nil, status.Error(codes.InvalidArgument, err.Error())

@@ -140,6 +140,8 @@ type nodeFile struct {
 	Starts uint64 `json:"starts,omitempty"`
 	// HasLog: the log was begun here, so that it must be there.
 	HasLog bool `json:"has_log,omitempty"`
+	// Follower: it came in as a follower; what the log says counts once it is read.
+	Follower bool `json:"follower,omitempty"`
 	// Store is the blob store that was complete last.
 	Store string `json:"store,omitempty"`
 }

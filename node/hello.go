@@ -46,8 +46,11 @@ type peers struct {
 	reached   func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 	back      func()                                      // somebody is heard again who was silent; may be nil
 
+	place place // in the tree of followers
+
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
+	below map[cluster.NodeID]passed // what others pass on, see below.go
 }
 
 // heard is what is known of one member.
@@ -65,7 +68,7 @@ func (p *peers) run(ctx context.Context) error {
 	tick := time.NewTicker(helloEvery)
 	defer tick.Stop()
 	for {
-		p.round(ctx, &calls)
+		p.round(ctx, &calls, false)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -74,9 +77,10 @@ func (p *peers) run(ctx context.Context) error {
 	}
 }
 
-func (p *peers) round(ctx context.Context, calls *sync.WaitGroup) {
+func (p *peers) round(ctx context.Context, calls *sync.WaitGroup, all bool) {
 	members := p.members()
 	req := p.request(ctx)
+	req.All = all && p.place.follows()
 	for _, m := range members {
 		if p.begin(m.ID) {
 			calls.Go(func() { p.hello(ctx, m.ID, req) })
@@ -89,7 +93,7 @@ func (p *peers) round(ctx context.Context, calls *sync.WaitGroup) {
 // ctx lets it: a person who asks for the status wants the present.
 func (p *peers) refresh(ctx context.Context) {
 	var calls sync.WaitGroup
-	p.round(ctx, &calls)
+	p.round(ctx, &calls, true)
 	calls.Wait()
 }
 
@@ -105,7 +109,7 @@ func (p *peers) begin(id cluster.NodeID) bool {
 
 // request is what this node says.
 func (p *peers) request(ctx context.Context) *pb.HelloRequest {
-	return &pb.HelloRequest{Members: toMessages(p.book.members()), State: p.state(ctx)}
+	return &pb.HelloRequest{Members: toMessages(p.known()), State: p.state(ctx), Below: p.subtree()}
 }
 
 // hello exchanges what is known with one member.
@@ -119,6 +123,9 @@ func (p *peers) hello(ctx context.Context, id cluster.NodeID, req *pb.HelloReque
 	}
 	if err == nil {
 		err = p.hear(id, res.GetState(), res.GetMembers())
+	}
+	if err == nil {
+		p.hearBelow(id, res.GetBelow())
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,10 +148,7 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	if len(s.GetVersion()) > maxVersion || strings.ContainsFunc(s.GetVersion(), unicode.IsControl) || len(s.GetTrees()) > maxTreeStates {
 		return status.Errorf(codes.InvalidArgument, "%s says more of itself than there can be", from)
 	}
-	s.Lacks = s.GetLacks()[:min(len(s.GetLacks()), namedAtMost)]
-	for i, what := range s.GetLacks() {
-		s.Lacks[i] = plainText(what, maxLack)
-	}
+	clean(s)
 	strangers := p.strangers()
 	for _, m := range fromMessages(members) {
 		switch m.ID {
@@ -169,6 +173,15 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 		p.back()
 	}
 	return nil
+}
+
+// clean makes what a member says of itself fit to be printed.
+func clean(s *pb.NodeState) {
+	s.Lacks = s.GetLacks()[:min(len(s.GetLacks()), namedAtMost)]
+	for i, what := range s.GetLacks() {
+		s.Lacks[i] = plainText(what, maxLack)
+	}
+	s.Version = plainText(s.GetVersion(), maxVersion)
 }
 
 // clip shortens what somebody else wrote, for an error message.
@@ -198,10 +211,11 @@ func (p *peers) forget(members []cluster.Member) {
 		keep[m.ID] = true
 	}
 	for id, h := range p.heard {
-		if !keep[id] && !h.calling {
+		if !keep[id] && !h.calling && !p.place.follower(id) {
 			delete(p.heard, id)
 		}
 	}
+	p.forgetBelow()
 }
 
 // last tells what a member last said; alive, whether that was just now. This
@@ -211,6 +225,9 @@ func (p *peers) last(id cluster.NodeID) (h heard, alive bool) {
 	defer p.mu.Unlock()
 	if e, ok := p.heard[id]; ok {
 		h = *e
+	}
+	if b, alive := p.lastBelow(id, h); alive {
+		return b, true
 	}
 	return h, id == p.self || !h.at.IsZero() && p.now().Sub(h.at) <= aliveFor
 }
@@ -237,6 +254,9 @@ func (p *peers) alive(id cluster.NodeID) bool {
 // lonely tells whether half of the others, or more, are silent.
 func (p *peers) lonely() bool {
 	members, silent := p.members(), 0
+	if p.place.follows() && len(members) == 0 {
+		return true // nobody feeds this follower
+	}
 	for _, m := range members {
 		if !p.alive(m.ID) {
 			silent++
@@ -271,7 +291,7 @@ func toMessages(members []cluster.Member) []*pb.Member {
 func toMessage(m cluster.Member) *pb.Member {
 	return &pb.Member{
 		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
-		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness, Follower: m.Role == cluster.Follower,
 	}
 }
 
@@ -281,6 +301,9 @@ func fromMessages(members []*pb.Member) []cluster.Member {
 		out[i] = cluster.Member{
 			ID: cluster.NodeID(m.GetId()), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
 			Joined: m.GetJoinedNs(), Epoch: m.GetAddressEpoch(), Format: m.GetFormat(), Witness: m.GetWitness(),
+		}
+		if m.GetFollower() {
+			out[i].Role = cluster.Follower
 		}
 	}
 	return out

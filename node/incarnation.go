@@ -16,6 +16,7 @@ import (
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // YieldError: the cluster was recovered without this node. Its log was given
@@ -190,7 +191,7 @@ func moveAside(from, to string) error {
 		err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, name, unix.RENAME_NOREPLACE)
 		switch {
 		case err == nil:
-			return syncDir(filepath.Dir(name))
+			return vfs.SyncDir(filepath.Dir(name))
 		case errors.Is(err, fs.ErrNotExist):
 			return nil // done before an interruption
 		case !errors.Is(err, fs.ErrExist):
@@ -198,14 +199,6 @@ func moveAside(from, to string) error {
 		}
 		name = fmt.Sprintf("%s-%d", to, i)
 	}
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // PartError: a part of a data directory is gone that the node cannot do

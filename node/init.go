@@ -24,6 +24,8 @@ type Made struct {
 	Address string         `json:"address"` // what other nodes dial
 	Guessed bool           `json:"address_guessed"`
 	Created []string       `json:"created"` // directories that did not exist
+	// Follower: the node takes no part in Raft.
+	Follower bool `json:"follower,omitempty"`
 }
 
 // Init makes a new cluster with its first node in cfg.DataDir. node.json is
@@ -88,16 +90,8 @@ func makeIdentity(cfg config.Config, made Made) (caPEM, caKey []byte, err error)
 	if caPEM, caKey, err = transport.NewCA(made.Cluster); err != nil {
 		return nil, nil, err
 	}
-	key, err := transport.NewKey()
-	if err != nil {
-		return nil, nil, err
-	}
-	csr, err := transport.NewCSR(key)
-	if err != nil {
-		return nil, nil, err
-	}
 	ca := transport.CA{ClusterID: made.Cluster, Cert: caPEM, Key: caKey, Life: cfg.TLS.Lifetime.Std()}
-	cert, err := ca.Sign(csr, made.Node, cfg.Name, time.Now())
+	cert, key, err := ca.Issue(made.Node, cfg.Name, time.Now())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // JoinOptions say how a node joins.
@@ -24,9 +25,11 @@ type JoinOptions struct {
 	Adopt bool // spread what stands only in this node's trees
 	// Again: the data directory holds a node that cannot go on as itself. It
 	// comes back as a new one, with its settings, trees and content.
-	Again   bool
-	Version string
-	Now     func() time.Time // nil: time.Now
+	Again bool
+	// Follower: it takes no part in Raft, whatever the cluster lacks.
+	Follower bool
+	Version  string
+	Now      func() time.Time // nil: time.Now
 }
 
 // joining is kept until the join is complete: if the answer is lost, the same
@@ -81,7 +84,7 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 	if err != nil {
 		return made, err
 	}
-	made = Made{Cluster: res.GetClusterId(), Node: j.Node, Address: addr, Guessed: guessed, Created: missing}
+	made = Made{Cluster: res.GetClusterId(), Node: j.Node, Address: addr, Guessed: guessed, Created: missing, Follower: res.GetFollower()}
 	if o.Again {
 		if err := d.retire(now()); err != nil {
 			return made, err
@@ -135,7 +138,7 @@ func joinRequest(cfg config.Config, tok transport.Token, j joining, addr string,
 	}
 	req := &pb.JoinRequest{
 		TokenId: tok.ID, Secret: tok.Secret, NodeId: string(j.Node), Name: cfg.Name, Address: addr, Store: store,
-		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Newest, RootClusters: clusters,
+		ClockNs: now().UnixNano(), Version: o.Version, Format: raftstore.Newest, RootClusters: clusters, Follower: o.Follower,
 	}
 	for _, t := range cfg.Trees {
 		req.Trees = append(req.Trees, t.Name)
@@ -198,7 +201,7 @@ func (d dataDir) completeJoin(cfg config.Config, res *pb.JoinResponse, j joining
 		return err
 	}
 	openBook(d.peers(), slog.New(slog.DiscardHandler)).learn(fromMessages(res.GetMembers())...)
-	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: o.Adopt, Incarnation: cluster.Incarnation(res.GetIncarnation())}
+	file := nodeFile{Node: j.Node, Name: cfg.Name, Cluster: res.GetClusterId(), Address: made.Address, Epoch: 1, Joiner: true, Adopt: o.Adopt, Incarnation: cluster.Incarnation(res.GetIncarnation()), Follower: res.GetFollower()}
 	for _, t := range res.GetTrees() {
 		file.Trees = append(file.Trees, treeFile{Name: t.GetName(), ID: t.GetId(), Generation: t.GetGeneration()})
 	}
@@ -224,7 +227,7 @@ func (d dataDir) endJoin() error {
 		}
 		return err
 	}
-	return syncDir(string(d))
+	return vfs.SyncDir(string(d))
 }
 
 // was tells whether this directory has been a node, now or before it came again

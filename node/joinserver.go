@@ -49,6 +49,8 @@ type joinServer struct {
 	logger *slog.Logger
 
 	refusals *transport.Refusals
+	most     int                     // members of Raft: who comes then is a follower; 0: no limit
+	members  func() []cluster.Member // as the log has them
 }
 
 // remoteHost is where a call comes from.
@@ -112,6 +114,7 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	member := &pb.Member{
 		Id: req.GetNodeId(), Name: req.GetName(), Address: req.GetAddress(), Store: req.GetStore(),
 		JoinedNs: s.now().UnixNano(), AddressEpoch: 1, Format: req.GetFormat(), Witness: len(req.GetTrees()) == 0,
+		Follower: s.follower(req),
 	}
 	out, err := s.log.Do(ctx, command(&pb.Command{Do: &pb.Command_UseToken{UseToken: &pb.UseToken{
 		Id: req.GetTokenId(), SecretDigest: transport.SecretDigest(req.GetSecret()), Member: member,
@@ -127,12 +130,27 @@ func (s *joinServer) join(ctx context.Context, req *pb.JoinRequest) (*pb.JoinRes
 	res := &pb.JoinResponse{
 		Incarnation: uint64(s.log.Incarnation()),
 		ClusterId:   clusterID, CertPem: certPEM, CaPem: caPEM, ClockNs: s.now().UnixNano(),
-		Members: toMessages(s.book()),
+		Members: toMessages(s.book()), Follower: member.GetFollower(),
 	}
 	for _, t := range s.log.Trees() {
 		res.Trees = append(res.Trees, &pb.PutTree{Name: t.Name, Id: t.ID, Generation: t.Generation})
 	}
 	return res, nil
+}
+
+// follower tells whether a joiner becomes a follower: it asks for that, or Raft
+// has as many members as the settings want.
+func (s *joinServer) follower(req *pb.JoinRequest) bool {
+	if s.log.Format() < raftstore.FollowersFormat {
+		return false
+	}
+	raft := 0
+	for _, m := range s.members() {
+		if m.Role != cluster.Follower && string(m.ID) != req.GetNodeId() {
+			raft++
+		}
+	}
+	return req.GetFollower() || s.most > 0 && raft >= s.most
 }
 
 // plausible checks the joiner's words on their own.
@@ -142,6 +160,8 @@ func (s *joinServer) plausible(req *pb.JoinRequest) error {
 	case req.GetFormat() < s.log.Format():
 		return bad("the joining gatesync %s is too old for this cluster, whose log is of format %d: it knows formats up to %d: install the version that the members run; the token is still good",
 			req.GetVersion(), s.log.Format(), req.GetFormat())
+	case req.GetFollower() && s.log.Format() < raftstore.FollowersFormat:
+		return status.Errorf(codes.FailedPrecondition, "the cluster's log is of format %d, followers need format %d: it is used as soon as every member runs this version of gatesync (`gatesync status` names those that do not); the token is still good", s.log.Format(), raftstore.FollowersFormat)
 	case !idPattern.MatchString(req.GetNodeId()):
 		return bad("%q is no node id", req.GetNodeId())
 	case !namePattern.MatchString(req.GetName()):

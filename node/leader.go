@@ -157,8 +157,11 @@ func (s *steering) due(standings []raftstore.Standing) (*change, error) {
 		return nil, nil // not read far enough to judge anybody
 	}
 	for _, m := range standings {
-		if !contains(servers, m.ID) {
+		switch in := contains(servers, m.ID); {
+		case !in && m.Role != cluster.Follower:
 			return &change{asNonVoter, m.ID, "it has joined"}, nil
+		case in && m.Role == cluster.Follower && s.mayFollow(m):
+			return &change{asStranger, m.ID, "it is a follower now"}, nil
 		}
 	}
 	for _, r := range servers {
@@ -233,6 +236,13 @@ func (s *steering) caughtUp(id cluster.NodeID, state *pb.NodeState, revision man
 		s.first[id] = first
 	}
 	return complete(state, s.lacks(), first, revision)
+}
+
+// mayFollow tells whether a non-voter that was made a follower may be taken out
+// of Raft: it has read so in its log, or it is dead.
+func (s *steering) mayFollow(m raftstore.Standing) bool {
+	h, alive := s.peers.last(m.ID)
+	return !alive || h.state != nil && !h.state.GetRaft()
 }
 
 // complete judges what a member says of itself. Its trees do not matter: who

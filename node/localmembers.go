@@ -40,8 +40,12 @@ func (s *localService) NodeRole(ctx context.Context, req *pb.NodeRoleRequest) (*
 	if err != nil {
 		return nil, err
 	}
+	role := req.GetRole()
+	if m.Role == cluster.Follower && cluster.Role(role) == cluster.Voter {
+		role = "" // into Raft first; it votes when it is ready and a voter is wanted, or promoted again
+	}
 	err = s.askLeader(ctx, func(ctx context.Context, c pb.ClusterClient) error {
-		_, err := c.ChangeRole(ctx, &pb.ChangeRoleRequest{Id: string(m.ID), Role: req.GetRole(), Force: req.GetForce()})
+		_, err := c.ChangeRole(ctx, &pb.ChangeRoleRequest{Id: string(m.ID), Role: role, Force: req.GetForce()})
 		return err
 	})
 	return &pb.NodeRoleResponse{Id: string(m.ID)}, err

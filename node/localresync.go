@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/syncer"
@@ -60,7 +61,7 @@ func (r resyncing) dryRun(ctx context.Context) error {
 }
 
 // run waits until the trees' edits are in the log and the newest revision is
-// on the disk.
+// on the disk; not for a quorum that does not come back.
 func (r resyncing) run(ctx context.Context, set *treeSet) error {
 	g, gctx := errgroup.WithContext(ctx)
 	working, done := context.WithCancel(gctx)
@@ -81,6 +82,7 @@ func (r resyncing) run(ctx context.Context, set *treeSet) error {
 		return nil
 	})
 	g.Go(func() error { return r.progress(working) })
+	g.Go(func() error { return untilNoQuorum(working, r.log) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -89,6 +91,26 @@ func (r resyncing) run(ctx context.Context, set *treeSet) error {
 		return err
 	}
 	return r.send(&pb.ResyncEvent{Of: &pb.ResyncEvent_Summary{Summary: sum}})
+}
+
+// untilNoQuorum returns nil when ctx ends, or the reason why nothing can be
+// committed once that has lasted: the loop itself would try for ever.
+func untilNoQuorum(ctx context.Context, log interface{ Quorum() bool }) error {
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	seen := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if log.Quorum() {
+			seen = time.Now()
+		} else if time.Since(seen) >= quorumWithin {
+			return cluster.ErrNoQuorum
+		}
+	}
 }
 
 // progress tells how many paths are still worked on until ctx ends.
@@ -123,8 +145,8 @@ func (r resyncing) progress(ctx context.Context) error {
 }
 
 func (r resyncing) summary(ctx context.Context) (*pb.Summary, error) {
-	sum := &pb.Summary{Revision: uint64(r.log.Revision())}
-	applied := ^manifest.Revision(0)
+	applied := r.log.Revision() // a witness has no tree that could be behind
+	sum := &pb.Summary{Revision: uint64(applied)}
 	for _, t := range r.trees {
 		st, err := t.syncr.Status(ctx)
 		if err != nil {

@@ -221,6 +221,9 @@ func (s *localService) waitOne(ctx context.Context, id cluster.NodeID, rev manif
 		_, err := s.applied(ctx, rev)
 		return err
 	}
+	if s.peers.place.follows() || s.peers.place.follower(id) {
+		return s.peers.waitTold(ctx, id, rev) // nobody dials a follower, and a follower may be unable to dial
+	}
 	conn, err := s.dial.Dial(ctx, id)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", id, err)

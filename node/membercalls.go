@@ -48,6 +48,9 @@ func (s *clusterService) ChangeRole(ctx context.Context, req *pb.ChangeRoleReque
 		return nil, err
 	}
 	id, role := cluster.NodeID(req.GetId()), cluster.Role(req.GetRole())
+	if done, err := s.changeFollower(ctx, id, role, req.GetForce()); done || err != nil {
+		return &pb.ChangeRoleResponse{}, err
+	}
 	err := s.soon(ctx, func(all []raftstore.Standing) error {
 		switch role {
 		case cluster.Voter:

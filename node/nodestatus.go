@@ -44,6 +44,10 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	if s.Quorum {
 		s.Leader = string(leader)
 	}
+	s.Feeds = n.feeding.count()
+	if parent, path, ok := n.following.upstream(); ok && n.follows() {
+		s.Upstream, s.Path = string(parent), path
+	}
 	if n.web != nil {
 		s.HTTP = n.web.Addr()
 	}
@@ -107,8 +111,11 @@ func (n *Node) knownMembers() []cluster.Member {
 }
 
 func (n *Node) role(members []cluster.Member) string {
-	if n.removed() {
+	switch {
+	case n.removed():
 		return "removed"
+	case n.follows():
+		return string(cluster.Follower)
 	}
 	for _, m := range members {
 		if m.ID == n.file.Node {
@@ -124,6 +131,8 @@ func roleWord(m cluster.Member) string {
 	switch {
 	case m.Role == cluster.Voter && m.Witness:
 		return "witness"
+	case m.Role == cluster.Follower:
+		return string(cluster.Follower)
 	case m.Role == "":
 		return string(cluster.NonVoter)
 	}

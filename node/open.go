@@ -69,24 +69,29 @@ type Node struct {
 	push      *fallback.Push
 	share     *fallback.Share // nil: none was named
 	peers     *peers
-	trees     *treeSet
-	gates     []*vfs.Gate // of the trees' paths; since start
-	counted   *countedLog
-	carrier   *carrier
-	keeper    *keeper
-	steering  *steering
-	mender    *mender
-	scrubber  *scrubber
-	local     net.Listener // nil on a visit
-	localSrv  *grpc.Server
-	web       *web.Server                     // nil where switched off
-	began     raftstore.Peeked                // what the log said at the start
-	opened    atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
-	outdated  chan error                      // the cluster has gone beyond what this version understands
-	members   atomic.Pointer[memberSet]
-	read      atomic.Bool // the log was read once, see caughtUp
-	life      lifeProof
-	claim     atomic.Pointer[claim] // the latest of a newer life that was not believed
+	forward   *forwarder
+	// wasFollower: node.json says that this node is a follower.
+	wasFollower atomic.Bool
+	feeding     *feeding
+	following   *following
+	trees       *treeSet
+	gates       []*vfs.Gate // of the trees' paths; since start
+	counted     *countedLog
+	carrier     *carrier
+	keeper      *keeper
+	steering    *steering
+	mender      *mender
+	scrubber    *scrubber
+	local       net.Listener // nil on a visit
+	localSrv    *grpc.Server
+	web         *web.Server                     // nil where switched off
+	began       raftstore.Peeked                // what the log said at the start
+	opened      atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
+	outdated    chan error                      // the cluster has gone beyond what this version understands
+	members     atomic.Pointer[memberSet]
+	read        atomic.Bool // the log was read once, see caughtUp
+	life        lifeProof
+	claim       atomic.Pointer[claim] // the latest of a newer life that was not believed
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs
@@ -156,9 +161,10 @@ func (n *Node) open() (err error) {
 	if err != nil {
 		return err
 	}
+	n.forward = &forwarder{dial: n.server, self: n.file.Node}
 	n.log, err = raftstore.Open(raftstore.Config{
 		Dir: n.dir.raft(), ID: n.file.Node, Stream: n.server.Raft(), Log: n.slog,
-		Forward: &forwarder{dial: n.server}, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
+		Forward: n.forward, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
 		FirstSequence: n.file.incarnation().Number() << 40,
 	})
 	if err != nil {
@@ -208,7 +214,7 @@ func (n *Node) announceAddress() error {
 func (n *Node) self() cluster.Member {
 	return cluster.Member{
 		ID: n.file.Node, Name: n.file.Name, Address: n.file.Address, Store: n.blobs.ID(), Epoch: n.file.Epoch,
-		Format: raftstore.Newest, Witness: n.witness(),
+		Format: raftstore.Newest, Witness: n.witness(), Role: n.roleOfSelf(),
 	}
 }
 
@@ -217,8 +223,9 @@ func (n *Node) witness() bool { return len(n.cfg.Trees) == 0 }
 
 // wire connects the parts with each other.
 func (n *Node) wire() {
+	n.wireFollowers()
 	n.peers = &peers{
-		self: n.file.Node, members: n.others, dial: n.server, book: n.book, state: n.state,
+		self: n.file.Node, members: n.spokenTo, place: n.place(), dial: n.server, book: n.book, state: n.state,
 		now: time.Now, log: n.slog, heard: map[cluster.NodeID]*heard{}, reached: n.instances.Reached, started: n.started,
 		back: func() {
 			for _, t := range n.trees.all() {
@@ -229,7 +236,7 @@ func (n *Node) wire() {
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
-	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.chain()}
+	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.chain(), follows: n.follows, upstream: n.following.upstream, missing: missingThere}
 	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
 	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, current: n.current, fetch: n.carrier.Fetch, coming: n.carrier.coming, again: mendAgain, slog: n.slog}
 	n.scrubber = &scrubber{blobs: n.blobs, every: n.cfg.Scrub.Std(), slog: n.slog}
@@ -329,7 +336,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		LogTerm: term, LogApplied: through, LogLast: last, Trusts: n.identity.Trusted(), Issuer: issuer,
 		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
-		Leader: string(leader), Raft: true, Visit: n.opts.Visit,
+		Leader: string(leader), Raft: !n.wasFollower.Load(), Visit: n.opts.Visit,
 		Trees:   n.trees.states(),
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
 		ShareNonce: n.shareNonce(),

@@ -17,6 +17,7 @@ import (
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // Recovery is a stopped node that may become the only voter of its cluster's
@@ -178,7 +179,7 @@ func exchange(a, b string) error {
 	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
 		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
 	}
-	return syncDir(filepath.Dir(b))
+	return vfs.SyncDir(filepath.Dir(b))
 }
 
 func (d dataDir) newRaft() string { return d.join("raft.new") }

@@ -131,16 +131,8 @@ func foundIdentity(cfg config.Config, made Made, m *raftstore.Machine) error {
 	if len(caKey) == 0 {
 		return errors.New("this cluster uses certificates of its own PKI: bring this node's with --tls-ca, --tls-cert and --tls-key")
 	}
-	key, err := transport.NewKey()
-	if err != nil {
-		return err
-	}
-	csr, err := transport.NewCSR(key)
-	if err != nil {
-		return err
-	}
 	ca := transport.CA{ClusterID: made.Cluster, Cert: caPEM, Key: caKey, Life: cfg.TLS.Lifetime.Std()}
-	cert, err := ca.Sign(csr, made.Node, cfg.Name, time.Now())
+	cert, key, err := ca.Issue(made.Node, cfg.Name, time.Now())
 	if err != nil {
 		return err
 	}

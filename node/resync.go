@@ -20,7 +20,7 @@ type ResyncOptions struct {
 	Log     *slog.Logger
 }
 
-// quorumWithin is how long a one-shot command looks for the others.
+// quorumWithin is how long a resync goes without a quorum before it gives up.
 const quorumWithin = 15 * time.Second
 
 // Resync brings the trees and the cluster together without a daemon. It is the

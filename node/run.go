@@ -57,7 +57,8 @@ func (n *Node) start(s *stages) {
 	s.run("log's disk", time.Second, n.log.Failed)
 	s.run("members", time.Second, n.followMembers)
 	s.run("hello", time.Second, n.peers.run)
-	s.run("seen", time.Second, n.seeing().run)
+	s.run("following", time.Second, n.following.run)
+	s.run("seen", 5*time.Second, n.seeing().run) // it writes a last file
 	if len(n.cfg.Seeds) > 0 {
 		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, dial: n.server, peers: n.peers, log: n.slog}).run)
 	}
@@ -132,16 +133,17 @@ func (n *Node) renewer() *renewer {
 
 func (n *Node) clusterService() *clusterService {
 	return &clusterService{
-		self: n.file.Node, log: n.log, peers: n.peers, applied: n.waitApplied, standings: n.steering.fresh,
+		self: n.file.Node, log: n.log, peers: n.peers, forward: n.forward, applied: n.waitApplied, standings: n.steering.fresh,
 		life: n.cfg.TLS.Lifetime.Std(), now: time.Now, sights: newSights(n.cfg.Trees),
 	}
 }
 
 func (n *Node) registerCluster() {
 	pb.RegisterClusterServer(n.server.GRPC(), n.clusterService())
+	pb.RegisterFeedServer(n.server.GRPC(), n.feeding)
 	pb.RegisterJoinServer(n.server.JoinGRPC(), &joinServer{
 		log: n.log, ready: n.knowsTrees, caPEM: n.identity.CAPEM, life: n.cfg.TLS.Lifetime.Std(), book: n.book.members, now: time.Now, logger: n.slog,
-		refusals: n.server.Refusals(),
+		refusals: n.server.Refusals(), most: n.cfg.MembersMax, members: n.log.Members,
 	})
 }
 

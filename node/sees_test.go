@@ -126,6 +126,12 @@ func TestSurvey(t *testing.T) {
 			t.Errorf("another's marker: %v", err)
 		}
 	}
+	eventually(t, 10*time.Second, func() error {
+		if _, c := ask(here); strings.HasSuffix(c.Members[0].Address, ":0") {
+			return errors.New("where gw2 listens is not known yet")
+		}
+		return nil
+	})
 	check(true)
 	a.stop()
 	check(false)

@@ -30,13 +30,18 @@ type Status struct {
 	Tolerance   int          `json:"tolerance"`
 	Format      FormatStatus `json:"format"`
 	CA          CAStatus     `json:"ca"`
+	// Upstream is who feeds this follower, and Path the way down to it from a
+	// member of Raft; Feeds is how many followers this node feeds.
+	Upstream string   `json:"upstream,omitempty"`
+	Path     []string `json:"path,omitempty"`
+	Feeds    int      `json:"feeds,omitempty"`
 }
 
 // NodeStatus is the node that answers.
 type NodeStatus struct {
 	ID                 string    `json:"id"`
 	Name               string    `json:"name"`
-	Role               string    `json:"role"` // voter, witness, nonvoter, removed
+	Role               string    `json:"role"` // voter, witness, nonvoter, follower, removed
 	Raft               string    `json:"raft"` // leader, follower, candidate, shutdown
 	Address            string    `json:"address"`
 	Version            string    `json:"version"`

@@ -85,7 +85,7 @@ func (s *stewards) step(ctx context.Context) {
 // silent before this node led does not count as dead: it may have been cut off
 // itself.
 func (s *stewards) life(tree string, id cluster.NodeID) raftstore.Life {
-	if id == s.self {
+	if id == s.self { // which leads
 		return raftstore.Life{Alive: true, Unfit: !s.fit(tree)}
 	}
 	if _, ok := s.log.Member(id); !ok {
@@ -99,6 +99,9 @@ func (s *stewards) life(tree string, id cluster.NodeID) raftstore.Life {
 	l := raftstore.Life{Alive: alive, Dead: time.Since(last) > stewardDead}
 	if !alive {
 		return l
+	}
+	if s.log.Follows(id) && !h.state.GetRaft() {
+		return raftstore.Life{Alive: true, Unfit: true} // it hears of a leader at second hand, and has laid the office down
 	}
 	l.Unfit = true // without a word about the tree it does not have it
 	for _, t := range h.state.GetTrees() {

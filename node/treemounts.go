@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
@@ -16,6 +17,9 @@ import (
 type treeMounts struct {
 	tree string
 	log  *raftstore.Store
+
+	mu      sync.Mutex
+	formers *formers // nil: nobody has asked yet
 }
 
 func (t *treeMounts) Shares() cluster.Shares { return t.log.Shares(t.tree) }
@@ -39,16 +43,17 @@ func (t *treeMounts) Say(ctx context.Context, g cluster.Sighting) error {
 	return raftstore.OutcomeErr(out)
 }
 
-// Former reads all of the history: it is asked after a change of stewards, about
-// single paths.
+// Former tells whether a path has held some content, as far as history reached
+// back when this was first asked, after a change of stewards. The history is
+// read once: an rsync on the file server itself asks about every file it wrote.
 func (t *treeMounts) Former(p manifest.Path, e manifest.Entry) bool {
-	commits, _ := t.log.Since(t.tree, t.log.Oldest()-1)
-	for _, c := range commits {
-		for _, ch := range c.Changes {
-			if ch.Path == p && (ch.New.SameContent(e) || ch.Old.Entry.SameContent(e)) {
-				return true
-			}
-		}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.formers == nil {
+		t.formers = newFormers()
 	}
-	return false
+	now := t.log.Revision()
+	commits, _ := t.log.Since(t.tree, max(t.formers.upTo, t.log.Oldest()-1))
+	t.formers.add(commits, now)
+	return t.formers.has(p, e)
 }

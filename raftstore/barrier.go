@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/gatesync/gatesync/cluster"
 )
@@ -30,6 +31,9 @@ func (s *Store) Barrier(ctx context.Context) error {
 		}
 	}
 }
+
+// barrierTry is how long one attempt to commit a barrier may take.
+const barrierTry = 2 * time.Second
 
 // barriers are the empty entries by which readers learn what is committed. At
 // most one is on its way, and at most one waits for its turn: whoever comes
@@ -96,13 +100,27 @@ func (s *Store) joinBarrier() (*barrier, error) {
 // sendBarriers sends one barrier after the other, until nobody waits for one.
 func (s *Store) sendBarriers(b *barrier) {
 	for b != nil {
-		_, b.index, b.err = s.do(b.ctx, noop())
+		b.index, b.err = s.sendBarrier(b.ctx)
 		b.cancel()
 		close(b.over)
 		s.barriers.mu.Lock()
 		b = s.barriers.next
 		s.barriers.sent, s.barriers.next = b, nil
 		s.barriers.mu.Unlock()
+	}
+}
+
+// sendBarrier commits an empty entry. It asks anew where an answer may have been
+// lost: everybody who comes later waits for it.
+func (s *Store) sendBarrier(ctx context.Context) (index uint64, err error) {
+	for {
+		try, cancel := context.WithTimeout(ctx, barrierTry)
+		_, index, err = s.do(try, noop())
+		late := try.Err() != nil
+		cancel()
+		if err == nil || !late || ctx.Err() != nil {
+			return index, err
+		}
 	}
 }
 

@@ -116,9 +116,9 @@ func files(t testing.TB, dir string) (all []string) {
 	return all
 }
 
-// TestPromise_OrderDamagedLogIsNotApplied flips and cuts every file of a log,
+// TestPromise_Order_DamagedLogIsNotApplied flips and cuts every file of a log,
 // and everything is as it was, or the error names what is damaged.
-func TestPromise_OrderDamagedLogIsNotApplied(t *testing.T) {
+func TestPromise_Order_DamagedLogIsNotApplied(t *testing.T) {
 	_, dir := past(t)
 	want, err := replay(t, dir)
 	if err != nil {
@@ -239,9 +239,9 @@ func TestALogThatBreaksWhileItRunsEndsTheNode(t *testing.T) {
 	}
 }
 
-// TestPromise_OrderDamagedSnapshotIsNotInstalled: what is damaged on the
+// TestPromise_Order_DamagedSnapshotIsNotInstalled: what is damaged on the
 // leader's disk is not sent, and replaced by a new one.
-func TestPromise_OrderDamagedSnapshotIsNotInstalled(t *testing.T) {
+func TestPromise_Order_DamagedSnapshotIsNotInstalled(t *testing.T) {
 	for _, what := range []string{"state.bin", "meta.json"} {
 		t.Run(what, func(t *testing.T) {
 			c := newTestCluster(t)

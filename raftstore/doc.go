@@ -30,6 +30,9 @@
 //   - the step that NextStep proposes leaves the living voters a majority, and of
 //     the cluster's own accord never lowers how many more may fail.
 //
+// A follower takes no part in Raft. Its Store is fed committed entries, or a
+// snapshot, out of another node's log: Feed there, Take and Spool here.
+//
 // A log that no daemon uses is read by Replay, and begun anew for the cluster's
 // next incarnation by Rebegin: recover and restore-cluster are made of these.
 //

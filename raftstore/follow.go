@@ -77,7 +77,11 @@ func (s *Store) beginCatchUp(led bool) (stop func()) {
 // called. On a new leader it is also what commits the entries of its
 // predecessors.
 func (s *Store) catchUp(ctx context.Context) {
-	if s.Barrier(ctx) == nil {
+	fed, err := s.fedUp(ctx)
+	if !fed {
+		err = s.Barrier(ctx)
+	}
+	if err == nil {
 		s.caughtUp.Store(true)
 		s.watchers.notify()
 	}

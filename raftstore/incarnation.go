@@ -79,5 +79,6 @@ func (m *Machine) Begin(b *pb.BeginIncarnation, self string, now int64) error {
 		return err
 	}
 	m.SetVoters([]string{self})
+	m.promoted(self)
 	return nil
 }

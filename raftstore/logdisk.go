@@ -17,6 +17,7 @@ import (
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/gatesync/gatesync/sealed"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // The buckets of raft-boltdb's file.
@@ -76,7 +77,7 @@ func makeDisk(file string) error {
 	if err := os.Rename(beside, file); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(file))
+	return vfs.SyncDir(filepath.Dir(file))
 }
 
 func openBolt(file string, readOnly bool) (bolt *raftboltdb.BoltStore, err error) {

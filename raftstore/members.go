@@ -29,8 +29,8 @@ func validText(s string) bool {
 	return len(s) <= maxName && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// Members lists the members by id. Their Role is empty: roles are Raft's to
-// tell (Store.Members fills them in).
+// Members lists the members by id. Roles are Raft's to tell (Store.Members fills
+// them in): here only followers have theirs.
 func (m *Machine) Members() []cluster.Member {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -39,6 +39,7 @@ func (m *Machine) Members() []cluster.Member {
 		members = append(members, cluster.Member{
 			ID: cluster.NodeID(p.GetId()), Name: p.GetName(), Address: p.GetAddress(), Store: p.GetStore(),
 			Joined: p.GetJoinedNs(), Epoch: p.GetAddressEpoch(), Format: p.GetFormat(), Wish: cluster.Role(p.GetWish()), Witness: p.GetWitness(),
+			Role: roleIn(p),
 		})
 	}
 	slices.SortFunc(members, func(a, b cluster.Member) int { return cmp.Compare(a.ID, b.ID) })
@@ -62,12 +63,12 @@ func (m *Machine) SetVoters(ids []string) {
 	m.voters = slices.Compact(sorted)
 }
 
-// FromMember turns a member into its message. The role is no part of it, and
-// the operator's wish only SetRole can change.
+// FromMember turns a member into its message. Of the role only a follower's is a
+// part of it, and the operator's wish only SetRole can change.
 func FromMember(m cluster.Member) *pb.Member {
 	return &pb.Member{
 		Id: string(m.ID), Name: m.Name, Address: m.Address, Store: m.Store,
-		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness,
+		JoinedNs: m.Joined, AddressEpoch: m.Epoch, Format: m.Format, Witness: m.Witness, Follower: m.Role == cluster.Follower,
 	}
 }
 
@@ -104,18 +105,18 @@ func (s *state) admissible(m *pb.Member) *pb.Outcome {
 // setMember adds or changes an admissible member. An older announcement of
 // the address is ignored, whatever else it says.
 func (s *state) setMember(m *pb.Member, now int64) {
-	joined, wish := m.GetJoinedNs(), ""
+	joined, wish, follower := m.GetJoinedNs(), "", s.follows(m)
 	if old, ok := s.members[m.GetId()]; ok {
 		if m.GetAddressEpoch() < old.GetAddressEpoch() {
 			return
 		}
-		joined, wish = old.GetJoinedNs(), old.GetWish()
+		joined, wish, follower = old.GetJoinedNs(), old.GetWish(), old.GetFollower()
 	} else if joined == 0 {
 		joined = now
 	}
 	s.members[m.GetId()] = &pb.Member{
 		Id: m.GetId(), Name: m.GetName(), Address: m.GetAddress(), Store: m.GetStore(),
-		JoinedNs: joined, AddressEpoch: m.GetAddressEpoch(), Format: m.GetFormat(), Wish: wish, Witness: m.GetWitness(),
+		JoinedNs: joined, AddressEpoch: m.GetAddressEpoch(), Format: m.GetFormat(), Wish: wish, Witness: m.GetWitness(), Follower: follower,
 	}
 }
 
@@ -125,6 +126,10 @@ func (s *state) setRole(r *pb.SetRole) *pb.Outcome {
 	m, ok := s.members[r.GetId()]
 	if !ok {
 		return refuse(CodeNotMember, "%q is no member of this cluster", r.GetId())
+	}
+	if changed := s.setFollower(m, cluster.Role(r.GetRole())); changed != nil && (validWish(r.GetRole()) || changed.Follower) {
+		s.members[r.GetId()] = changed
+		return done()
 	}
 	if !validWish(r.GetRole()) {
 		return refuse(CodeMalformed, "%q is no role", r.GetRole())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // Store is this node's part of the replicated log. Open starts it, Close stops
@@ -31,6 +32,7 @@ type Store struct {
 	failed    chan error // the disk's last failure, see Failed
 	stream    *stream
 	transport *strict
+	kept      *snapshots
 	raft      *raft.Raft
 	sequence  *sequence
 	barriers  barriers
@@ -40,6 +42,9 @@ type Store struct {
 	applied  beacon // signalled when the machine has moved on
 	silent   silence
 	outdated chan uint32
+
+	feeding sync.Mutex           // held by who feeds this node
+	fed     atomic.Pointer[Told] // what the parent said last; nil: this node is not fed
 
 	led      led
 	slots    chan struct{} // bounds the commands inside Raft
@@ -94,7 +99,7 @@ func Bootstrap(cfg Config, init *pb.InitCluster, first cluster.Member) error {
 	if err := os.Rename(made.Dir, cfg.Dir); err != nil {
 		return fmt.Errorf("begin the log: %w", err)
 	}
-	return syncDir(filepath.Dir(filepath.Clean(cfg.Dir)))
+	return vfs.SyncDir(filepath.Dir(filepath.Clean(cfg.Dir)))
 }
 
 // writeFirst writes the entries that every log begins with. They are committed
@@ -132,15 +137,7 @@ func writeFirst(cfg Config, init *pb.InitCluster, first cluster.Member) (err err
 	if err := disk.StoreLogs(entries); err != nil {
 		return err
 	}
-	return syncDir(cfg.Dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return vfs.SyncDir(cfg.Dir)
 }
 
 func (c Config) withDefaults() Config {
@@ -217,6 +214,7 @@ func (s *Store) start() (err error) {
 		Stream: s.stream, Logger: config.Logger, MaxPool: 3, Timeout: s.cfg.Tuning.RPC,
 		MaxRPCsInFlight: 1, // pipelining can lock a follower out for good
 	}), s.log)
+	s.kept = kept
 	if s.raft, err = raft.NewRaft(config, s.fsm, cache, s.stable, kept, s.transport); err != nil {
 		s.transport.CloseStreams()
 		_ = s.transport.Close()

@@ -50,10 +50,10 @@ func (s *Store) SharesKnown() bool { return s.machine.SharesKnown() }
 
 // Heard is when this node last knew of a leader: it heard from one, or it was
 // one, and a majority said so within the lease. Zero: it never did, or its log's
-// disk hangs. A leader that was stopped and wakes up does not count before a
+// disk hangs, or it is a follower, which hears of leaders at second hand. A leader that was stopped and wakes up does not count before a
 // majority has answered again.
 func (s *Store) Heard() time.Time {
-	if s.Silent() {
+	if s.Silent() || s.Follows(s.cfg.ID) {
 		return time.Time{}
 	}
 	if s.raft.State() == raft.Leader {
@@ -75,7 +75,8 @@ func (s *Store) Authorities() Authorities { return s.machine.Authorities() }
 func (s *Store) Freeze() *Frozen { return s.machine.Freeze() }
 
 // Members lists the members by id, with their roles in Raft; a member that
-// Raft does not know (yet) has no role.
+// Raft does not know (yet) has no role. A follower that still votes (it is on its
+// way out of Raft) is a voter.
 func (s *Store) Members() []cluster.Member {
 	roles := make(map[cluster.NodeID]cluster.Role)
 	for _, srv := range s.raft.GetConfiguration().Configuration().Servers {
@@ -83,7 +84,9 @@ func (s *Store) Members() []cluster.Member {
 	}
 	members := s.machine.Members()
 	for i := range members {
-		members[i].Role = roles[members[i].ID]
+		if role := roles[members[i].ID]; role == cluster.Voter || members[i].Role == "" {
+			members[i].Role = role
+		}
 	}
 	return members
 }

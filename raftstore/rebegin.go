@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // Rebegin writes a new log in dir, which must not exist: its first word is a
@@ -68,7 +69,7 @@ func (r Replayed) Rebegin(dir string, self cluster.NodeID) (err error) {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return vfs.SyncDir(dir)
 }
 
 // incarnationFile says which life a log was begun anew for.

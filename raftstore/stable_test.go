@@ -96,7 +96,7 @@ func TestATermOnAFailedDisk(t *testing.T) {
 // What cannot be saved is not taken for saved when the store closes: Raft's
 // goroutine ends instead, nothing hangs, and the next start knows every term
 // that this one was ever in.
-func TestPromise_OrderNoTermIsKnownThatIsNotSaved(t *testing.T) {
+func TestPromise_Order_NoTermIsKnownThatIsNotSaved(t *testing.T) {
 	c := newTestCluster(t)
 	faulty := make(map[cluster.NodeID]*switchedStable)
 	c.saves = func(id cluster.NodeID) func(raft.StableStore) raft.StableStore {

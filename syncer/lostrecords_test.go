@@ -36,9 +36,9 @@ func (b *box) heldPaths() (paths []string) {
 	return paths
 }
 
-// TestPromise_NoSurpriseDeleteDamagedRecords: with its records damaged, a node
+// TestPromise_NoSurpriseDelete_DamagedRecords: with its records damaged, a node
 // neither proposes nor overwrites what differs, and brings nothing back.
-func TestPromise_NoSurpriseDeleteDamagedRecords(t *testing.T) {
+func TestPromise_NoSurpriseDelete_DamagedRecords(t *testing.T) {
 	for _, verb := range []Verb{Approve, Restore} {
 		t.Run(fmt.Sprint(verb), func(t *testing.T) {
 			h := newHub()
@@ -101,9 +101,9 @@ func TestPromise_NoSurpriseDeleteDamagedRecords(t *testing.T) {
 	}
 }
 
-// TestPromise_ConvergeDamagedRecordsWaitForTheLog: a log that is still replayed
+// TestPromise_Converge_DamagedRecordsWaitForTheLog: a log that is still replayed
 // shows what is long gone; without records nothing is done until it was read.
-func TestPromise_ConvergeDamagedRecordsWaitForTheLog(t *testing.T) {
+func TestPromise_Converge_DamagedRecordsWaitForTheLog(t *testing.T) {
 	h, b := committedFile(t, nil, "f", "old")
 	h.put(t, "gone", "gone")
 	b.until("it is there", func() bool { return b.read("gone") == "gone" })
@@ -130,9 +130,9 @@ func TestPromise_ConvergeDamagedRecordsWaitForTheLog(t *testing.T) {
 	b.has("f", "old")
 }
 
-// TestPromise_NoLossConflictsOfDamagedRecords: what was kept aside is found in
+// TestPromise_NoLoss_ConflictsOfDamagedRecords: what was kept aside is found in
 // the damaged file.
-func TestPromise_NoLossConflictsOfDamagedRecords(t *testing.T) {
+func TestPromise_NoLoss_ConflictsOfDamagedRecords(t *testing.T) {
 	h, b := committedFile(t, nil, "f", "old")
 	b.halt()
 	b.write("f", "lost edit")

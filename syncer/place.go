@@ -43,9 +43,13 @@ type shore struct {
 	// found are the nonces of other members that were read beside the tree; missed
 	// those that were looked for after their nodes said to see this one's.
 	found, missed map[cluster.NodeID]string
-	log           cluster.Shares
-	member        func(cluster.NodeID) bool
-	name          func(cluster.NodeID) string
+	// checked are those, with their nonces, after whose word that they do not find
+	// this node's it was seen to stand there; nil: all.
+	checked map[cluster.NodeID]string
+	log     cluster.Shares
+	behind  bool // the log is still read: it may yet make a member of whoever's nonce was found
+	member  func(cluster.NodeID) bool
+	name    func(cluster.NodeID) string
 }
 
 // next is what follows: where the tree lies, what to tell the log (nil:
@@ -54,6 +58,7 @@ type next struct {
 	place Place
 	say   *cluster.Sighting
 	look  bool
+	wait  bool // for the log to be read
 }
 
 // decide is pure. A pair of nodes has one directory when each reads the nonce
@@ -77,8 +82,8 @@ func (s shore) decide() next {
 		case sees && there:
 			mates = append(mates, id)
 			known = known || !theirs.Joiner
-		case sees && missed, spoke && theirs.MissesNonce(cluster.Seen{Node: s.self, Nonce: s.nonce}):
-		case reads || sees:
+		case sees && missed, spoke && theirs.MissesNonce(cluster.Seen{Node: s.self, Nonce: s.nonce}) && s.sureOf(theirs):
+		case reads || sees || claims && !missed:
 			open = append(open, id)
 		}
 	}
@@ -92,6 +97,9 @@ func (s shore) decide() next {
 	on = on && said && mine.Nonce == s.nonce
 	direct := Place{Mount: mount.ID, Steward: mount.Steward, Epoch: mount.Epoch, Known: known}
 	switch {
+	case s.behind && s.stranger():
+		n.wait = true
+		n.place = unknown("another node has left its nonce beside the tree: the log is still read, which may know it")
 	case s.storage == StorageLocal && len(mates) > 0:
 		n.place = unknown("storage is local, but %s has the same directory: set storage to auto on both, or choose another directory", s.names(mates))
 	case on && len(mount.Members) > 1 && len(mates) > 0:
@@ -151,6 +159,23 @@ func (s shore) others() (out []cluster.NodeID) {
 	}
 	slices.Sort(out)
 	return slices.DeleteFunc(slices.Compact(out), func(id cluster.NodeID) bool { return id == s.self || !s.member(id) })
+}
+
+// sureOf tells whether a node that does not find this one's nonce has another
+// directory: the nonce is there.
+func (s shore) sureOf(theirs cluster.Sighting) bool {
+	return s.checked == nil || s.checked[theirs.Node] == theirs.Nonce
+}
+
+// stranger tells whether a nonce beside the tree is of no member that is known
+// here.
+func (s shore) stranger() bool {
+	for id := range s.found {
+		if !s.member(id) {
+			return true
+		}
+	}
+	return false
 }
 
 // sighting is what this node has to say.

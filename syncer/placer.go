@@ -67,6 +67,7 @@ type placer struct {
 	broken  string // why the nonce could not be put there, or the others' not be read
 	misses  map[cluster.NodeID]miss
 	joiner  bool
+	heard   bool // the log was read up to where it stood
 }
 
 func newPlacer(s *Syncer) *placer {
@@ -101,10 +102,22 @@ func (p *placer) begin(g *rootGen) {
 	p.gen = g
 	p.mu.Unlock()
 	if known {
-		return
+		if p.stands(g) {
+			return
+		}
+		p.gone(g)
 	}
 	p.leave(g, false)
 	token(p.kick)
+}
+
+// gone notes that this node's nonce does not stand in a root any more.
+func (p *placer) gone(g *rootGen) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.written == g {
+		p.written = nil
+	}
 }
 
 // leave puts a fresh nonce into a root, unless this node's stands there, and
@@ -128,6 +141,7 @@ func (p *placer) leave(g *rootGen, again bool) {
 	}
 	if !stands && (!again || err == nil || p.shore.nonce == "") {
 		p.shore.nonce, p.shore.missed = nonce, map[cluster.NodeID]string{}
+		p.shore.checked = map[cluster.NodeID]string{}
 		p.taken = 0
 		clear(p.misses)
 	}
@@ -166,6 +180,47 @@ func (p *placer) ill() (g *rootGen, broken bool) {
 	return p.gen, p.broken != ""
 }
 
+// stands tells whether this node's nonce still stands beside the tree: whoever
+// empties the directory takes it along.
+func (p *placer) stands(g *rootGen) bool {
+	b, err := g.fs.ReadNote(noncePrefix + p.s.cfg.Self)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return err == nil && p.shore.nonce != "" && string(b) == p.shore.nonce
+}
+
+// missed sees to it, before it counts that another node does not find this one's
+// nonce, that it stands there at all. It tells whether that is still to be done.
+func (p *placer) missed() (again bool) {
+	log := p.s.cfg.Mounts.Shares()
+	p.mu.Lock()
+	g, mine := p.gen, cluster.Seen{Node: p.shore.self, Nonce: p.shore.nonce}
+	news := map[cluster.NodeID]string{}
+	for _, theirs := range log.Sightings {
+		if theirs.MissesNonce(mine) && p.shore.checked[theirs.Node] != theirs.Nonce {
+			news[theirs.Node] = theirs.Nonce
+		}
+	}
+	p.mu.Unlock()
+	if len(news) == 0 {
+		return false
+	}
+	if !p.stands(g) {
+		if _, err := g.fs.ReadNote(noncePrefix + p.s.cfg.Self); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return true
+		}
+		p.gone(g)
+		p.leave(g, false)
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen == g && p.shore.nonce == mine.Nonce {
+		maps.Copy(p.shore.checked, news)
+	}
+	return false
+}
+
 // read reads the nonces that stand beside the tree.
 func (p *placer) read(root vfs.Shared) (map[cluster.NodeID]string, error) {
 	out := map[cluster.NodeID]string{}
@@ -199,6 +254,8 @@ func (p *placer) settle() next {
 	defer p.mu.Unlock()
 	p.shore.log = p.s.cfg.Mounts.Shares()
 	p.shore.joiner = p.joiner
+	p.heard = p.heard || p.s.cfg.Log.CaughtUp()
+	p.shore.behind = !p.heard
 	n := p.shore.decide()
 	switch {
 	case p.shore.nonce == "" && p.broken != "":
@@ -272,7 +329,11 @@ func (p *placer) step(ctx context.Context) time.Duration {
 	if p.mend() {
 		pause = beatEvery
 	}
+	again := p.missed()
 	n := p.settle()
+	if n.wait || again { // that it is read is no news of the log
+		pause = missPause
+	}
 	if n.look {
 		if err := p.lookFor(); err != nil {
 			p.s.log.Debug("cannot look for other nodes' nonces", "err", err)

@@ -37,8 +37,8 @@ func (r *records) planned() (map[string]planned, error) {
 }
 
 // recoverStaging empties the staging directory of what an earlier run left
-// there: Open calls it, and whoever finds a lost root again. Nothing works in
-// the tree meanwhile. What cannot be judged now goes to the quarantine. other:
+// there: Open calls it, and whoever finds a lost root again. Steps that began
+// before it was lost may still be under way. What cannot be judged now goes to the quarantine. other:
 // it is not the directory that the plan was made for.
 func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS, other bool) error {
 	plan, err := s.rec.planned()
@@ -54,7 +54,7 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS, other bool) er
 	for _, name := range names {
 		key := strings.TrimSuffix(name, "~")
 		there[key] = true
-		if inHand[name] {
+		if inHand[name] || s.ofThisRun(key) {
 			continue
 		}
 		p, known := plan[key]
@@ -64,7 +64,7 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS, other bool) er
 	}
 	done := recordJob{}
 	for key := range plan {
-		if !there[key] && !other {
+		if !there[key] && !other && !s.ofThisRun(key) {
 			done.unplan = append(done.unplan, key)
 		}
 	}
@@ -80,6 +80,11 @@ func (s *Syncer) recoverStaging(ctx context.Context, root vfs.FS, other bool) er
 	}
 	return err
 }
+
+// ofThisRun tells whether a staged name was made by this run: whoever made it is
+// still at work with it, perhaps through the root of before, or has handed it to
+// the quarantine.
+func (s *Syncer) ofThisRun(name string) bool { return strings.HasPrefix(name, s.stagedBy+"-") }
 
 // recoverOne deals with one staged name. unsure: what is not in the plan may
 // be in nobody's any more.

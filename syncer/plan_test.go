@@ -122,6 +122,43 @@ func TestPromise_NoLoss_AnotherDirectoryInTheRootsPlace(t *testing.T) {
 	}
 }
 
+// A step that is under way when the root is lost and found goes on: what it has
+// staged is not taken for an earlier run's.
+func TestPromise_NoLoss_RootFoundUnderAStep(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		_, b := committedFile(t, nil, "f", "old")
+		b.halt()
+		s := b.open()
+		defer func() { must(t, s.Close()) }()
+		root, err := b.openRoot()
+		must(t, err)
+		defer root.Close()
+		swapping, taking, fresh := s.stagedName(), s.stagedName(), s.stagedName()
+		for _, name := range []string{swapping, fresh} {
+			w, err := root.Create(name, 0o644)
+			must(t, err)
+			must(t, w.Close())
+		}
+		st, err := root.StatStaged(swapping)
+		must(t, err)
+		must(t, s.rec.db.Update(recordJob{plan: []planned{{name: swapping, path: "f", ino: st.Ino}, {name: taking, path: "g"}}}.write))
+		must(t, s.recoverStaging(ctxOf(t), root, other))
+		for _, name := range []string{swapping, fresh} {
+			if _, err := root.StatStaged(name); err != nil {
+				t.Errorf("another directory: %v: what was staged a moment ago: %v", other, err)
+			}
+		}
+		plan, err := s.rec.planned()
+		must(t, err)
+		if len(plan) != 2 {
+			t.Errorf("another directory: %v: the plan of steps that are under way has become %v", other, plan)
+		}
+		if c, err := s.Conflicts(); err != nil || len(c) != 0 {
+			t.Errorf("another directory: %v: conflicts %+v %v", other, c, err)
+		}
+	}
+}
+
 // What was said about a root under another marker comes late: it is void.
 func TestRecordsOfAnotherMarkerAreVoid(t *testing.T) {
 	_, b := committedFile(t, nil, "f", "old")

@@ -52,6 +52,10 @@ func (a *applier) dropDir(j *job) (gone bool) {
 		return false
 	}
 	for _, e := range names {
+		if manifest.SillyRenamed(manifest.Path(e.Name)) { // goes with the last close
+			j.surprise("a file that was removed from it is still open")
+			return false
+		}
 		if !a.s.cfg.Ignore.Match(j.step.Path.Join(e.Name), e.Stat.Kind == manifest.Dir) {
 			a.s.inbox.hint(j.step.Path.Join(e.Name))
 			j.surprise("%q stands in it", e.Name)
@@ -70,6 +74,7 @@ func (a *applier) takeOut(j *job) (gone bool, err error) {
 		if h, err = a.hold(j.step.Path, j.step.Expect); err != nil {
 			return false, err
 		}
+		h.letGo()
 	}
 	j.moved = true
 	if err := a.fs.TakeOut(j.step.Path, j.name); err != nil {

@@ -130,6 +130,16 @@ func (h *held) release() (intact bool) {
 	return intact
 }
 
+// letGo closes the file before it is moved where no lease keeps writers off
+// anyhow: an NFS client gives what is open and goes another name beside it
+// (".nfs…"), in the gateway's directory.
+func (h *held) letGo() {
+	if h.lease == nil && h.file != nil {
+		_ = h.file.Close() // read only
+		h.file = nil
+	}
+}
+
 // hold opens what stands at p, keeps writers off, and makes sure that it is
 // what was expected: by its stamp, or by its content where the stamp differs.
 // vfs.ErrChanged where it is something else, vfs.ErrWriter where somebody writes.
@@ -198,6 +208,7 @@ func (a *applier) exchange(j *job, st vfs.Stat) error {
 		if h, err = a.hold(j.step.Path, j.step.Expect); err != nil {
 			return err
 		}
+		h.letGo()
 	} else if err := a.sameLink(j, st); err != nil {
 		return err
 	}

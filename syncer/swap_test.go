@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -272,6 +273,57 @@ func TestWithoutExchangeAndWithoutLeases(t *testing.T) {
 	if c := conflictsOf(t, b); len(c) != 0 {
 		t.Errorf("conflicts: %+v", c)
 	}
+}
+
+// An NFS client renames what is removed or replaced while somebody has it open,
+// in the gateway's directory. So nothing is open, of those that we opened
+// ourselves, when it is moved.
+func TestNothingIsOpenWhenItIsMovedOnNFS(t *testing.T) {
+	var open, moved atomic.Int64
+	weak := errorfs.Func(func(op, p string) error {
+		switch op {
+		case "Open":
+			open.Add(1)
+		case errorfs.FileClose:
+			open.Add(-1)
+		case "TakeOut", "Replace":
+			moved.Add(1)
+			if n := open.Load(); n > 0 {
+				t.Errorf("%s of %s while %d files are open", op, p, n)
+			}
+		case "Exchange":
+			return vfs.ErrNoExchange
+		case errorfs.FileLease:
+			return vfs.ErrNoLease
+		}
+		return nil
+	})
+	h, b := committedFile(t, weak, "f", "old")
+	b.settle()
+	h.put(t, "f", "new")
+	b.has("f", "new")
+	b.settle()
+	h.drop(t, "f")
+	b.gone("f")
+	if n := moved.Load(); n < 2 {
+		t.Errorf("%d moves", n)
+	}
+}
+
+// What an NFS client keeps of a removed file is nobody's edit.
+func TestSillyRenamedFilesAreNotReplicated(t *testing.T) {
+	h, b := committedFile(t, nil, "d/f", "x")
+	b.write("d/.nfs000000000000806600000026", "removed, and still open")
+	must(t, b.s.Rescan(ctxOf(t)))
+	b.settle()
+	if !h.tree.Entry("d/.nfs000000000000806600000026").Absent() {
+		t.Error("it was proposed")
+	}
+	h.drop(t, "d/f")
+	h.drop(t, "d")
+	b.gone("d/f")
+	b.remove("d/.nfs000000000000806600000026")
+	b.gone("d") // nothing is left behind once it has gone
 }
 
 func TestOpenWriterIsNeverReplicated(t *testing.T) {

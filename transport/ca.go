@@ -81,7 +81,7 @@ func NewKey() (keyPEM []byte, err error) {
 }
 
 // NewCSR makes the signing request for a key. Nothing in it but the public key
-// is believed by SignNode.
+// is believed by Sign.
 func NewCSR(keyPEM []byte) (csrDER []byte, err error) {
 	key, err := parseKey(keyPEM)
 	if err != nil {
@@ -114,6 +114,19 @@ type CA struct {
 	Cert, Key []byte        // PEM
 	Cross     []byte        // the CA signed by the one that it replaces (CrossSign); may be empty
 	Life      time.Duration // of the certificates; 0: a year
+}
+
+// Issue makes a key and a certificate for it, where both are made on one machine.
+func (c CA) Issue(id cluster.NodeID, name string, now time.Time) (certPEM, keyPEM []byte, err error) {
+	if keyPEM, err = NewKey(); err != nil {
+		return nil, nil, err
+	}
+	csr, err := NewCSR(keyPEM)
+	if err != nil {
+		return nil, nil, err
+	}
+	certPEM, err = c.Sign(csr, id, name, now)
+	return certPEM, keyPEM, err
 }
 
 // Sign makes a node's certificate, for as long as the CA signs and is itself

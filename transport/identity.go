@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // Files are the three files of an identity. The CA file may hold several CAs,
@@ -267,36 +268,15 @@ func Bundle(pems ...[]byte) ([]byte, error) {
 	return out, nil
 }
 
-// writeFile replaces a file so that a crash leaves the old or the new one.
+// writeFile replaces a file, in a directory that it makes.
 func writeFile(path string, data []byte, mode os.FileMode) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once it was renamed
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return vfs.ReplaceFile(path, data, mode)
 }

@@ -118,7 +118,22 @@ func (r *Root) Check() error {
 	if !statOf(&st).SameFile(opened) {
 		return fmt.Errorf("%s: %w", r.path, ErrRootReplaced)
 	}
+	if r.unstaged() {
+		return fmt.Errorf("%s: %w: its staging directory %s was removed", r.path, ErrRootReplaced, r.Staging())
+	}
 	return nil
+}
+
+// unstaged tells whether somebody has removed the staging directory: nothing can
+// be made in it any more, and opening the root anew makes another one.
+func (r *Root) unstaged() (gone bool) {
+	_ = r.stage.do(func(fd int) error {
+		var st unix.Stat_t
+		err := unix.Fstat(fd, &st)
+		gone = err == nil && st.Nlink == 0 || errors.Is(err, unix.ESTALE)
+		return nil
+	})
+	return gone
 }
 
 // Free implements FS.

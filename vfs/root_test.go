@@ -187,6 +187,8 @@ func TestCheck(t *testing.T) {
 	ok(t, os.Remove(r.path))
 	ok(t, os.Rename(away, r.path))
 	ok(t, r.Check())
+	ok(t, os.RemoveAll(r.Staging()))
+	is(t, "its staging directory was removed", r.Check(), ErrRootReplaced)
 	ok(t, r.Close())
 	is(t, "after Close", r.Check(), fs.ErrClosed)
 	_, err := r.Lstat("f")

@@ -47,7 +47,7 @@ func (c *cutter) Write(b []byte) (int, error) {
 
 // Wherever a stream is cut, in either direction, a file is the old one or the
 // new one, and the next push makes the rest.
-func TestPromise_NoTornFilePushCutAnywhere(t *testing.T) {
+func TestPromise_NoTornFile_PushCutAnywhere(t *testing.T) {
 	b := newBed(t)
 	version := func(n int) map[string]string {
 		files := map[string]string{"big": noise(uint64(n), 1<<20+200_000)}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 const (
@@ -49,7 +50,7 @@ func LoadKey(dataDir string) (Key, error) {
 		if k.Token, err = transport.NewToken(id.IssuerPEM()); err != nil {
 			return k, err
 		}
-		return k, writeFile(file, []byte(k.Token.String()+"\n"), 0o600)
+		return k, vfs.ReplaceFile(file, []byte(k.Token.String()+"\n"), 0o600)
 	}
 	if err == nil {
 		k.Token, err = transport.ParseToken(string(b))
@@ -70,16 +71,8 @@ func makeIdentity(files transport.Files) error {
 	if err != nil {
 		return err
 	}
-	key, err := transport.NewKey()
-	if err != nil {
-		return err
-	}
-	csr, err := transport.NewCSR(key)
-	if err != nil {
-		return err
-	}
 	ca := transport.CA{ClusterID: id, Cert: caPEM, Key: caKey}
-	cert, err := ca.Sign(csr, cluster.NodeID(id), id, time.Now())
+	cert, key, err := ca.Issue(cluster.NodeID(id), id, time.Now())
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func TestPushOfWhatIsBeingWritten(t *testing.T) {
 }
 
 // Many small deletions within a minute are a large one.
-func TestPromise_NoSurpriseDeletePushAfterPush(t *testing.T) {
+func TestPromise_NoSurpriseDelete_PushAfterPush(t *testing.T) {
 	b := newBed(t)
 	write(t, b.src, someFiles(60))
 	b.must()

@@ -94,7 +94,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 	}
 }
 
-func TestPromise_NoSurpriseDeletePushOfAnEmptiedFolder(t *testing.T) {
+func TestPromise_NoSurpriseDelete_PushOfAnEmptiedFolder(t *testing.T) {
 	b := newBed(t)
 	write(t, b.src, someFiles(50))
 	b.must()
@@ -115,7 +115,7 @@ func TestPromise_NoSurpriseDeletePushOfAnEmptiedFolder(t *testing.T) {
 	b.must()
 }
 
-func TestPromise_NoLossPushOverWhatWasMadeThere(t *testing.T) {
+func TestPromise_NoLoss_PushOverWhatWasMadeThere(t *testing.T) {
 	b := newBed(t)
 	write(t, b.dst, map[string]string{"stood": "here before", "d1/f1.xml": "other"})
 	write(t, b.src, someFiles(10))

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // treeState is what a target remembers of a tree beside its records: who
@@ -47,28 +48,7 @@ func (s treeState) write(file string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(file, append(b, '\n'), 0o600)
-}
-
-// writeFile replaces a file so that a crash leaves the old or the new one.
-func writeFile(file string, content []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return err
-	}
-	d, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return vfs.ReplaceFile(file, append(b, '\n'), 0o600)
 }
 
 // admit tells whether a pusher may work, and remembers it. Of one cluster only

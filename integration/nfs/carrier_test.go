@@ -187,9 +187,9 @@ func shareOnNFS(t *testing.T, f flavour, faults ...string) {
 	s.waitEqual(30 * time.Second)
 }
 
-// What the carriers cost and take here.
-func TestShareFigures(t *testing.T) {
-	b := newBed(t)
+// BenchmarkShare: what the carriers cost and take here.
+func BenchmarkShare(tb *testing.B) {
+	b := newBed(tb)
 	b.share("figures", v4hard).figures()
 }
 

@@ -76,7 +76,7 @@ func TestDoctorOnAMount(t *testing.T) {
 			}
 			for _, x := range got {
 				known := strings.HasPrefix(x, "note: ") || strings.Contains(x, "data directory: ") // the guest's disks lie in memory
-				for _, want := range append(f.wants, "soft: after", "a lock taken here", "no locks there") {
+				for _, want := range append(f.wants, "max_user_watches", "soft: after", "a lock taken here", "no locks there") {
 					known = known || strings.Contains(x, want)
 				}
 				if !known {

@@ -49,13 +49,16 @@ func (c *cluster) startLoad() *load {
 		l.ends.Go(func() { l.writer(ctx, n) })
 		l.ends.Go(func() { l.reader(ctx, n) })
 	}
-	c.b.t.Cleanup(func() {
-		cancel()
-		if err := within(20*time.Second, func() error { l.ends.Wait(); return nil }); err != nil {
-			c.b.t.Logf("gateways at the end of the test: %v", err)
-		}
-	})
+	c.b.t.Cleanup(l.end)
 	return l
+}
+
+// end stops the gateways; again is well.
+func (l *load) end() {
+	l.stop()
+	if err := within(20*time.Second, func() error { l.ends.Wait(); return nil }); err != nil {
+		l.c.b.t.Logf("gateways at the end of the test: %v", err)
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

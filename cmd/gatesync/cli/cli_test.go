@@ -300,6 +300,39 @@ func TestResyncReport(t *testing.T) {
 	}
 }
 
+func TestVerifyReport(t *testing.T) {
+	report := func(json bool, evs ...*pb.VerifyEvent) (string, error) {
+		var out, errs bytes.Buffer
+		r := &verifyReport{app: &app{Program: Program{Stdout: &out, Stderr: &errs}, json: json}, drifts: []jsonDrift{}, bar: newProgress(&errs)}
+		for _, ev := range evs {
+			if err := r.take(ev); err != nil {
+				return "", err
+			}
+		}
+		r.bar.end()
+		err := r.finish()
+		return out.String(), err
+	}
+	drift := &pb.VerifyEvent{Of: &pb.VerifyEvent_Drift{Drift: &pb.Difference{Tree: "server", Path: []byte("a.xml"), What: "extra"}}}
+	sum := &pb.VerifyEvent{Of: &pb.VerifyEvent_Summary{Summary: &pb.Summary{Revision: 7, Bytes: 3}}}
+	for _, c := range []struct {
+		json bool
+		evs  []*pb.VerifyEvent
+		says string
+		err  error
+	}{
+		{false, []*pb.VerifyEvent{sum}, "3 B of content verified, no drift at revision 7\n", nil},
+		{false, []*pb.VerifyEvent{drift, sum}, "extra      server: a.xml\n3 B of content verified, drift of 1 path at revision 7\n", errDifferences},
+		{true, []*pb.VerifyEvent{sum}, "\"drifts\": []", nil},
+		{true, []*pb.VerifyEvent{drift, sum}, "\"what\": \"extra\"", errDifferences},
+	} {
+		out, err := report(c.json, c.evs...)
+		if !strings.Contains(out, c.says) || !errors.Is(err, c.err) {
+			t.Errorf("it says %q, %v; want %q, %v", out, err, c.says, c.err)
+		}
+	}
+}
+
 func TestDemo(t *testing.T) {
 	var out, errs bytes.Buffer
 	p := Program{

@@ -13,7 +13,7 @@ import (
 func (a *app) joinCmd() *cobra.Command {
 	var f nodeFlags
 	var token string
-	var adopt, again, witness bool
+	var adopt, again, witness, follower bool
 	cmd := &cobra.Command{
 		Use:   "join HOST:PORT",
 		Short: "Make this node a member of an existing cluster",
@@ -30,6 +30,11 @@ With --witness this node has no tree: it holds the log and the content of all
 trees, and votes. Beside two gateways it makes the third voter, so that either
 of them may fail.
 
+With --follower this node takes no part in Raft: it dials one member, or another
+follower, and is fed the log by it. It needs no connection from outside, so it
+works behind a firewall or NAT. Whoever joins when Raft has enough members (the
+setting "members_max") becomes one by itself.
+
 With --again a node that cannot go on as itself (it was removed, or its part of
 the log or its identity is damaged or lost) comes back as a new member, with the
 settings of its gatesync.yaml (so --name, --listen and --tree are not given), its
@@ -42,6 +47,7 @@ trees and its content. Remove its former self first, if it still is a member.`,
 	cmd.Flags().StringVar(&token, "token", "", "join token (or GATESYNC_TOKEN, which no process list shows)")
 	cmd.Flags().BoolVar(&adopt, "adopt", false, "spread files that stand only in this node's trees")
 	cmd.Flags().BoolVar(&witness, "witness", false, "without a tree: this node holds log and content, and votes")
+	cmd.Flags().BoolVar(&follower, "follower", false, "outside of Raft: this node is fed by another one, by connections that it dials")
 	cmd.Flags().BoolVar(&again, "again", false, "the data directory holds a node that cannot go on as itself: come back as a new one")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if witness && len(f.trees) > 0 {
@@ -62,14 +68,18 @@ trees and its content. Remove its former self first, if it still is a member.`,
 		if token == "" {
 			return usage(cmd, errors.New("--token is missing: `gatesync token` on a member prints one"))
 		}
-		made, err := node.Join(cmd.Context(), cfg, node.JoinOptions{Via: args[0], Token: token, Adopt: adopt, Again: again, Version: a.Version})
+		made, err := node.Join(cmd.Context(), cfg, node.JoinOptions{Via: args[0], Token: token, Adopt: adopt, Again: again, Follower: follower, Version: a.Version})
 		if err != nil {
 			return err
 		}
 		if a.json {
 			return a.printJSON(made)
 		}
-		fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)\n", made.Cluster, cfg.Name, made.Node)
+		as := ""
+		if made.Follower {
+			as = ", a follower"
+		}
+		fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)%s\n", made.Cluster, cfg.Name, made.Node, as)
 		a.sayWhereNodesDial(made)
 		what := "the trees"
 		if witness {

@@ -71,13 +71,22 @@ func (a *app) resync(ctx context.Context, req *pb.ResyncRequest, from string, ta
 	}, take)
 }
 
-// resyncReport gathers what comes out of a resync or a verify and prints it.
+// resyncReport gathers what comes out of a resync and prints it.
 type resyncReport struct {
 	app     *app
 	dryRun  bool
 	bar     *progress
 	diffs   []jsonDifference
 	summary *pb.Summary
+}
+
+// jsonResync is the end of a resync in JSON.
+type jsonResync struct {
+	Revision    uint64           `json:"revision"`
+	Applied     *uint64          `json:"applied,omitempty"`   // not with --dry-run, which applies nothing
+	Conflicts   *uint64          `json:"conflicts,omitempty"` // likewise
+	Held        uint64           `json:"held"`
+	Differences []jsonDifference `json:"differences"`
 }
 
 type jsonDifference struct {
@@ -117,14 +126,11 @@ func (r *resyncReport) difference(d *pb.Difference) {
 func (r *resyncReport) finish() error {
 	s := r.summary
 	if r.app.json {
-		if err := r.app.printJSON(struct {
-			Revision    uint64           `json:"revision"`
-			Applied     uint64           `json:"applied"`
-			Proposed    uint64           `json:"proposed"`
-			Conflicts   uint64           `json:"conflicts"`
-			Held        uint64           `json:"held"`
-			Differences []jsonDifference `json:"differences"`
-		}{s.GetRevision(), s.GetApplied(), s.GetProposed(), s.GetConflicts(), s.GetHeld(), list(r.diffs)}); err != nil {
+		out := jsonResync{Revision: s.GetRevision(), Held: s.GetHeld(), Differences: list(r.diffs)}
+		if !r.dryRun {
+			out.Applied, out.Conflicts = &s.Applied, &s.Conflicts
+		}
+		if err := r.app.printJSON(out); err != nil {
 			return err
 		}
 	} else {

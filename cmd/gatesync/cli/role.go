@@ -17,7 +17,10 @@ the quorum. It has to be alive, with all of the log and the content.
 
 The choice sticks: the cluster neither demotes it by itself nor replaces it when
 it is dead. With --auto the cluster decides again (an odd number of voters, up to
-the setting "voters"; dead ones are replaced after "reap_after").`,
+the setting "voters"; dead ones are replaced after "reap_after").
+
+A follower becomes a member of Raft, which the leader has to be able to reach.
+Promote it again, when it has caught up, to make it vote.`,
 		Example: "  gatesync promote --data-dir /var/lib/gatesync gw4\n  gatesync promote --data-dir /var/lib/gatesync --auto gw4",
 	}, "voter", "promoted", "without waiting for the content that it lacks")
 }
@@ -30,21 +33,27 @@ func (a *app) demoteCmd() *cobra.Command {
 and no longer counts for the quorum. A leader hands over first.
 
 The choice sticks: the cluster does not promote it by itself. With --auto the
-cluster decides again. A change after which the other voters would be no quorum,
+cluster decides again. With --follower it leaves Raft and is fed from now on. A change after which the other voters would be no quorum,
 or would not hold all content, is refused.`,
 		Example: "  gatesync demote --data-dir /var/lib/gatesync gw4\n  gatesync demote --data-dir /var/lib/gatesync --auto gw4",
 	}, "nonvoter", "demoted", "even if nothing can be committed afterwards")
 }
 
 func (a *app) roleCmd(cmd *cobra.Command, role, done, forced string) *cobra.Command {
-	var auto, force bool
+	var auto, force, follower bool
 	cmd.Args = exactArgs("NODE")
 	cmd.Flags().BoolVar(&auto, "auto", false, "forget what was chosen for the member: the cluster decides again")
 	cmd.Flags().BoolVar(&force, "force", false, forced)
+	if role == "nonvoter" {
+		cmd.Flags().BoolVar(&follower, "follower", false, "take it out of Raft: another node feeds it")
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		chosen, said := role, fmt.Sprintf("%s %s", done, args[0])
 		if auto {
 			chosen, said = "", fmt.Sprintf("the cluster decides on %s again", args[0])
+		}
+		if follower {
+			chosen, said = "follower", args[0]+" is a follower now"
 		}
 		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
 			res, err := c.NodeRole(cmd.Context(), &pb.NodeRoleRequest{Node: args[0], Role: chosen, Force: force})

@@ -79,8 +79,8 @@ func (a *app) waitCA(ctx context.Context, c pb.LocalClient, timeout time.Duratio
 			return nil
 		}
 		now := s.CA.Replacing
-		if !a.json && (last == nil || last.Step != now.Step || !slices.Equal(last.Dead, now.Dead)) {
-			fmt.Fprintln(a.Stdout, caStep(now))
+		if last == nil || last.Step != now.Step || !slices.Equal(last.Dead, now.Dead) {
+			fmt.Fprintln(a.Stderr, caStep(now))
 		}
 		last = now
 		if now.Step == "renew" && len(now.Waits) == 0 && len(now.Dead) > 0 {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -53,6 +54,10 @@ have changed at once, --seed names one member's new address, on each node.`,
 			flags["seeds"] = strings.Join(seeds, ",")
 		}
 		cfg, err := a.load(flags)
+		var wrong *config.FlagError
+		if errors.As(err, &wrong) {
+			return usage(cmd, wrong)
+		}
 		if err != nil {
 			return err
 		}

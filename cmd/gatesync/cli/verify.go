@@ -22,30 +22,70 @@ Exits 3 when something differs.`,
 	}
 	cmd.Flags().StringArrayVar(&trees, "tree", nil, "this tree only (repeatable)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		r := &resyncReport{app: a, dryRun: true, bar: newProgress(a.Stderr)}
+		r := &verifyReport{app: a, drifts: []jsonDrift{}, bar: newProgress(a.Stderr)}
 		err := a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
 			stream, err := c.Verify(cmd.Context(), &pb.VerifyRequest{Trees: trees})
-			return each(stream, err, func(ev *pb.VerifyEvent) error {
-				switch {
-				case ev.GetDrift() != nil:
-					r.difference(ev.GetDrift())
-				case ev.GetProgress() != nil:
-					r.bar.show(ev.GetProgress())
-				case ev.GetSummary() != nil:
-					r.summary = ev.GetSummary()
-				}
-				return nil
-			})
+			return each(stream, err, r.take)
 		})
 		r.bar.end()
 		if err != nil {
 			return err
 		}
-		if len(r.diffs) == 0 && !a.json {
-			fmt.Fprintf(a.Stdout, "%s of content verified, no drift at revision %s\n", size(r.summary.GetBytes()), count(r.summary.GetRevision()))
-			return nil
-		}
 		return r.finish()
 	}
 	return a.jsonFlag(cmd)
+}
+
+// verifyReport gathers what comes out of a verify and prints it.
+type verifyReport struct {
+	app     *app
+	bar     *progress
+	drifts  []jsonDrift
+	summary *pb.Summary
+}
+
+type jsonDrift struct {
+	Tree string `json:"tree"`
+	jsonPath
+	What string `json:"what"` // missing, extra, content, mode, kind, busy, unreadable, corrupt
+	Size int64  `json:"size"` // as committed
+}
+
+func (r *verifyReport) take(ev *pb.VerifyEvent) error {
+	switch {
+	case ev.GetDrift() != nil:
+		d := ev.GetDrift()
+		r.drifts = append(r.drifts, jsonDrift{d.GetTree(), newJSONPath(d.GetPath()), d.GetWhat(), d.GetSize()})
+		if !r.app.json {
+			fmt.Fprintf(r.app.Stdout, "%-10s %s: %s\n", d.GetWhat(), d.GetTree(), showPath(string(d.GetPath())))
+		}
+	case ev.GetProgress() != nil:
+		r.bar.show(ev.GetProgress())
+	case ev.GetSummary() != nil:
+		r.summary = ev.GetSummary()
+	}
+	return nil
+}
+
+// finish prints the end and says how it went.
+func (r *verifyReport) finish() error {
+	if r.app.json {
+		if err := r.app.printJSON(struct {
+			Revision uint64      `json:"revision"`
+			Bytes    uint64      `json:"bytes"`
+			Drifts   []jsonDrift `json:"drifts"`
+		}{r.summary.GetRevision(), r.summary.GetBytes(), r.drifts}); err != nil {
+			return err
+		}
+	} else {
+		drift := "no drift"
+		if n := len(r.drifts); n > 0 {
+			drift = "drift of " + plural(n, "path")
+		}
+		fmt.Fprintf(r.app.Stdout, "%s of content verified, %s at revision %s\n", size(r.summary.GetBytes()), drift, count(r.summary.GetRevision()))
+	}
+	if len(r.drifts) > 0 {
+		return silent(errDifferences)
+	}
+	return nil
 }

@@ -21,10 +21,73 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type FollowRedirect_Why int32
+
+const (
+	FollowRedirect_UNKNOWN     FollowRedirect_Why = 0
+	FollowRedirect_FULL        FollowRedirect_Why = 1 // instead names children
+	FollowRedirect_LOOP        FollowRedirect_Why = 2 // the caller is above this node
+	FollowRedirect_NO_UPSTREAM FollowRedirect_Why = 3 // nobody feeds this follower
+	FollowRedirect_BEHIND      FollowRedirect_Why = 4 // the caller knows more than this node
+	FollowRedirect_NO_FOLLOWER FollowRedirect_Why = 5 // the log says that the caller takes part in Raft
+	FollowRedirect_DIVERGED    FollowRedirect_Why = 6 // the caller's log is of another history
+)
+
+// Enum value maps for FollowRedirect_Why.
+var (
+	FollowRedirect_Why_name = map[int32]string{
+		0: "UNKNOWN",
+		1: "FULL",
+		2: "LOOP",
+		3: "NO_UPSTREAM",
+		4: "BEHIND",
+		5: "NO_FOLLOWER",
+		6: "DIVERGED",
+	}
+	FollowRedirect_Why_value = map[string]int32{
+		"UNKNOWN":     0,
+		"FULL":        1,
+		"LOOP":        2,
+		"NO_UPSTREAM": 3,
+		"BEHIND":      4,
+		"NO_FOLLOWER": 5,
+		"DIVERGED":    6,
+	}
+)
+
+func (x FollowRedirect_Why) Enum() *FollowRedirect_Why {
+	p := new(FollowRedirect_Why)
+	*p = x
+	return p
+}
+
+func (x FollowRedirect_Why) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FollowRedirect_Why) Descriptor() protoreflect.EnumDescriptor {
+	return file_gatesync_v1_peer_proto_enumTypes[0].Descriptor()
+}
+
+func (FollowRedirect_Why) Type() protoreflect.EnumType {
+	return &file_gatesync_v1_peer_proto_enumTypes[0]
+}
+
+func (x FollowRedirect_Why) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FollowRedirect_Why.Descriptor instead.
+func (FollowRedirect_Why) EnumDescriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27, 0}
+}
+
 type HelloRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"` // what the caller knows; the greater address_epoch wins
 	State         *NodeState             `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`     // of the caller
+	Below         []*NodeState           `protobuf:"bytes,60,rep,name=below,proto3" json:"below,omitempty"`    // the followers that get the log through the caller
+	All           bool                   `protobuf:"varint,61,opt,name=all,proto3" json:"all,omitempty"`       // a follower asks: answer with everybody
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -73,10 +136,25 @@ func (x *HelloRequest) GetState() *NodeState {
 	return nil
 }
 
+func (x *HelloRequest) GetBelow() []*NodeState {
+	if x != nil {
+		return x.Below
+	}
+	return nil
+}
+
+func (x *HelloRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type HelloResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	State         *NodeState             `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // of the callee
+	State         *NodeState             `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`  // of the callee
+	Below         []*NodeState           `protobuf:"bytes,60,rep,name=below,proto3" json:"below,omitempty"` // of the followers below the callee; to a follower: of Raft's members, or of everybody
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -125,6 +203,13 @@ func (x *HelloResponse) GetState() *NodeState {
 	return nil
 }
 
+func (x *HelloResponse) GetBelow() []*NodeState {
+	if x != nil {
+		return x.Below
+	}
+	return nil
+}
+
 type NodeState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -148,6 +233,7 @@ type NodeState struct {
 	LogApplied    uint64                 `protobuf:"varint,31,opt,name=log_applied,json=logApplied,proto3" json:"log_applied,omitempty"` // … holds at least what it has applied: it never goes back behind them
 	LogLast       uint64                 `protobuf:"varint,32,opt,name=log_last,json=logLast,proto3" json:"log_last,omitempty"`          // index of its last entry
 	ShareNonce    string                 `protobuf:"bytes,50,opt,name=share_nonce,json=shareNonce,proto3" json:"share_nonce,omitempty"`  // that it has written on its share; "" while it cannot use one
+	AgeMs         uint64                 `protobuf:"varint,60,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`                // of what is passed on: since this was said
 	Lacks         []string               `protobuf:"bytes,70,rep,name=lacks,proto3" json:"lacks,omitempty"`                              // content that nobody who answers has, the first of it: for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -330,6 +416,13 @@ func (x *NodeState) GetShareNonce() string {
 	return ""
 }
 
+func (x *NodeState) GetAgeMs() uint64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
 func (x *NodeState) GetLacks() []string {
 	if x != nil {
 		return x.Lacks
@@ -414,8 +507,11 @@ func (x *TreeState) GetUnfit() bool {
 }
 
 type ProposeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Command       *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Command *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// A follower's command on its way to the leader: who has passed it on. Empty:
+	// the caller is who proposes.
+	Via           []string `protobuf:"bytes,60,rep,name=via,proto3" json:"via,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -453,6 +549,13 @@ func (*ProposeRequest) Descriptor() ([]byte, []int) {
 func (x *ProposeRequest) GetCommand() *Command {
 	if x != nil {
 		return x.Command
+	}
+	return nil
+}
+
+func (x *ProposeRequest) GetVia() []string {
+	if x != nil {
+		return x.Via
 	}
 	return nil
 }
@@ -959,6 +1062,7 @@ type JoinRequest struct {
 	Version       string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
 	Format        uint32                 `protobuf:"varint,11,opt,name=format,proto3" json:"format,omitempty"`
 	RootClusters  []string               `protobuf:"bytes,12,rep,name=root_clusters,json=rootClusters,proto3" json:"root_clusters,omitempty"` // that the markers in the joiner's roots name
+	Follower      bool                   `protobuf:"varint,60,opt,name=follower,proto3" json:"follower,omitempty"`                            // takes no part in Raft, whatever the cluster lacks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1077,6 +1181,13 @@ func (x *JoinRequest) GetRootClusters() []string {
 	return nil
 }
 
+func (x *JoinRequest) GetFollower() bool {
+	if x != nil {
+		return x.Follower
+	}
+	return false
+}
+
 type JoinResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
@@ -1086,6 +1197,7 @@ type JoinResponse struct {
 	Trees         []*PutTree             `protobuf:"bytes,5,rep,name=trees,proto3" json:"trees,omitempty"`
 	ClockNs       int64                  `protobuf:"varint,6,opt,name=clock_ns,json=clockNs,proto3" json:"clock_ns,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,30,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the cluster; 0: the first
+	Follower      bool                   `protobuf:"varint,60,opt,name=follower,proto3" json:"follower,omitempty"`       // the joiner is to be a follower
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1167,6 +1279,13 @@ func (x *JoinResponse) GetIncarnation() uint64 {
 		return x.Incarnation
 	}
 	return 0
+}
+
+func (x *JoinResponse) GetFollower() bool {
+	if x != nil {
+		return x.Follower
+	}
+	return false
 }
 
 type ChangeRoleRequest struct {
@@ -1457,17 +1576,549 @@ func (x *SeesResponse) GetError() string {
 	return ""
 }
 
+type FollowRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Place         *FollowPlace           `protobuf:"bytes,1,opt,name=place,proto3" json:"place,omitempty"`      // first message only
+	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"` // index: everything up to it is applied by the caller
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRequest) ProtoMessage() {}
+
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *FollowRequest) GetPlace() *FollowPlace {
+	if x != nil {
+		return x.Place
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+// FollowPlace says how far a log goes.
+type FollowPlace struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Applied       uint64                 `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"` // index of the last entry that is known to be committed
+	AppliedTerm   uint64                 `protobuf:"varint,2,opt,name=applied_term,json=appliedTerm,proto3" json:"applied_term,omitempty"`
+	Last          uint64                 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"` // index of the last entry
+	LastTerm      uint64                 `protobuf:"varint,4,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	Probe         bool                   `protobuf:"varint,5,opt,name=probe,proto3" json:"probe,omitempty"` // one pulse is the whole answer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowPlace) Reset() {
+	*x = FollowPlace{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowPlace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowPlace) ProtoMessage() {}
+
+func (x *FollowPlace) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowPlace.ProtoReflect.Descriptor instead.
+func (*FollowPlace) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *FollowPlace) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *FollowPlace) GetAppliedTerm() uint64 {
+	if x != nil {
+		return x.AppliedTerm
+	}
+	return 0
+}
+
+func (x *FollowPlace) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *FollowPlace) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *FollowPlace) GetProbe() bool {
+	if x != nil {
+		return x.Probe
+	}
+	return false
+}
+
+type FollowResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pulse         *FollowPulse           `protobuf:"bytes,1,opt,name=pulse,proto3" json:"pulse,omitempty"`     // first message, and a few times a second
+	Entries       []*LogEntry            `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"` // they follow the entry at prev
+	PrevIndex     uint64                 `protobuf:"varint,3,opt,name=prev_index,json=prevIndex,proto3" json:"prev_index,omitempty"`
+	PrevTerm      uint64                 `protobuf:"varint,4,opt,name=prev_term,json=prevTerm,proto3" json:"prev_term,omitempty"`
+	Snapshot      *FollowSnapshot        `protobuf:"bytes,5,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // its content follows in chunks
+	Chunk         []byte                 `protobuf:"bytes,6,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	SnapshotEnd   bool                   `protobuf:"varint,7,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
+	Redirect      *FollowRedirect        `protobuf:"bytes,8,opt,name=redirect,proto3" json:"redirect,omitempty"` // last message
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowResponse) ProtoMessage() {}
+
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *FollowResponse) GetPulse() *FollowPulse {
+	if x != nil {
+		return x.Pulse
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetEntries() []*LogEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetPrevIndex() uint64 {
+	if x != nil {
+		return x.PrevIndex
+	}
+	return 0
+}
+
+func (x *FollowResponse) GetPrevTerm() uint64 {
+	if x != nil {
+		return x.PrevTerm
+	}
+	return 0
+}
+
+func (x *FollowResponse) GetSnapshot() *FollowSnapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+func (x *FollowResponse) GetSnapshotEnd() bool {
+	if x != nil {
+		return x.SnapshotEnd
+	}
+	return false
+}
+
+func (x *FollowResponse) GetRedirect() *FollowRedirect {
+	if x != nil {
+		return x.Redirect
+	}
+	return nil
+}
+
+// FollowPulse is what the parent knows at this moment.
+type FollowPulse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	Quorum        bool                   `protobuf:"varint,2,opt,name=quorum,proto3" json:"quorum,omitempty"`
+	CaughtUp      bool                   `protobuf:"varint,3,opt,name=caught_up,json=caughtUp,proto3" json:"caught_up,omitempty"`
+	Applied       uint64                 `protobuf:"varint,4,opt,name=applied,proto3" json:"applied,omitempty"` // index that the parent has applied
+	Path          []string               `protobuf:"bytes,5,rep,name=path,proto3" json:"path,omitempty"`        // from a member of Raft down to the parent
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowPulse) Reset() {
+	*x = FollowPulse{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowPulse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowPulse) ProtoMessage() {}
+
+func (x *FollowPulse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowPulse.ProtoReflect.Descriptor instead.
+func (*FollowPulse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *FollowPulse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *FollowPulse) GetQuorum() bool {
+	if x != nil {
+		return x.Quorum
+	}
+	return false
+}
+
+func (x *FollowPulse) GetCaughtUp() bool {
+	if x != nil {
+		return x.CaughtUp
+	}
+	return false
+}
+
+func (x *FollowPulse) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *FollowPulse) GetPath() []string {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+// FollowRedirect says why the caller is not fed here, and by whom it may be.
+type FollowRedirect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Why           FollowRedirect_Why     `protobuf:"varint,1,opt,name=why,proto3,enum=gatesync.v1.FollowRedirect_Why" json:"why,omitempty"`
+	Instead       []*Member              `protobuf:"bytes,2,rep,name=instead,proto3" json:"instead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FollowRedirect) Reset() {
+	*x = FollowRedirect{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowRedirect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowRedirect) ProtoMessage() {}
+
+func (x *FollowRedirect) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowRedirect.ProtoReflect.Descriptor instead.
+func (*FollowRedirect) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *FollowRedirect) GetWhy() FollowRedirect_Why {
+	if x != nil {
+		return x.Why
+	}
+	return FollowRedirect_UNKNOWN
+}
+
+func (x *FollowRedirect) GetInstead() []*Member {
+	if x != nil {
+		return x.Instead
+	}
+	return nil
+}
+
+// LogEntry is an entry of the Raft log.
+type LogEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Type          uint32                 `protobuf:"varint,3,opt,name=type,proto3" json:"type,omitempty"`
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	Extensions    []byte                 `protobuf:"bytes,5,opt,name=extensions,proto3" json:"extensions,omitempty"`
+	AppendedNs    int64                  `protobuf:"varint,6,opt,name=appended_ns,json=appendedNs,proto3" json:"appended_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogEntry) Reset() {
+	*x = LogEntry{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogEntry) ProtoMessage() {}
+
+func (x *LogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
+func (*LogEntry) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *LogEntry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LogEntry) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LogEntry) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *LogEntry) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *LogEntry) GetExtensions() []byte {
+	if x != nil {
+		return x.Extensions
+	}
+	return nil
+}
+
+func (x *LogEntry) GetAppendedNs() int64 {
+	if x != nil {
+		return x.AppendedNs
+	}
+	return 0
+}
+
+// FollowSnapshot is what Raft keeps beside a snapshot's content.
+type FollowSnapshot struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Index              uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term               uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	ConfigurationIndex uint64                 `protobuf:"varint,3,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
+	Configuration      []byte                 `protobuf:"bytes,4,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	Version            uint32                 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
+	Size               uint64                 `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *FollowSnapshot) Reset() {
+	*x = FollowSnapshot{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FollowSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FollowSnapshot) ProtoMessage() {}
+
+func (x *FollowSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FollowSnapshot.ProtoReflect.Descriptor instead.
+func (*FollowSnapshot) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *FollowSnapshot) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *FollowSnapshot) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *FollowSnapshot) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *FollowSnapshot) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+func (x *FollowSnapshot) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *FollowSnapshot) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 var File_gatesync_v1_peer_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x16gatesync/v1/peer.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\x1a\x15gatesync/v1/log.proto\"k\n" +
+	"\x16gatesync/v1/peer.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\x1a\x15gatesync/v1/log.proto\"\xab\x01\n" +
 	"\fHelloRequest\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"l\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\x12,\n" +
+	"\x05below\x18< \x03(\v2\x16.gatesync.v1.NodeStateR\x05below\x12\x10\n" +
+	"\x03all\x18= \x01(\bR\x03all\"\x9a\x01\n" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
-	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\"\xcd\x04\n" +
+	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\x12,\n" +
+	"\x05below\x18< \x03(\v2\x16.gatesync.v1.NodeStateR\x05below\"\xe4\x04\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1493,16 +2144,18 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"logApplied\x12\x19\n" +
 	"\blog_last\x18  \x01(\x04R\alogLast\x12\x1f\n" +
 	"\vshare_nonce\x182 \x01(\tR\n" +
-	"shareNonce\x12\x14\n" +
+	"shareNonce\x12\x15\n" +
+	"\x06age_ms\x18< \x01(\x04R\x05ageMs\x12\x14\n" +
 	"\x05lacks\x18F \x03(\tR\x05lacks\"\x81\x01\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
 	"\x04held\x18\x03 \x01(\x04R\x04held\x12\x1c\n" +
 	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\x12\x14\n" +
-	"\x05unfit\x182 \x01(\bR\x05unfit\"@\n" +
+	"\x05unfit\x182 \x01(\bR\x05unfit\"R\n" +
 	"\x0eProposeRequest\x12.\n" +
-	"\acommand\x18\x01 \x01(\v2\x14.gatesync.v1.CommandR\acommand\"W\n" +
+	"\acommand\x18\x01 \x01(\v2\x14.gatesync.v1.CommandR\acommand\x12\x10\n" +
+	"\x03via\x18< \x03(\tR\x03via\"W\n" +
 	"\x0fProposeResponse\x12.\n" +
 	"\aoutcome\x18\x01 \x01(\v2\x14.gatesync.v1.OutcomeR\aoutcome\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\",\n" +
@@ -1528,7 +2181,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
-	"\x14RemoveMemberResponse\"\xbe\x02\n" +
+	"\x14RemoveMemberResponse\"\xda\x02\n" +
 	"\vJoinRequest\x12\x19\n" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\x12\x17\n" +
@@ -1542,7 +2195,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\aversion\x18\n" +
 	" \x01(\tR\aversion\x12\x16\n" +
 	"\x06format\x18\v \x01(\rR\x06format\x12#\n" +
-	"\rroot_clusters\x18\f \x03(\tR\frootClusters\"\xf7\x01\n" +
+	"\rroot_clusters\x18\f \x03(\tR\frootClusters\x12\x1a\n" +
+	"\bfollower\x18< \x01(\bR\bfollower\"\x93\x02\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x19\n" +
@@ -1551,7 +2205,8 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\amembers\x18\x04 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12*\n" +
 	"\x05trees\x18\x05 \x03(\v2\x14.gatesync.v1.PutTreeR\x05trees\x12\x19\n" +
 	"\bclock_ns\x18\x06 \x01(\x03R\aclockNs\x12 \n" +
-	"\vincarnation\x18\x1e \x01(\x04R\vincarnation\"M\n" +
+	"\vincarnation\x18\x1e \x01(\x04R\vincarnation\x12\x1a\n" +
+	"\bfollower\x18< \x01(\bR\bfollower\"M\n" +
 	"\x11ChangeRoleRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -1566,7 +2221,61 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\fSeesResponse\x12\x10\n" +
 	"\x03has\x18\x01 \x01(\bR\x03has\x12\x12\n" +
 	"\x04sees\x18\x02 \x01(\bR\x04sees\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error2\x8a\x05\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"Y\n" +
+	"\rFollowRequest\x12.\n" +
+	"\x05place\x18\x01 \x01(\v2\x18.gatesync.v1.FollowPlaceR\x05place\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\"\x91\x01\n" +
+	"\vFollowPlace\x12\x18\n" +
+	"\aapplied\x18\x01 \x01(\x04R\aapplied\x12!\n" +
+	"\fapplied_term\x18\x02 \x01(\x04R\vappliedTerm\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\x04R\x04last\x12\x1b\n" +
+	"\tlast_term\x18\x04 \x01(\x04R\blastTerm\x12\x14\n" +
+	"\x05probe\x18\x05 \x01(\bR\x05probe\"\xd8\x02\n" +
+	"\x0eFollowResponse\x12.\n" +
+	"\x05pulse\x18\x01 \x01(\v2\x18.gatesync.v1.FollowPulseR\x05pulse\x12/\n" +
+	"\aentries\x18\x02 \x03(\v2\x15.gatesync.v1.LogEntryR\aentries\x12\x1d\n" +
+	"\n" +
+	"prev_index\x18\x03 \x01(\x04R\tprevIndex\x12\x1b\n" +
+	"\tprev_term\x18\x04 \x01(\x04R\bprevTerm\x127\n" +
+	"\bsnapshot\x18\x05 \x01(\v2\x1b.gatesync.v1.FollowSnapshotR\bsnapshot\x12\x14\n" +
+	"\x05chunk\x18\x06 \x01(\fR\x05chunk\x12!\n" +
+	"\fsnapshot_end\x18\a \x01(\bR\vsnapshotEnd\x127\n" +
+	"\bredirect\x18\b \x01(\v2\x1b.gatesync.v1.FollowRedirectR\bredirect\"\x88\x01\n" +
+	"\vFollowPulse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\x12\x16\n" +
+	"\x06quorum\x18\x02 \x01(\bR\x06quorum\x12\x1b\n" +
+	"\tcaught_up\x18\x03 \x01(\bR\bcaughtUp\x12\x18\n" +
+	"\aapplied\x18\x04 \x01(\x04R\aapplied\x12\x12\n" +
+	"\x04path\x18\x05 \x03(\tR\x04path\"\xd6\x01\n" +
+	"\x0eFollowRedirect\x121\n" +
+	"\x03why\x18\x01 \x01(\x0e2\x1f.gatesync.v1.FollowRedirect.WhyR\x03why\x12-\n" +
+	"\ainstead\x18\x02 \x03(\v2\x13.gatesync.v1.MemberR\ainstead\"b\n" +
+	"\x03Why\x12\v\n" +
+	"\aUNKNOWN\x10\x00\x12\b\n" +
+	"\x04FULL\x10\x01\x12\b\n" +
+	"\x04LOOP\x10\x02\x12\x0f\n" +
+	"\vNO_UPSTREAM\x10\x03\x12\n" +
+	"\n" +
+	"\x06BEHIND\x10\x04\x12\x0f\n" +
+	"\vNO_FOLLOWER\x10\x05\x12\f\n" +
+	"\bDIVERGED\x10\x06\"\x9d\x01\n" +
+	"\bLogEntry\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\rR\x04type\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x1e\n" +
+	"\n" +
+	"extensions\x18\x05 \x01(\fR\n" +
+	"extensions\x12\x1f\n" +
+	"\vappended_ns\x18\x06 \x01(\x03R\n" +
+	"appendedNs\"\xbf\x01\n" +
+	"\x0eFollowSnapshot\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12/\n" +
+	"\x13configuration_index\x18\x03 \x01(\x04R\x12configurationIndex\x12$\n" +
+	"\rconfiguration\x18\x04 \x01(\fR\rconfiguration\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\rR\aversion\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x04R\x04size2\x8a\x05\n" +
 	"\aCluster\x12>\n" +
 	"\x05Hello\x12\x19.gatesync.v1.HelloRequest\x1a\x1a.gatesync.v1.HelloResponse\x12D\n" +
 	"\aPropose\x12\x1b.gatesync.v1.ProposeRequest\x1a\x1c.gatesync.v1.ProposeResponse\x12D\n" +
@@ -1579,7 +2288,9 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\bTransfer\x12\x1c.gatesync.v1.TransferRequest\x1a\x1d.gatesync.v1.TransferResponse\x12;\n" +
 	"\x04Sees\x12\x18.gatesync.v1.SeesRequest\x1a\x19.gatesync.v1.SeesResponse2C\n" +
 	"\x04Join\x12;\n" +
-	"\x04Join\x12\x18.gatesync.v1.JoinRequest\x1a\x19.gatesync.v1.JoinResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x04Join\x12\x18.gatesync.v1.JoinRequest\x1a\x19.gatesync.v1.JoinResponse2M\n" +
+	"\x04Feed\x12E\n" +
+	"\x06Follow\x12\x1a.gatesync.v1.FollowRequest\x1a\x1b.gatesync.v1.FollowResponse(\x010\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_peer_proto_rawDescOnce sync.Once
@@ -1593,75 +2304,95 @@ func file_gatesync_v1_peer_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_peer_proto_rawDescData
 }
 
-var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_gatesync_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_gatesync_v1_peer_proto_goTypes = []any{
-	(*HelloRequest)(nil),         // 0: gatesync.v1.HelloRequest
-	(*HelloResponse)(nil),        // 1: gatesync.v1.HelloResponse
-	(*NodeState)(nil),            // 2: gatesync.v1.NodeState
-	(*TreeState)(nil),            // 3: gatesync.v1.TreeState
-	(*ProposeRequest)(nil),       // 4: gatesync.v1.ProposeRequest
-	(*ProposeResponse)(nil),      // 5: gatesync.v1.ProposeResponse
-	(*AppliedRequest)(nil),       // 6: gatesync.v1.AppliedRequest
-	(*AppliedResponse)(nil),      // 7: gatesync.v1.AppliedResponse
-	(*RenewRequest)(nil),         // 8: gatesync.v1.RenewRequest
-	(*RenewResponse)(nil),        // 9: gatesync.v1.RenewResponse
-	(*ManifestRequest)(nil),      // 10: gatesync.v1.ManifestRequest
-	(*ManifestResponse)(nil),     // 11: gatesync.v1.ManifestResponse
-	(*ManifestNode)(nil),         // 12: gatesync.v1.ManifestNode
-	(*RemoveMemberRequest)(nil),  // 13: gatesync.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil), // 14: gatesync.v1.RemoveMemberResponse
-	(*JoinRequest)(nil),          // 15: gatesync.v1.JoinRequest
-	(*JoinResponse)(nil),         // 16: gatesync.v1.JoinResponse
-	(*ChangeRoleRequest)(nil),    // 17: gatesync.v1.ChangeRoleRequest
-	(*ChangeRoleResponse)(nil),   // 18: gatesync.v1.ChangeRoleResponse
-	(*TransferRequest)(nil),      // 19: gatesync.v1.TransferRequest
-	(*TransferResponse)(nil),     // 20: gatesync.v1.TransferResponse
-	(*SeesRequest)(nil),          // 21: gatesync.v1.SeesRequest
-	(*SeesResponse)(nil),         // 22: gatesync.v1.SeesResponse
-	(*Member)(nil),               // 23: gatesync.v1.Member
-	(*Command)(nil),              // 24: gatesync.v1.Command
-	(*Outcome)(nil),              // 25: gatesync.v1.Outcome
-	(*PutTree)(nil),              // 26: gatesync.v1.PutTree
-	(*Node)(nil),                 // 27: gatesync.v1.Node
+	(FollowRedirect_Why)(0),      // 0: gatesync.v1.FollowRedirect.Why
+	(*HelloRequest)(nil),         // 1: gatesync.v1.HelloRequest
+	(*HelloResponse)(nil),        // 2: gatesync.v1.HelloResponse
+	(*NodeState)(nil),            // 3: gatesync.v1.NodeState
+	(*TreeState)(nil),            // 4: gatesync.v1.TreeState
+	(*ProposeRequest)(nil),       // 5: gatesync.v1.ProposeRequest
+	(*ProposeResponse)(nil),      // 6: gatesync.v1.ProposeResponse
+	(*AppliedRequest)(nil),       // 7: gatesync.v1.AppliedRequest
+	(*AppliedResponse)(nil),      // 8: gatesync.v1.AppliedResponse
+	(*RenewRequest)(nil),         // 9: gatesync.v1.RenewRequest
+	(*RenewResponse)(nil),        // 10: gatesync.v1.RenewResponse
+	(*ManifestRequest)(nil),      // 11: gatesync.v1.ManifestRequest
+	(*ManifestResponse)(nil),     // 12: gatesync.v1.ManifestResponse
+	(*ManifestNode)(nil),         // 13: gatesync.v1.ManifestNode
+	(*RemoveMemberRequest)(nil),  // 14: gatesync.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil), // 15: gatesync.v1.RemoveMemberResponse
+	(*JoinRequest)(nil),          // 16: gatesync.v1.JoinRequest
+	(*JoinResponse)(nil),         // 17: gatesync.v1.JoinResponse
+	(*ChangeRoleRequest)(nil),    // 18: gatesync.v1.ChangeRoleRequest
+	(*ChangeRoleResponse)(nil),   // 19: gatesync.v1.ChangeRoleResponse
+	(*TransferRequest)(nil),      // 20: gatesync.v1.TransferRequest
+	(*TransferResponse)(nil),     // 21: gatesync.v1.TransferResponse
+	(*SeesRequest)(nil),          // 22: gatesync.v1.SeesRequest
+	(*SeesResponse)(nil),         // 23: gatesync.v1.SeesResponse
+	(*FollowRequest)(nil),        // 24: gatesync.v1.FollowRequest
+	(*FollowPlace)(nil),          // 25: gatesync.v1.FollowPlace
+	(*FollowResponse)(nil),       // 26: gatesync.v1.FollowResponse
+	(*FollowPulse)(nil),          // 27: gatesync.v1.FollowPulse
+	(*FollowRedirect)(nil),       // 28: gatesync.v1.FollowRedirect
+	(*LogEntry)(nil),             // 29: gatesync.v1.LogEntry
+	(*FollowSnapshot)(nil),       // 30: gatesync.v1.FollowSnapshot
+	(*Member)(nil),               // 31: gatesync.v1.Member
+	(*Command)(nil),              // 32: gatesync.v1.Command
+	(*Outcome)(nil),              // 33: gatesync.v1.Outcome
+	(*PutTree)(nil),              // 34: gatesync.v1.PutTree
+	(*Node)(nil),                 // 35: gatesync.v1.Node
 }
 var file_gatesync_v1_peer_proto_depIdxs = []int32{
-	23, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
-	2,  // 1: gatesync.v1.HelloRequest.state:type_name -> gatesync.v1.NodeState
-	23, // 2: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
-	2,  // 3: gatesync.v1.HelloResponse.state:type_name -> gatesync.v1.NodeState
-	3,  // 4: gatesync.v1.NodeState.trees:type_name -> gatesync.v1.TreeState
-	24, // 5: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
-	25, // 6: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
-	12, // 7: gatesync.v1.ManifestResponse.nodes:type_name -> gatesync.v1.ManifestNode
-	26, // 8: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
-	27, // 9: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
-	23, // 10: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
-	26, // 11: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
-	0,  // 12: gatesync.v1.Cluster.Hello:input_type -> gatesync.v1.HelloRequest
-	4,  // 13: gatesync.v1.Cluster.Propose:input_type -> gatesync.v1.ProposeRequest
-	6,  // 14: gatesync.v1.Cluster.Applied:input_type -> gatesync.v1.AppliedRequest
-	8,  // 15: gatesync.v1.Cluster.Renew:input_type -> gatesync.v1.RenewRequest
-	10, // 16: gatesync.v1.Cluster.Manifest:input_type -> gatesync.v1.ManifestRequest
-	13, // 17: gatesync.v1.Cluster.RemoveMember:input_type -> gatesync.v1.RemoveMemberRequest
-	17, // 18: gatesync.v1.Cluster.ChangeRole:input_type -> gatesync.v1.ChangeRoleRequest
-	19, // 19: gatesync.v1.Cluster.Transfer:input_type -> gatesync.v1.TransferRequest
-	21, // 20: gatesync.v1.Cluster.Sees:input_type -> gatesync.v1.SeesRequest
-	15, // 21: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
-	1,  // 22: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
-	5,  // 23: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
-	7,  // 24: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
-	9,  // 25: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
-	11, // 26: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
-	14, // 27: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
-	18, // 28: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
-	20, // 29: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
-	22, // 30: gatesync.v1.Cluster.Sees:output_type -> gatesync.v1.SeesResponse
-	16, // 31: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
-	22, // [22:32] is the sub-list for method output_type
-	12, // [12:22] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	31, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
+	3,  // 1: gatesync.v1.HelloRequest.state:type_name -> gatesync.v1.NodeState
+	3,  // 2: gatesync.v1.HelloRequest.below:type_name -> gatesync.v1.NodeState
+	31, // 3: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
+	3,  // 4: gatesync.v1.HelloResponse.state:type_name -> gatesync.v1.NodeState
+	3,  // 5: gatesync.v1.HelloResponse.below:type_name -> gatesync.v1.NodeState
+	4,  // 6: gatesync.v1.NodeState.trees:type_name -> gatesync.v1.TreeState
+	32, // 7: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
+	33, // 8: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
+	13, // 9: gatesync.v1.ManifestResponse.nodes:type_name -> gatesync.v1.ManifestNode
+	34, // 10: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
+	35, // 11: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
+	31, // 12: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
+	34, // 13: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
+	25, // 14: gatesync.v1.FollowRequest.place:type_name -> gatesync.v1.FollowPlace
+	27, // 15: gatesync.v1.FollowResponse.pulse:type_name -> gatesync.v1.FollowPulse
+	29, // 16: gatesync.v1.FollowResponse.entries:type_name -> gatesync.v1.LogEntry
+	30, // 17: gatesync.v1.FollowResponse.snapshot:type_name -> gatesync.v1.FollowSnapshot
+	28, // 18: gatesync.v1.FollowResponse.redirect:type_name -> gatesync.v1.FollowRedirect
+	0,  // 19: gatesync.v1.FollowRedirect.why:type_name -> gatesync.v1.FollowRedirect.Why
+	31, // 20: gatesync.v1.FollowRedirect.instead:type_name -> gatesync.v1.Member
+	1,  // 21: gatesync.v1.Cluster.Hello:input_type -> gatesync.v1.HelloRequest
+	5,  // 22: gatesync.v1.Cluster.Propose:input_type -> gatesync.v1.ProposeRequest
+	7,  // 23: gatesync.v1.Cluster.Applied:input_type -> gatesync.v1.AppliedRequest
+	9,  // 24: gatesync.v1.Cluster.Renew:input_type -> gatesync.v1.RenewRequest
+	11, // 25: gatesync.v1.Cluster.Manifest:input_type -> gatesync.v1.ManifestRequest
+	14, // 26: gatesync.v1.Cluster.RemoveMember:input_type -> gatesync.v1.RemoveMemberRequest
+	18, // 27: gatesync.v1.Cluster.ChangeRole:input_type -> gatesync.v1.ChangeRoleRequest
+	20, // 28: gatesync.v1.Cluster.Transfer:input_type -> gatesync.v1.TransferRequest
+	22, // 29: gatesync.v1.Cluster.Sees:input_type -> gatesync.v1.SeesRequest
+	16, // 30: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
+	24, // 31: gatesync.v1.Feed.Follow:input_type -> gatesync.v1.FollowRequest
+	2,  // 32: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
+	6,  // 33: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
+	8,  // 34: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
+	10, // 35: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
+	12, // 36: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
+	15, // 37: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
+	19, // 38: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
+	21, // 39: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
+	23, // 40: gatesync.v1.Cluster.Sees:output_type -> gatesync.v1.SeesResponse
+	17, // 41: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
+	26, // 42: gatesync.v1.Feed.Follow:output_type -> gatesync.v1.FollowResponse
+	32, // [32:43] is the sub-list for method output_type
+	21, // [21:32] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_peer_proto_init() }
@@ -1676,13 +2407,14 @@ func file_gatesync_v1_peer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_peer_proto_rawDesc), len(file_gatesync_v1_peer_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   23,
+			NumEnums:      1,
+			NumMessages:   30,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_gatesync_v1_peer_proto_goTypes,
 		DependencyIndexes: file_gatesync_v1_peer_proto_depIdxs,
+		EnumInfos:         file_gatesync_v1_peer_proto_enumTypes,
 		MessageInfos:      file_gatesync_v1_peer_proto_msgTypes,
 	}.Build()
 	File_gatesync_v1_peer_proto = out.File

@@ -561,3 +561,109 @@ var Join_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "gatesync/v1/peer.proto",
 }
+
+const (
+	Feed_Follow_FullMethodName = "/gatesync.v1.Feed/Follow"
+)
+
+// FeedClient is the client API for Feed service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Feed is what followers dial: the log, committed entry by committed entry.
+type FeedClient interface {
+	// Follow is answered by members of Raft and by followers. The caller says how
+	// far its log goes, then acknowledges; the answer ends with a redirect, or
+	// lasts as long as both live.
+	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error)
+}
+
+type feedClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewFeedClient(cc grpc.ClientConnInterface) FeedClient {
+	return &feedClient{cc}
+}
+
+func (c *feedClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Feed_ServiceDesc.Streams[0], Feed_Follow_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FollowRequest, FollowResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Feed_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowResponse]
+
+// FeedServer is the server API for Feed service.
+// All implementations must embed UnimplementedFeedServer
+// for forward compatibility.
+//
+// Feed is what followers dial: the log, committed entry by committed entry.
+type FeedServer interface {
+	// Follow is answered by members of Raft and by followers. The caller says how
+	// far its log goes, then acknowledges; the answer ends with a redirect, or
+	// lasts as long as both live.
+	Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error
+	mustEmbedUnimplementedFeedServer()
+}
+
+// UnimplementedFeedServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedFeedServer struct{}
+
+func (UnimplementedFeedServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
+}
+func (UnimplementedFeedServer) mustEmbedUnimplementedFeedServer() {}
+func (UnimplementedFeedServer) testEmbeddedByValue()              {}
+
+// UnsafeFeedServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to FeedServer will
+// result in compilation errors.
+type UnsafeFeedServer interface {
+	mustEmbedUnimplementedFeedServer()
+}
+
+func RegisterFeedServer(s grpc.ServiceRegistrar, srv FeedServer) {
+	// If the following call panics, it indicates UnimplementedFeedServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Feed_ServiceDesc, srv)
+}
+
+func _Feed_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FeedServer).Follow(&grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Feed_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowResponse]
+
+// Feed_ServiceDesc is the grpc.ServiceDesc for Feed service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Feed_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "gatesync.v1.Feed",
+	HandlerType: (*FeedServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Follow",
+			Handler:       _Feed_Follow_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
+	Metadata: "gatesync/v1/peer.proto",
+}

@@ -786,6 +786,7 @@ type Member struct {
 	Wish          string                 `protobuf:"bytes,7,opt,name=wish,proto3" json:"wish,omitempty"`                                      // the role that an operator chose (SetRole); empty: the cluster decides
 	Witness       bool                   `protobuf:"varint,8,opt,name=witness,proto3" json:"witness,omitempty"`                               // it has no tree: it holds the log and the content
 	Format        uint32                 `protobuf:"varint,20,opt,name=format,proto3" json:"format,omitempty"`                                // newest format of the log that it understands; 0: the first
+	Follower      bool                   `protobuf:"varint,60,opt,name=follower,proto3" json:"follower,omitempty"`                            // takes no part in Raft: it is fed the log (since format 2)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -883,6 +884,13 @@ func (x *Member) GetFormat() uint32 {
 	return 0
 }
 
+func (x *Member) GetFollower() bool {
+	if x != nil {
+		return x.Follower
+	}
+	return false
+}
+
 var File_gatesync_v1_value_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_value_proto_rawDesc = "" +
@@ -943,7 +951,7 @@ const file_gatesync_v1_value_proto_rawDesc = "" +
 	"\x06origin\x18\x04 \x01(\v2\x13.gatesync.v1.OriginR\x06origin\x12\x17\n" +
 	"\atime_ns\x18\x05 \x01(\x03R\x06timeNs\x12\x18\n" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x120\n" +
-	"\achanges\x18\a \x03(\v2\x16.gatesync.v1.CommittedR\achanges\"\xe4\x01\n" +
+	"\achanges\x18\a \x03(\v2\x16.gatesync.v1.CommittedR\achanges\"\x80\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -953,7 +961,8 @@ const file_gatesync_v1_value_proto_rawDesc = "" +
 	"\raddress_epoch\x18\x06 \x01(\x04R\faddressEpoch\x12\x12\n" +
 	"\x04wish\x18\a \x01(\tR\x04wish\x12\x18\n" +
 	"\awitness\x18\b \x01(\bR\awitness\x12\x16\n" +
-	"\x06format\x18\x14 \x01(\rR\x06formatB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x06format\x18\x14 \x01(\rR\x06format\x12\x1a\n" +
+	"\bfollower\x18< \x01(\bR\bfollowerB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_value_proto_rawDescOnce sync.Once
