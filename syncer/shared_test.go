@@ -102,6 +102,18 @@ func moor(t *testing.T) *moored {
 	h := newHub()
 	m := &moored{a: newBox(t, h, "a"), b: newBox(t, h, "b"), c: newBox(t, h, "c"), bay: &bay{hub: h, w: newWaters()}, berths: map[string]*berth{}, writes: map[string]*atomic.Int64{}}
 	m.b.root = m.a.root
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, c := range h.commits {
+			for _, ch := range c.Changes {
+				t.Logf("revision %d of %s from %v: %s %v → %v", c.Revision, c.ID.Node, c.Origin, ch.Path, ch.Old.Entry, ch.New)
+			}
+		}
+	})
 	for _, x := range []*box{m.a, m.b, m.c} {
 		berth, writes := &berth{bay: m.bay}, &atomic.Int64{}
 		m.berths[x.node.id], m.writes[x.node.id] = berth, writes

@@ -262,6 +262,11 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 	// What was seen in a root that was lost since says nothing about this one.
 	switch ev := ev.(type) {
 	case RootBack:
+		if s.find != 0 && s.loop.rootLost == "" {
+			// Lost again before anybody was told that it is back, or found before that
+			// was told: what is under way is of another finding, and its answers are dropped.
+			s.handle(ctx, RootLost{Why: "it was lost for a moment"}, timer)
+		}
 		s.marker, s.find = ev.made, ev.find
 	case Scanned:
 		if ev.find != s.find {
