@@ -34,51 +34,87 @@ func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluste
 		return nil, err
 	}
 	nodes := others(to, p.self)
-	answers := make(chan answer, len(nodes)+1) // nobody waits to deliver
-	transfer, cancel := context.WithCancel(p.ctx)
-	running := atomic.Int64{}
-	running.Store(int64(len(nodes)) + 1)
 	plan := split(refs)
-	lay := p.layOut(share, plan, nodes)
-	begin := func(node cluster.NodeID, do func() (string, error)) {
-		if !p.spawn(func() {
-			store, err := do()
-			answers <- answer{node, store, err}
-			if running.Add(-1) == 0 {
-				cancel()
-				lay.end()
-			}
-		}) {
-			answers <- answer{node: node, err: ErrClosed}
-		}
+	s := p.newSpreading(plan, p.layOut(share, plan, nodes), len(nodes)+1)
+	s.start(nodes)
+	return s.gather(ctx, append(nodes, p.self), enough)
+}
+
+// spreading is one Spread on its way: a goroutine for each node, and one that
+// lays on the share. They go on when nobody waits for their answers any more.
+type spreading struct {
+	push    *Push
+	plan    []part
+	lay     *laying // nil: nothing goes over a share
+	answers chan answer
+	ctx     context.Context // of the transfers
+	cancel  context.CancelFunc
+	running atomic.Int64
+}
+
+func (p *Push) newSpreading(plan []part, lay *laying, nodes int) *spreading {
+	s := &spreading{push: p, plan: plan, lay: lay, answers: make(chan answer, nodes)} // room for all: nobody waits to deliver
+	s.ctx, s.cancel = context.WithCancel(p.ctx)
+	return s
+}
+
+// start starts everything: the own store's flush, the laying, each transfer.
+func (s *spreading) start(nodes []cluster.NodeID) {
+	p := s.push
+	s.running.Store(1) // start itself, so that nothing ends before all has begun
+	defer s.ended()
+	if s.lay != nil && !s.spawn(func() { s.lay.run(s.ctx, s.plan, p.store.Open) }) {
+		s.cancel() // closed: nobody shall wait for what is not laid
 	}
-	begin(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
-	if lay != nil {
-		running.Add(1)
-		if !p.spawn(func() {
-			lay.run(transfer, plan, p.store.Open)
-			if running.Add(-1) == 0 {
-				lay.end()
-			}
-		}) {
-			return nil, ErrClosed
-		}
-	}
+	s.ask(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
 	for _, node := range nodes {
-		begin(node, func() (string, error) {
-			store, err := p.toPeer(transfer, node, plan, lay)
+		s.ask(node, func() (string, error) {
+			store, err := p.toPeer(s.ctx, node, s.plan, s.lay)
 			if err != nil {
-				lay.missed()
+				s.lay.missed()
 			}
 			return store, err
 		})
 	}
+}
 
+// ask has a node's part done and answered.
+func (s *spreading) ask(node cluster.NodeID, do func() (string, error)) {
+	if !s.spawn(func() {
+		store, err := do()
+		s.answers <- answer{node, store, err}
+	}) {
+		s.answers <- answer{node: node, err: ErrClosed}
+	}
+}
+
+func (s *spreading) spawn(do func()) bool {
+	s.running.Add(1)
+	begun := s.push.spawn(func() {
+		defer s.ended()
+		do()
+	})
+	if !begun {
+		s.ended()
+	}
+	return begun
+}
+
+// ended is called at the end of each goroutine; the last one tidies up.
+func (s *spreading) ended() {
+	if s.running.Add(-1) == 0 {
+		s.cancel()
+		s.lay.end()
+	}
+}
+
+// gather waits for answers, one of each of the nodes, until there are enough.
+func (s *spreading) gather(ctx context.Context, nodes []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
 	var receipts []manifest.Receipt
 	failed := map[cluster.NodeID]error{}
-	for range len(nodes) + 1 {
+	for range nodes {
 		select {
-		case a := <-answers:
+		case a := <-s.answers:
 			if a.err != nil {
 				failed[a.node] = a.err
 				continue
@@ -88,8 +124,8 @@ func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluste
 				return receipts, nil
 			}
 		case <-ctx.Done():
-			cancel()
-			for _, n := range append(nodes, p.self) {
+			s.cancel()
+			for _, n := range nodes {
 				if failed[n] == nil && !slices.ContainsFunc(receipts, func(r manifest.Receipt) bool { return r.Node == string(n) }) {
 					failed[n] = context.Cause(ctx)
 				}
@@ -97,7 +133,7 @@ func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluste
 			return receipts, &ShortError{Have: receipts, Failed: failed, Err: ctx.Err()}
 		}
 	}
-	cancel()
+	s.cancel() // whoever still lays lays for nobody
 	if enough == nil && len(failed) == 0 {
 		return receipts, nil
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
 // Readers that come at the same time share an entry of the log, on a follower
@@ -104,4 +106,62 @@ func TestAReaderThatGivesUpTakesNobodyAlong(t *testing.T) {
 	if !has(s, "d") {
 		t.Error("d is not seen")
 	}
+}
+
+// losesNoop is a Forwarder that carries a barrier to the leader, and whose answer
+// never comes back: the first time, or each time while deaf.
+type losesNoop struct {
+	forwarder
+	deaf  atomic.Bool
+	asked atomic.Int32
+}
+
+func (f *losesNoop) Forward(ctx context.Context, leader cluster.NodeID, cmd *pb.Command) (*pb.Outcome, uint64, error) {
+	out, index, err := f.forwarder.Forward(ctx, leader, cmd)
+	if err == nil && cmd.GetNoop() != nil && (f.asked.Add(1) == 1 || f.deaf.Load()) {
+		<-ctx.Done() // the answer is lost: the leader leads on, and the caller would wait for ever
+		return nil, 0, ctx.Err()
+	}
+	return out, index, err
+}
+
+// A shared barrier whose answer is lost is asked anew, though none of those who
+// wait for it has given up: whoever comes later waits for it too.
+func TestPromise_Order_ABarrierWhoseAnswerIsLost(t *testing.T) {
+	c := newTestCluster(t)
+	stores := c.found(3)
+	_, others := c.leader(stores)
+	id := others[0].cfg.ID
+	c.close(others[0])
+	f := &losesNoop{forwarder: forwarder{string(id), c.net}}
+	cfg := c.config(id)
+	cfg.Stream, cfg.Forward = c.net.layer(t, string(id)), f
+	s, err := Open(cfg)
+	c.must(err)
+	t.Cleanup(func() { c.close(s) })
+	c.await(s, "catches up", s.CaughtUp)
+
+	waits := make(chan error)
+	const readers = 5
+	for range readers { // the first is on its way, the others wait for its end
+		go func() { waits <- s.Barrier(c.ctx()) }()
+	}
+	for range readers {
+		if err := <-waits; err != nil {
+			t.Errorf("a reader behind a lost answer: %v", err)
+		}
+	}
+	if n := f.asked.Load(); n < 2 {
+		t.Errorf("asked %d times: no answer was lost, the test does not test", n)
+	}
+
+	// Where every answer is lost a reader's own time ends its wait, and nothing goes on asking.
+	f.deaf.Store(true)
+	ctx, cancel := context.WithTimeout(c.ctx(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.Barrier(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, cluster.ErrNoQuorum) {
+		t.Errorf("all answers are lost, and there is a quorum: %v", err)
+	}
+	f.deaf.Store(false)
+	c.must(s.Barrier(c.ctx()))
 }

@@ -202,13 +202,17 @@ func (r *Root) Readlink(p manifest.Path) (target string, err error) {
 
 // Open implements Looker.
 func (r *Root) Open(p manifest.Path) (File, error) {
-	var f *file
-	err := r.in("open", p, func(dirfd int, name string) (err error) {
+	f, err := r.open(p)
+	if err != nil {
+		return nil, err // no *file in it: a nil one would be no nil File
+	}
+	return f, nil
+}
+
+func (r *Root) open(p manifest.Path) (f *file, err error) {
+	err = r.in("open", p, func(dirfd int, name string) (err error) {
 		f, err = r.openFile(dirfd, name)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
+	return f, err
 }

@@ -19,11 +19,7 @@ func (r *Root) Refresh(p manifest.Path) error {
 // OpenFresh implements Shared: what is cached of the file's content is dropped,
 // for two changes within one tick of the server's clock look alike to NFS.
 func (r *Root) OpenFresh(p manifest.Path) (File, error) {
-	var f *file
-	err := r.in("open", p, func(dirfd int, name string) (err error) {
-		f, err = r.openFile(dirfd, name)
-		return err
-	})
+	f, err := r.open(p)
 	if err != nil {
 		return nil, err
 	}

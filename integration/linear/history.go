@@ -125,3 +125,6 @@ func (h *History) Counts() (c Counts) {
 type Counts struct {
 	Committed, Refused, InForce, Unknown, Nothing, Reads, LocalReads int
 }
+
+// Enough tells whether something of each kind happened that a check can find wrong.
+func (c Counts) Enough() bool { return c.Committed > 0 && c.Refused > 0 && c.Reads > 0 }

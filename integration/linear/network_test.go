@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -116,16 +115,15 @@ type layer struct {
 	of *network
 }
 
-func (n *network) layer(t testing.TB, id cluster.NodeID) *layer {
-	t.Helper()
+func (n *network) layer(id cluster.NodeID) (*layer, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.addrs[id] = l.Addr().String()
-	return &layer{Listener: l, id: id, of: n}
+	return &layer{Listener: l, id: id, of: n}, nil
 }
 
 func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {

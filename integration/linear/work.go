@@ -28,21 +28,32 @@ type Work struct {
 	Clients []Client
 	Groups  [][]string    // paths; of at most maxGroup each, all distinct
 	Timeout time.Duration // of one call
-	Pause   time.Duration // after a call that failed, so that a dead node is not asked at full speed
+	// Patience is how long the clients may go on after ctx until Enough has happened:
+	// how much that is within a span is the machine's affair.
+	Patience time.Duration
+	Pause    time.Duration // after a call that failed, so that a dead node is not asked at full speed
 }
 
 // ContentSize is the size of every content that Run makes up.
 const ContentSize = 48
 
-// Run drives all clients until ctx ends and returns what they saw.
+// Run drives all clients until ctx ends, and enough has happened, and returns
+// what they saw.
 func Run(ctx context.Context, w Work) *History {
 	h := NewHistory()
 	var all sync.WaitGroup
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
 	for i, c := range w.Clients {
 		all.Go(func() {
-			worker{Work: w, id: i, to: c, rng: rand.New(rand.NewPCG(w.Seed, uint64(i))), known: map[string]Value{}, history: h}.run(ctx)
+			worker{Work: w, id: i, to: c, rng: rand.New(rand.NewPCG(w.Seed, uint64(i))), known: map[string]Value{}, history: h}.run(longer)
 		})
 	}
+	<-ctx.Done()
+	for last := time.Now().Add(w.Patience); !h.Counts().Enough() && time.Now().Before(last); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	cancel()
 	all.Wait()
 	return h
 }

@@ -73,24 +73,29 @@ func expect(t *testing.T, got []string, want string) {
 }
 
 func TestGuaranteeBreaches(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "docs"), 0o755); err != nil {
-		t.Fatal(err)
+	tests := []struct{ name, page, src, want string }{
+		{"as many here as there", "Held by `TestPromise_There`.", "func TestPromise_There(t *testing.T) {}\n", ""},
+		{"a test that is gone", "Held by `TestPromise_There` and `TestPromise_Gone`.", "func TestPromise_There(t *testing.T) {}\n", "no test TestPromise_Gone"},
+		{"a test that is not named", "Held by nobody.", "func TestPromise_There(t *testing.T) {}\n", "TestPromise_There in x_test.go is not named"},
+		{"any test may be named", "Held by `TestOther`.", "func TestOther(t *testing.T) {}\n", ""},
+		{"not all have to be", "Held by nobody.", "func TestOther(t *testing.T) {}\n", ""},
 	}
-	for file, text := range map[string]string{
-		"docs/guarantees.md": "Held by `TestPromise_There` and `TestPromise_Gone`.",
-		"x_test.go":          "package x\n\nfunc TestPromise_There(t *testing.T) {}\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := guaranteeBreaches(dir, []pkg{{Dir: dir, TestGoFiles: []string{"x_test.go"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	expect(t, got, "TestPromise_Gone")
-	if len(got) != 1 {
-		t.Errorf("breaches %q", got)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.Mkdir(filepath.Join(dir, "docs"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for file, text := range map[string]string{"docs/guarantees.md": tt.page, "x_test.go": "package x\n\n" + tt.src} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := guaranteeBreaches(dir, []pkg{{Dir: dir, TestGoFiles: []string{"x_test.go"}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			expect(t, got, tt.want)
+		})
 	}
 }
