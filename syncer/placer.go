@@ -65,6 +65,7 @@ type placer struct {
 	place   Place
 	taken   uint64 // epoch that this node has taken up as a steward
 	broken  string // why the nonce could not be put there, or the others' not be read
+	unsaid  string // why the log could not be told the last time
 	misses  map[cluster.NodeID]miss
 	joiner  bool
 	heard   bool // the log was read up to where it stood
@@ -262,6 +263,8 @@ func (p *placer) settle() next {
 		n = next{}
 	case p.broken != "":
 		n.place = unknown("this node cannot leave its nonce beside the tree: %s", p.broken)
+	case n.place.Unknown && n.say != nil && p.unsaid != "":
+		n.place.Why += "; what this node sees there cannot be said now: " + p.unsaid
 	}
 	p.place = n.place
 	acting := n.place.Steward == p.shore.self && p.taken == n.place.Epoch && n.place.Mount != ""
@@ -344,11 +347,16 @@ func (p *placer) step(ctx context.Context) time.Duration {
 		ctx, cancel := context.WithTimeout(ctx, sayWithin)
 		err := p.s.cfg.Mounts.Say(ctx, *n.say)
 		cancel()
+		p.mu.Lock()
+		if p.unsaid = ""; err != nil {
+			p.unsaid = err.Error()
+		}
+		p.mu.Unlock()
+		p.settle()
 		if err != nil {
 			p.s.log.Debug("cannot say yet what is seen beside the tree", "err", err)
 			return sayRetry
 		}
-		p.settle()
 	}
 	if !p.stewarding() {
 		if p.s.beat.failed.Load() { // it may be well again, and this node a steward

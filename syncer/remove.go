@@ -2,7 +2,9 @@ package syncer
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/vfs"
@@ -85,19 +87,24 @@ func (a *applier) takeOut(j *job) (gone bool, err error) {
 	}
 	j.touched = true
 	st, err := a.fs.StatStaged(j.name)
-	expected, unsure := false, false
+	differs, unsure := "", false
 	switch {
 	case err != nil:
+		differs = err.Error()
 	case h != nil:
-		expected = st.Ino == h.st.Ino && st.Size == h.st.Size && st.MTime == h.st.MTime && st.Mode == h.st.Mode
+		differs = differences(h.st, st)
 		unsure = h.lease == nil
 	case st.Kind == manifest.Symlink:
-		target, err := a.fs.ReadlinkStaged(j.name)
-		expected = err == nil && target == j.step.Expect.Entry.Target
+		if target, err := a.fs.ReadlinkStaged(j.name); err != nil || target != j.step.Expect.Entry.Target {
+			differs = fmt.Sprintf("its target is %q, not %q (%v)", target, j.step.Expect.Entry.Target, err)
+		}
+	default:
+		differs = "it is a " + kindName(st.Kind) + " now"
 	}
-	if h != nil && !h.release() && !unsure {
-		expected = false // somebody opens it for writing at this moment
+	if h != nil && !h.release() && !unsure && differs == "" {
+		differs = "somebody opens it for writing"
 	}
+	expected := differs == ""
 	switch {
 	case expected && !unsure && a.fs.RemoveStaged(j.name) == nil:
 		j.out = true
@@ -108,12 +115,30 @@ func (a *applier) takeOut(j *job) (gone bool, err error) {
 		a.quarantine(j, j.name)
 		return true, nil
 	}
-	return false, a.putBack(j)
+	return false, a.putBack(j, differs)
 }
 
-// putBack returns to the tree what should not have been taken out. Where
-// something new stands there by now, it is kept aside instead.
-func (a *applier) putBack(j *job) error {
+// differences names what is different in two looks at one file; "": nothing that
+// tells of a write.
+func differences(was, is vfs.Stat) string {
+	var out []string
+	for _, d := range []struct {
+		what    string
+		was, is any
+	}{
+		{"kind", was.Kind, is.Kind}, {"inode", was.Ino, is.Ino}, {"size", was.Size, is.Size}, {"mtime", was.MTime, is.MTime}, {"mode", was.Mode, is.Mode},
+	} {
+		if d.was != d.is {
+			out = append(out, fmt.Sprintf("%s %v, was %v", d.what, d.is, d.was))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// putBack returns to the tree what should not have been taken out, and differs
+// from what was expected. Where something new stands there by now, it is kept
+// aside instead.
+func (a *applier) putBack(j *job, differs string) error {
 	err := a.fs.Place(j.name, j.step.Path)
 	switch {
 	case err == nil:
@@ -123,7 +148,7 @@ func (a *applier) putBack(j *job) error {
 	default:
 		return err
 	}
-	j.surprise("it was changed a moment ago")
+	j.surprise("it was changed a moment ago (%s)", differs)
 	return nil
 }
 

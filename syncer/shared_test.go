@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -28,7 +29,14 @@ type bay struct {
 // berth is one node's view of a bay; it implements Mounts.
 type berth struct {
 	*bay
-	deaf atomic.Bool // it hears from no leader any more
+	deaf atomic.Bool // it hears from no leader any more, and can tell the log nothing
+}
+
+func (b *berth) Say(ctx context.Context, g cluster.Sighting) error {
+	if b.deaf.Load() {
+		return errors.New("no leader")
+	}
+	return b.bay.Say(ctx, g)
 }
 
 func (b *bay) change(fn func(*waters)) {
