@@ -163,10 +163,3 @@ func (b *inbox) take() ([]Event, []func(*Loop)) {
 	b.events, b.calls = nil, nil
 	return out, calls
 }
-
-// idle tells whether nothing is waiting.
-func (b *inbox) idle() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.hints) == 0 && len(b.events) == 0 && len(b.calls) == 0
-}

@@ -258,9 +258,12 @@ func (l *Loop) stepped(w *work, r StepResult) {
 		l.setAncestor(w, r.Ancestor)
 		if c, _ := l.view.Manifest.Get(w.path); c.Entry.Same(w.step.New.Entry) {
 			w.pending = 0
+		} else if r.Ancestor != nil && len(w.chain) > 0 && w.chain[0].old == r.Ancestor.Revision {
+			w.pending = max(w.pending, w.chain[0].revision) // it goes on, but was followed up to here
 		}
 		l.forget(w.path)
 		w.tries, w.setbacks, w.why, w.needed, w.cut = 0, 0, "", false, false
+		w.rested()
 		w.fails, w.failing, w.noRoom = 0, "", false
 		w.phase, w.obs = presumed, Observation{}
 		delete(l.rulings, w.path)

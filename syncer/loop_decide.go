@@ -149,7 +149,8 @@ func (l *Loop) finish(w *work) {
 	l.unqueue(w)
 	l.wakeAround(w)
 	if w.again {
-		*w = work{path: w.path, pending: w.pending, chain: w.chain, witnessed: w.witnessed}
+		w.rested()
+		*w = work{path: w.path, pending: w.pending, chain: w.chain, witnessed: w.witnessed, begun: w.begun}
 		l.lookNow(w)
 		return
 	}

@@ -115,7 +115,7 @@ func (l *Loop) flushLooks() {
 		if w == nil || w.phase != toLook {
 			continue
 		}
-		w.phase, w.again = looking, false
+		w.phase, w.again, w.lookedAt = looking, false, l.works.mark
 		a, _ := l.anc.Get(p)
 		at := LookAt{Path: p, Was: a}
 		if l.shared() {

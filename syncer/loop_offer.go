@@ -249,6 +249,7 @@ func (l *Loop) conclude(w *work) bool {
 		return false
 	}
 	w.tries, w.setbacks, w.why, w.cut = 0, 0, "", false
+	w.rested()
 	c, _ := l.view.Manifest.Get(w.path)
 	if w.sent.Absent() {
 		if was, ok := l.anc.Get(w.path); ok && !was.Entry.IsDir() {

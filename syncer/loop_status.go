@@ -89,6 +89,26 @@ func (w *work) stuck() bool {
 	return w.phase == toLook && (max(w.tries, w.setbacks) > stuckTries || w.fails > stuckTries && !w.noRoom)
 }
 
+// Mark begins a wait for all that is under way now, and for nothing that comes
+// later: where gateways write without a pause, there is always something.
+func (l *Loop) Mark() (mark uint32) {
+	l.works.mark++
+	return l.works.mark
+}
+
+// Unsettled counts the works that were under way at a mark and that a person
+// waits for: those that have not come to rest since, nor been offered as a look
+// after the mark saw them. Busy and held ones are not waited for.
+func (l *Loop) Unsettled(mark uint32) (n int) {
+	l.works.each(func(w *work) bool {
+		if w.begun < mark && (!w.stuck() || w.unsent) {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
 // doubtsStuck is how often what is committed was not seen on a shared disk: half a
 // minute.
 const doubtsStuck = 10

@@ -58,6 +58,7 @@ type player struct {
 	ino   uint64
 	steps map[manifest.Path]Step
 	past  []manifest.Commit
+	mark  uint32
 }
 
 func play(t *testing.T, script string) string {
@@ -81,6 +82,14 @@ func play(t *testing.T, script string) string {
 		if line == "status" {
 			st := p.loop.Status()
 			fmt.Fprintf(&out, "> applied %d, busy %v, failing %v\n", st.Applied, st.Busy, st.Failing)
+			continue
+		}
+		switch line {
+		case "mark": // a wait begins
+			p.mark = p.loop.Mark()
+			continue
+		case "waits":
+			fmt.Fprintf(&out, "> for %d\n", p.loop.Unsettled(p.mark))
 			continue
 		}
 		for _, e := range p.event(strings.Fields(line)) {

@@ -26,9 +26,16 @@ func (s *Syncer) Settle(ctx context.Context) error {
 		return err
 	}
 	// Right after a start the loop may not have heard of the log at all.
-	return s.until(ctx, func(st LoopStatus) bool {
-		return st.Revision >= newest.Revision && st.Unsettled == 0 && s.inbox.idle()
-	})
+	if err := s.until(ctx, func(l *Loop) bool { return l.Status().Revision >= newest.Revision }); err != nil {
+		return err
+	}
+	// What the scan has hinted at is a work by now; what is written from here on
+	// is nobody's to wait for.
+	mark, err := ask(ctx, s, (*Loop).Mark)
+	if err != nil {
+		return err
+	}
+	return s.until(ctx, func(l *Loop) bool { return l.Unsettled(mark) == 0 })
 }
 
 // Applied is the revision up to which the disk follows the log. ctx bounds the
@@ -39,16 +46,15 @@ func (s *Syncer) Applied(ctx context.Context) (manifest.Revision, error) {
 
 // WaitApplied waits until the disk follows the log up to a revision.
 func (s *Syncer) WaitApplied(ctx context.Context, rev manifest.Revision) error {
-	return s.until(ctx, func(st LoopStatus) bool { return st.Applied >= rev })
+	return s.until(ctx, func(l *Loop) bool { return l.Status().Applied >= rev })
 }
 
-// until waits until the loop's status is as wanted. ok is asked on the loop's
-// goroutine.
-func (s *Syncer) until(ctx context.Context, ok func(LoopStatus) bool) error {
+// until waits until the loop is as wanted. ok is asked on the loop's goroutine.
+func (s *Syncer) until(ctx context.Context, ok func(*Loop) bool) error {
 	for {
 		next := s.rounds.next() // before asking: no round is missed
 		start := time.Now()
-		reached, err := ask(ctx, s, func(l *Loop) bool { return ok(l.Status()) })
+		reached, err := ask(ctx, s, ok)
 		if err != nil {
 			return err
 		}

@@ -28,11 +28,12 @@ const (
 
 // work is what the loop knows about one path that is not in agreement.
 type work struct {
-	path  manifest.Path
-	phase phase
-	again bool // hinted while a look, a proposal or a step was under way
-	obs   Observation
-	at    time.Time // toLook, settled: not before
+	path     manifest.Path
+	phase    phase
+	again    bool   // hinted while a look, a proposal or a step was under way
+	lookedAt uint32 // the last mark when the last look began
+	obs      Observation
+	at       time.Time // toLook, settled: not before
 
 	goneAt time.Time // first of the sightings as absent, zero if it was not
 	tries  int       // in a row without success: busy, failed
@@ -42,6 +43,7 @@ type work struct {
 	fails   int
 	failing string
 	noRoom  bool
+	begun   uint32 // the loop's last mark when it came about, or when the last look began that was worked off, see Loop.Mark
 
 	setbacks int // offers that were refused and steps that met a surprise, in a row
 
@@ -60,6 +62,9 @@ type work struct {
 	step      *Step           // that ends the difference, from staged on
 	chain     []link          // what the log did to the path since its ancestor, oldest first
 }
+
+// rested notes that what the last look saw needs no more work.
+func (w *work) rested() { w.begun = max(w.begun, w.lookedAt) }
 
 // link is one revision of a path.
 type link struct {
@@ -104,6 +109,7 @@ type changeResult struct {
 // workMap holds works in path order.
 type workMap struct {
 	tree *btree.BTreeG[workItem]
+	mark uint32 // the last, see Loop.Mark
 }
 
 type workItem struct {
@@ -127,7 +133,7 @@ func (m *workMap) ensure(p manifest.Path) *work {
 	if w := m.get(p); w != nil {
 		return w
 	}
-	w := &work{path: p}
+	w := &work{path: p, begun: m.mark}
 	m.tree.Set(workItem{p, w})
 	return w
 }

@@ -3,6 +3,7 @@ package nfs
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -17,9 +18,13 @@ import (
 
 // sharing boots a cluster whose nodes all have one directory, and waits until
 // they know.
-func (b *bed) sharing(f flavour, nodes int, flags string) (*cluster, []*mount) {
+// files are made on the server's own disk before.
+func (b *bed) sharing(f flavour, nodes int, flags string, files int) (*cluster, []*mount) {
 	b.t.Helper()
 	name := b.server.dir(fmt.Sprintf("shared-%s-%d", f.name, nodes))
+	for i := range files {
+		b.check(write(b.server.path(name), fmt.Sprintf("d%d/%d.xml", i%100, i), fmt.Sprintf("file %d\n", i)))
+	}
 	var mounts []*mount
 	var trees []string
 	for _, h := range b.hosts[:nodes] {
@@ -73,7 +78,7 @@ func BenchmarkPropagation(tb *testing.B) {
 	for _, f := range []flavour{v4hard, v3hard} {
 		tb.Run(f.name, func(tb *testing.B) {
 			b.in(tb)
-			c, mounts := b.sharing(f, 3, ",nudge=true")
+			c, mounts := b.sharing(f, 3, ",nudge=true", 0)
 			watcher, err := fsnotify.NewWatcher()
 			b.check(err)
 			defer watcher.Close()
@@ -127,7 +132,7 @@ func median(all []time.Duration) time.Duration {
 // one is named, and until it has materialized a write from elsewhere.
 func BenchmarkTakeover(tb *testing.B) {
 	b := newBed(tb)
-	c, _ := b.sharing(v4hard, 3, "")
+	c, _ := b.sharing(v4hard, 3, "", 0)
 	var killed []time.Duration
 	for range 3 {
 		old := c.steward(60 * time.Second)
@@ -142,45 +147,58 @@ func BenchmarkTakeover(tb *testing.B) {
 }
 
 // BenchmarkIdle: calls to the server while nothing happens, of each node, with
-// two and with three nodes that have one directory. GATESYNC_LONG=1: of 20,000
-// files, for two minutes.
+// three and with two nodes that have one directory.
 func BenchmarkIdle(tb *testing.B) {
-	files, long := size(2000, 20_000), size(30*time.Second, 2*time.Minute)
+	files, long := size(5000, 20_000), size(time.Minute, 2*time.Minute)
 	b := newBed(tb)
-	c, mounts := b.sharing(v4hard, 3, "")
-	for i := range files {
-		b.check(write(b.server.path(mounts[0].name), fmt.Sprintf("d%d/%d.xml", i%100, i), fmt.Sprintf("file %d\n", i)))
-	}
-	settle := func() {
-		eventually(tb, 4*time.Minute, "all files are known", func() error {
-			for _, n := range c.nodes {
-				if n.daemon == nil {
-					continue
-				}
-				if s, err := n.status(); err != nil || s.Trees[0].Files < files || s.Trees[0].Applied < s.Revision || s.Trees[0].Pending > 0 {
-					return fmt.Errorf("%s: %+v %w", n.name, s.Trees, err)
-				}
-			}
-			return nil
+	for _, f := range []flavour{v4hard, v3hard} {
+		tb.Run(f.name, func(tb *testing.B) {
+			b.in(tb)
+			start := time.Now()
+			c, mounts := b.sharing(f, 3, "", files)
+			c.idleAfter(files, 4*time.Minute)
+			tb.Logf("%d files, made on the server, are known to all nodes after %v", files, time.Since(start).Round(time.Second))
+			c.idle(mounts, long)
+			c.nodes[2].term(10 * time.Second)
+			c.idle(mounts[:2], long)
 		})
 	}
-	measure := func(nodes int) {
-		settle()
-		steward := c.steward(60 * time.Second)
-		var before []int
-		for _, m := range mounts {
-			before = append(before, m.rpcs())
-		}
-		time.Sleep(long) // what is measured
-		for i, m := range mounts[:nodes] {
-			what := ""
-			if c.nodes[i] == steward {
-				what = " (the steward)"
+}
+
+// idleAfter waits until all nodes know so many files and have no work left.
+func (c *cluster) idleAfter(files int, limit time.Duration) {
+	c.b.t.Helper()
+	eventually(c.b.t, limit, "all files are known", func() error {
+		for _, n := range c.nodes {
+			if s, err := n.status(); err != nil || s.Trees[0].Files < files || s.Trees[0].Applied < s.Revision || s.Trees[0].Pending > 0 {
+				return fmt.Errorf("%s: %+v %w", n.name, s.Trees, err)
 			}
-			tb.Logf("%d nodes, %d files, idle: %s%s makes %.0f calls a minute", nodes, files, c.nodes[i].name, what, float64(m.rpcs()-before[i])/long.Minutes())
 		}
+		return nil
+	})
+}
+
+// idle tells what the nodes ask of the server in that time, while nobody does
+// anything.
+func (c *cluster) idle(mounts []*mount, long time.Duration) {
+	c.b.t.Helper()
+	steward := c.steward(60 * time.Second)
+	var before []map[string]int
+	for _, m := range mounts {
+		before = append(before, m.calls())
 	}
-	measure(3)
-	c.nodes[2].term(5 * time.Second)
-	measure(2)
+	time.Sleep(long) // what is measured
+	for i, m := range mounts {
+		what, all := "", 0
+		if c.nodes[i] == steward {
+			what = " (the steward)"
+		}
+		calls := m.calls()
+		for op, n := range calls {
+			calls[op] = n - before[i][op]
+			all += calls[op]
+		}
+		maps.DeleteFunc(calls, func(_ string, n int) bool { return n == 0 })
+		c.b.t.Logf("%s, %d nodes, idle for %v: %s%s makes %.0f calls a minute: %v", m.flavour.name, len(mounts), long, c.nodes[i].name, what, float64(all)/long.Minutes(), calls)
+	}
 }

@@ -162,6 +162,15 @@ func (h *host) startLocks() {
 // rpcs counts the calls that a mount has made to the server so far.
 func (m *mount) rpcs() (count int) {
 	m.host.b.t.Helper()
+	for _, n := range m.calls() {
+		count += n
+	}
+	return count
+}
+
+// calls counts them by what they ask for.
+func (m *mount) calls() map[string]int {
+	m.host.b.t.Helper()
 	b, err := os.ReadFile("/proc/self/mountstats")
 	m.host.b.check(err)
 	_, stats, found := strings.Cut(string(b), " mounted on "+m.path+" with fstype nfs")
@@ -170,11 +179,12 @@ func (m *mount) rpcs() (count int) {
 	}
 	stats, _, _ = strings.Cut(stats, "\ndevice ")
 	_, ops, _ := strings.Cut(stats, "per-op statistics")
+	count := map[string]int{}
 	for line := range strings.Lines(ops) {
 		var op string
 		var n int
-		if k, _ := fmt.Sscanf(line, " %s %d", &op, &n); k == 2 {
-			count += n
+		if k, _ := fmt.Sscanf(line, " %s %d", &op, &n); k == 2 && n > 0 {
+			count[strings.TrimSuffix(op, ":")] += n
 		}
 	}
 	return count

@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -125,10 +126,12 @@ func compile(dir string) error {
 }
 
 // chosen lists the tests and benchmarks that -run, -bench and -skip ask for,
-// and what -run says about subtests.
+// and what -run (or -bench) says about subtests.
 func chosen(program string) (tests []string, within string, err error) {
 	top, within, _ := strings.Cut(flag.Lookup("test.run").Value.String(), "/")
-	skip, bench := flag.Lookup("test.skip").Value.String(), flag.Lookup("test.bench").Value.String()
+	bench, benches, _ := strings.Cut(flag.Lookup("test.bench").Value.String(), "/")
+	within = cmp.Or(within, benches)
+	skip := flag.Lookup("test.skip").Value.String()
 	var patterns [3]*regexp.Regexp
 	for i, p := range []string{top, skip, bench} {
 		if patterns[i], err = regexp.Compile(p); err != nil {
