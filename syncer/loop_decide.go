@@ -149,7 +149,7 @@ func (l *Loop) finish(w *work) {
 	l.unqueue(w)
 	l.wakeAround(w)
 	if w.again {
-		*w = work{path: w.path, pending: w.pending, chain: w.chain, witnessed: w.witnessed}
+		*w = work{path: w.path, pending: w.pending, chain: w.chain, witnessed: w.witnessed, unheard: w.unheard}
 		l.lookNow(w)
 		return
 	}
