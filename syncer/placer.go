@@ -21,6 +21,8 @@ type Mounts interface {
 	Shares() cluster.Shares
 	// Member tells whether a node is a member of the cluster, and its name.
 	Member(cluster.NodeID) (name string, ok bool)
+	// Removed tells whether a node was a member and was removed: it never comes back.
+	Removed(cluster.NodeID) bool
 	// Say tells the log what this node sees beside its tree.
 	Say(ctx context.Context, g cluster.Sighting) error
 	// Former tells whether a path held some content in an earlier revision, as far
@@ -68,7 +70,8 @@ type placer struct {
 	unsaid  string // why the log could not be told the last time
 	misses  map[cluster.NodeID]miss
 	joiner  bool
-	heard   bool // the log was read up to where it stood
+	heard   bool     // the log was read up to where it stood
+	stagers *rootGen // whose staging directories were listed for those of removed nodes
 }
 
 func newPlacer(s *Syncer) *placer {
@@ -357,6 +360,9 @@ func (p *placer) step(ctx context.Context) time.Duration {
 			p.s.log.Debug("cannot say yet what is seen beside the tree", "err", err)
 			return sayRetry
 		}
+	}
+	if p.inherit(ctx) && pause == 0 {
+		pause = beatEvery
 	}
 	if !p.stewarding() {
 		if p.s.beat.failed.Load() { // it may be well again, and this node a steward

@@ -53,6 +53,10 @@ func (a *applier) dropDir(j *job) (gone bool) {
 		a.failed(j, err)
 		return false
 	}
+	if len(names) == 0 {
+		j.surprise("what stood in it went at this moment")
+		return false
+	}
 	for _, e := range names {
 		if manifest.SillyRenamed(manifest.Path(e.Name)) { // goes with the last close
 			j.surprise("a file that was removed from it is still open")

@@ -12,7 +12,7 @@ import (
 // is proposed as a deletion, and all is equal when the mount is well again. When
 // the file server is gone for good, each node still has everything.
 func TestPromise_NoSurpriseDelete_SharedMountGoesV4(t *testing.T) {
-	full := "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
+	full := "Stale ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
 	sharedMountGoes(t, v4hard, size("CablePulled UnmountedLazily", full))
 }
 func TestPromise_NoSurpriseDelete_SharedMountGoesV3(t *testing.T) {
@@ -25,20 +25,7 @@ func sharedMountGoes(t *testing.T, f flavour, faults string) {
 	name := b.server.dir("direct")
 	one, other := b.hosts[0].mount(name, f), b.hosts[1].mount(name, f)
 	c := b.cluster([]string{one.path, other.path, "", ""})
-	eventually(t, 60*time.Second, "the two find that they have one directory", func() error {
-		for _, n := range c.nodes[:2] {
-			s, err := n.status()
-			if err == nil && s.Trees[0].Storage != "direct" {
-				err = fmt.Errorf("%s: %+v", n.name, s.Trees[0])
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	// Not Stale: after that the two do not find each other again within a minute,
-	// each takes the directory for its own, and what both take in conflicts.
+	c.oneDirectory(60*time.Second, c.nodes[:2]...)
 	c.mountsGo(t, faults, c.nodes[2], c.nodes[3], one, other)
 	if t.Failed() {
 		return
