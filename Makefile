@@ -52,7 +52,7 @@ fuzz: ## all fuzz targets, FUZZTIME=10s each; FUZZ=regexp chooses
 soak: soak-steps soak-sim soak-fuzz soak-procs ## the long forms of the tests that search, GATESYNC_SOAK=<duration> (an hour) of real processes
 
 soak-steps: ## a power cut and a failure at every step of a change; as root
-	GATESYNC_LONG=1 go test -tags $(TAGS) -count=1 -timeout 0 -run 'PowerCut|StepFails' $(TESTFLAGS) ./syncer ./blob
+	GATESYNC_LONG=1 go test -tags $(TAGS) -count=1 -timeout 0 -run 'PowerCut|StepFails' $(TESTFLAGS) ./syncer ./blob ./raftstore
 
 soak-fuzz: ## all fuzz targets, a minute each, and a million bad messages
 	GATESYNC_SOAK=1m go test -tags $(TAGS) -count=1 -run 'Hostile' ./node

@@ -20,7 +20,7 @@ import (
 const maxRecord = 64 << 20
 
 // ErrDamaged: a file is no backup, or not a whole one any more.
-var ErrDamaged = errors.New("no usable backup")
+var ErrDamaged = errors.New("this is no backup of gatesync, or a damaged one: take another")
 
 // Read reads a backup to its end. Each blob is given to put, which has to read
 // all of it; nil: it is only checked. Only where no error is returned is any of

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// FileName is the settings' name inside the data directory.
-const FileName = "gatesync.yaml"
+// fileName is the settings' name inside the data directory.
+const fileName = "gatesync.yaml"
 
 // Config is one node's settings. The yaml tags are the keys that people type.
 type Config struct {
@@ -116,7 +116,7 @@ func Default() Config {
 }
 
 // Path returns where the settings of a data directory are written.
-func Path(dataDir string) string { return filepath.Join(dataDir, FileName) }
+func Path(dataDir string) string { return filepath.Join(dataDir, fileName) }
 
 // Address is what other nodes are told to dial, before the port is known.
 func (c Config) Address() string {

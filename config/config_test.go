@@ -98,7 +98,8 @@ func TestValidateNamesKeyAndReason(t *testing.T) {
 			t.Errorf("%q: error %v, want it to contain %q", text, err, want)
 		}
 	}
-	if _, err := config.Load(t.TempDir(), config.Source{}); !errors.Is(err, config.ErrNoFile) {
+	var none *config.NoNodeError
+	if _, err := config.Load(t.TempDir(), config.Source{}); !errors.As(err, &none) {
 		t.Errorf("no file: %v", err)
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -16,8 +18,31 @@ import (
 // EnvPrefix begins every variable that sets a key.
 const EnvPrefix = "GATESYNC_"
 
-// ErrNoFile: the data directory has no settings; it was never initialised.
-var ErrNoFile = errors.New("no " + FileName)
+// NoNodeError: no node was made in a data directory.
+type NoNodeError struct {
+	DataDir string
+	Why     string // "does not exist", …
+}
+
+func (e *NoNodeError) Error() string {
+	return fmt.Sprintf("%s %s: make a node there with `gatesync init` (a new cluster) or `gatesync join` (an existing one), or name the right directory with --data-dir", e.DataDir, e.Why)
+}
+
+// Missing returns a *NoNodeError where a data directory has no settings, nil
+// otherwise.
+func Missing(dataDir string) error {
+	_, err := os.Stat(Path(dataDir))
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return nil
+	}
+	why := "holds no node (no " + fileName + ")"
+	if info, err := os.Stat(dataDir); errors.Is(err, fs.ErrNotExist) {
+		why = "does not exist"
+	} else if err == nil && !info.IsDir() {
+		why = "is no directory"
+	}
+	return &NoNodeError{DataDir: dataDir, Why: why}
+}
 
 // UnknownKeyError is a key that gatesync does not know.
 type UnknownKeyError struct {
@@ -57,10 +82,13 @@ type Source struct {
 func Load(dataDir string, src Source) (Config, error) {
 	file := Path(dataDir)
 	b, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return Config{}, fmt.Errorf("%w in %s: run `gatesync init` (a new cluster) or `gatesync join` (an existing one) first", ErrNoFile, dataDir)
+	if errors.Is(err, fs.ErrPermission) {
+		return Config{}, fmt.Errorf("read the settings: %w: run the command as the daemon's user", err)
 	}
 	if err != nil {
+		if missing := Missing(dataDir); missing != nil {
+			return Config{}, missing
+		}
 		return Config{}, fmt.Errorf("read the settings: %w", err)
 	}
 	cfg, err := Parse(b)

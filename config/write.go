@@ -97,7 +97,7 @@ guard:
 
 // Text renders the file that Write writes.
 func (c Config) Text() ([]byte, error) {
-	t, err := template.New(FileName).Funcs(template.FuncMap{"q": quote}).Parse(fileText)
+	t, err := template.New(fileName).Funcs(template.FuncMap{"q": quote}).Parse(fileText)
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,11 @@ func checkIdentity(s *sheet, f Facts) {
 func checkMembers(s *sheet, f Facts) {
 	c := f.Cluster
 	if c.Err != "" {
-		s.problem("", "run `gatesync init` or `gatesync join` first, or name the right --data-dir", "nothing is known of a cluster: %s", c.Err)
+		remedy := "see what is said of the data directory"
+		if len(f.Data.Damaged) == 0 && !f.Data.DaemonHung {
+			remedy = "start the daemon, `gatesync run --data-dir …`, and look again"
+		}
+		s.problem("", remedy, "nothing is known of the members: %s", c.Err)
 		return
 	}
 	if !c.Running {

@@ -143,7 +143,7 @@ func TestPromise_NoLoss_WipedParts(t *testing.T) {
 	write(t, b.tree, "b.xml", "with the new store\n")
 	c.waitEqual(30 * time.Second)
 	eventually(t, 30*time.Second, "the store is filled again", func() error {
-		if got := b.ask("backup", filepath.Join(c.dir, "backup")); got.code != 0 {
+		if got := b.ask("backup", "--force", filepath.Join(c.dir, "backup")); got.code != 0 {
 			return fmt.Errorf("%s", got.stderr)
 		}
 		return nil

@@ -28,10 +28,11 @@ import (
 // runs on the test's goroutine.
 type faults func(ctx context.Context, c *cluster, rng *rand.Rand)
 
-// Clients at the sockets of all daemons, which are killed and stopped: one
-// order of everything that they were told, and trees that hold its end.
+// Clients at the sockets of all daemons, which are killed and stopped, and, as
+// root, cut off from others in one direction or both: one order of everything
+// that they were told, and trees that hold its end.
 func TestPromise_Order_LocalAPIIsLinearizable(t *testing.T) {
-	span := size(6*time.Second, time.Minute)
+	span := size(8*time.Second, time.Minute)
 	if soak, err := time.ParseDuration(os.Getenv("GATESYNC_SOAK")); err == nil {
 		span = soak
 	}
@@ -39,7 +40,13 @@ func TestPromise_Order_LocalAPIIsLinearizable(t *testing.T) {
 	if s, err := strconv.ParseUint(os.Getenv("GATESYNC_SEED"), 10, 64); err == nil {
 		seed = s
 	}
-	linearizable(t, newCluster(t, 3), seed, span, killAndFreeze)
+	if os.Getuid() != 0 {
+		t.Log("not root: no partitions, only what happens to processes")
+		linearizable(t, newCluster(t, 3), seed, span, func(ctx context.Context, c *cluster, rng *rand.Rand) { trouble(ctx, c, nil, rng) })
+		return
+	}
+	c, h := newHostCluster(t, 3)
+	linearizable(t, c, seed, span, func(ctx context.Context, c *cluster, rng *rand.Rand) { trouble(ctx, c, h, rng) })
 }
 
 // linearizable works on a cluster under faults and checks what the clients saw.
@@ -81,19 +88,29 @@ func linearizable(t *testing.T, c *cluster, seed uint64, span time.Duration, tro
 	treesHold(t, c, linear.CommitsOf(log))
 }
 
-// killAndFreeze kills daemons, and stops others for a while, one at a time.
-func killAndFreeze(ctx context.Context, c *cluster, rng *rand.Rand) {
+// trouble kills daemons, stops others for a while, and cuts others off where
+// there are hosts, one at a time.
+func trouble(ctx context.Context, c *cluster, h *hosts, rng *rand.Rand) {
+	kinds := 2
+	if h != nil {
+		kinds = 3
+	}
 	for ctx.Err() == nil {
 		n := c.nodes[rng.IntN(len(c.nodes))]
 		wait := time.Duration(rng.IntN(1500)) * time.Millisecond
-		if rng.IntN(2) == 0 {
+		switch rng.IntN(kinds) {
+		case 0:
 			n.kill()
 			_ = sleep(ctx, wait)
 			n.start()
-		} else {
+		case 1:
 			_ = n.daemon.Process.Signal(syscall.SIGSTOP)
 			_ = sleep(ctx, wait)
 			_ = n.daemon.Process.Signal(syscall.SIGCONT)
+		case 2:
+			(&soak{c: c, h: h, rng: rng}).part(n)
+			_ = sleep(ctx, wait+time.Second) // longer than an election
+			h.mendAll()
 		}
 		_ = sleep(ctx, time.Duration(rng.IntN(1000))*time.Millisecond)
 	}

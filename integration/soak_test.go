@@ -221,6 +221,9 @@ func TestPromise_NoLoss_Soak(t *testing.T) {
 		for range roundsEach {
 			if limit == 0 && round == size(1, 10) || limit > 0 && time.Since(begin) > limit {
 				t.Logf("%d rounds in %v: %d kills; %v", round, time.Since(begin).Round(time.Second), s.kills, s.done)
+				if limit >= time.Hour && s.kills < 1000 {
+					t.Errorf("%d kills in an hour are too few to say that nothing is lost", s.kills)
+				}
 				s.l.halt()
 				return
 			}

@@ -114,7 +114,8 @@ func TestPromise_Converge_AllTouchedAtOnce(t *testing.T) {
 	after := peakMemory(t, a)
 	t.Logf("touched at once: edits stood elsewhere after %v, all was settled after %v; peak memory %d MB before, %d MB after",
 		took.Round(time.Millisecond), time.Since(start).Round(time.Millisecond), before>>20, after>>20)
-	if limit := int64(200<<20 + 3_200*files); after > limit {
+	// Measured: 101 MB for 17,000 files, 410 for 100,000, of which 270 before the touch.
+	if limit := int64(64<<20 + 4_000*files); after > limit {
 		t.Errorf("peak memory is %d MB, the limit for %d files is %d MB", after>>20, files, limit>>20)
 	}
 }

@@ -19,20 +19,27 @@ import (
 	"github.com/gatesync/gatesync/raftstore"
 )
 
-// currentWithin is how long a backup waits to have what was committed just now;
-// without a quorum it is of what this node knows.
+// currentWithin is how long a backup or a copy waits to have what was committed
+// just now.
 const currentWithin = 2 * time.Second
+
+// upToDate waits, where there is a quorum, until this node has what was
+// committed when it was called, and tells whether it has.
+func (s *localService) upToDate(ctx context.Context) bool {
+	if !s.log.Quorum() {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, currentWithin)
+	defer cancel()
+	return s.log.Barrier(ctx) == nil
+}
 
 // Backup streams a backup of what is committed.
 func (s *localService) Backup(_ *pb.BackupRequest, stream grpc.ServerStreamingServer[pb.BackupChunk]) error {
 	ctx := stream.Context()
-	if s.log.Quorum() {
-		barrier, cancel := context.WithTimeout(ctx, currentWithin)
-		err := s.log.Barrier(barrier)
-		cancel()
-		if err != nil && ctx.Err() != nil {
-			return ctx.Err()
-		}
+	_ = s.upToDate(ctx) // without a quorum it is of what this node knows
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if !s.readAll() {
 		return status.Error(codes.FailedPrecondition, "since its start this node has not learnt yet which entries of its log are committed: try again once there is a leader; if there will be none, stop this daemon and make the backup again, which then reads the log as far as it was known to be committed")

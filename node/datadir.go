@@ -14,6 +14,7 @@ import (
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/transport"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // dataDir is a node's directory: every path in it is named here.
@@ -111,6 +112,7 @@ func (d dataDir) lock() (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock the data directory: %w", err), f.Close())
 	}
+	vfs.SweepReplaced(string(d))
 	return f, nil
 }
 
@@ -220,7 +222,7 @@ func (d dataDir) wasUsed() bool {
 	if _, err := os.Stat(d.seen()); err == nil {
 		return true
 	}
-	records, err := filepath.Glob(d.join("trees", "*.db"))
+	records, err := vfs.Like(d.join("trees"), "*.db")
 	return err == nil && len(records) > 0
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -249,6 +250,23 @@ func (p *peers) deadSince(id cluster.NodeID) time.Time {
 func (p *peers) alive(id cluster.NodeID) bool {
 	_, alive := p.last(id)
 	return alive
+}
+
+// disowned tells whether the others refuse this node as no member, and none of
+// them speaks to it. Whoever is removed while it cannot be reached, or as a
+// voter, is not always told by the log.
+func (p *peers) disowned() bool {
+	refused := false
+	for _, m := range p.members() {
+		h, alive := p.last(m.ID)
+		switch {
+		case errors.Is(h.err, cluster.ErrNotMember):
+			refused = true
+		case alive:
+			return false
+		}
+	}
+	return refused
 }
 
 // lonely tells whether half of the others, or more, are silent.

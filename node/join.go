@@ -237,7 +237,7 @@ func (d dataDir) endJoin() error {
 // was tells whether this directory has been a node, now or before it came again
 // as another one.
 func (d dataDir) was(id cluster.NodeID) bool {
-	former, _ := filepath.Glob(d.nodeFile() + oldMark + "*")
+	former, _ := vfs.Like(filepath.Dir(d.nodeFile()), filepath.Base(d.nodeFile())+oldMark+"*")
 	for _, path := range append(former, d.nodeFile()) {
 		var f nodeFile
 		if readJSON(path, &f) == nil && f.Node == id {

@@ -31,6 +31,9 @@ func (s *localService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest
 		asked = true
 		return err
 	})
+	if status.Code(err) == codes.NotFound { // this node has not heard of it yet
+		err = s.noMember(req.GetNode())
+	}
 	return &pb.RemoveNodeResponse{Id: string(m.ID)}, err
 }
 
@@ -112,7 +115,11 @@ func (s *localService) memberCalled(ctx context.Context, node string) (cluster.M
 			}
 		}
 	}
-	return cluster.Member{}, status.Errorf(codes.NotFound, "no member is called %q: see `gatesync members`", node)
+	return cluster.Member{}, s.noMember(node)
+}
+
+func (s *localService) noMember(called string) error {
+	return status.Errorf(codes.NotFound, "no member is called %q (any more): see `gatesync members`", called)
 }
 
 // askLeader calls the leader, and the next one where it leads no more or dies,
@@ -128,7 +135,7 @@ func (s *localService) askLeader(ctx context.Context, call func(context.Context,
 		select {
 		case <-ctx.Done():
 			if !s.log.Quorum() {
-				return cluster.ErrNoQuorum
+				return s.noQuorum()
 			}
 			return err
 		case <-time.After(100 * time.Millisecond):
@@ -142,7 +149,7 @@ func (s *localService) askOnce(ctx context.Context, call func(context.Context, p
 	defer cancel()
 	leader, ok := s.log.Leader()
 	if !ok {
-		return cluster.ErrNoQuorum
+		return s.noQuorum()
 	}
 	conn, err := s.dial.Dial(ctx, leader)
 	if err != nil {

@@ -27,6 +27,9 @@ func (s *localService) Resync(req *pb.ResyncRequest, stream grpc.ServerStreaming
 	ctx := stream.Context()
 	r := resyncing{log: s.log, trees: trees, send: stream.Send}
 	if req.GetDryRun() {
+		if !s.log.Quorum() && !s.readAll() {
+			return s.noQuorum() // what is committed is not known here at all
+		}
 		return r.dryRun(ctx)
 	}
 	return s.explain(r.run(ctx, s.trees))
@@ -50,7 +53,7 @@ func (r resyncing) dryRun(ctx context.Context) error {
 			}
 			sum.Differences++
 			return r.send(&pb.ResyncEvent{Of: &pb.ResyncEvent_Difference{Difference: &pb.Difference{
-				Tree: t.cfg.Name, Path: []byte(d.Path), What: d.What, Local: d.Local, Size: d.Size,
+				Tree: t.cfg.Name, Path: []byte(d.Path), What: d.What, Local: d.Local, Size: d.Size, Why: d.Why,
 			}}})
 		})
 		if err != nil {
@@ -180,13 +183,19 @@ func (s *localService) Verify(req *pb.VerifyRequest, stream grpc.ServerStreaming
 		return err
 	}
 	ctx := stream.Context()
-	sum := &pb.Summary{Revision: uint64(s.log.Revision())}
-	drift := func(tree string, path []byte, what string, size int64) error {
+	sum := &pb.Summary{Past: !s.upToDate(ctx)}
+	if sum.Past && !s.readAll() {
+		return s.noQuorum() // what is committed is not known here at all
+	}
+	sum.Revision = uint64(s.log.Revision())
+	drift := func(d *pb.Difference) error {
 		sum.Differences++
-		return stream.Send(&pb.VerifyEvent{Of: &pb.VerifyEvent_Drift{Drift: &pb.Difference{Tree: tree, Path: path, What: what, Size: size}}})
+		return stream.Send(&pb.VerifyEvent{Of: &pb.VerifyEvent_Drift{Drift: d}})
 	}
 	for _, t := range trees {
-		done, err := t.syncr.Verify(ctx, func(d syncer.Drift) error { return drift(t.cfg.Name, []byte(d.Path), d.What, d.Size) })
+		done, err := t.syncr.Verify(ctx, func(d syncer.Drift) error {
+			return drift(&pb.Difference{Tree: t.cfg.Name, Path: []byte(d.Path), What: d.What, Size: d.Size, Why: d.Why})
+		})
 		if err != nil {
 			return fmt.Errorf("tree %s: %w", t.cfg.Name, err)
 		}
@@ -197,7 +206,7 @@ func (s *localService) Verify(req *pb.VerifyRequest, stream grpc.ServerStreaming
 		err := s.blobs.Verify(ctx, func(ref manifest.BlobRef, bad error) {
 			sum.Bytes += uint64(ref.Size)
 			if bad != nil && failed == nil {
-				failed = drift("(blob store)", []byte(ref.Digest.String()), "corrupt", ref.Size)
+				failed = drift(&pb.Difference{Tree: "(blob store)", Path: []byte(ref.Digest.String()), What: "corrupt", Size: ref.Size, Why: bad.Error()})
 			}
 		})
 		if err = errors.Join(err, failed); err != nil {

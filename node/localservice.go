@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -100,10 +101,18 @@ func (s *localService) do(ctx context.Context, cmd *pb.Command) error {
 
 // explain turns a time-out without a quorum into the reason for it.
 func (s *localService) explain(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && !s.log.Quorum() {
-		return cluster.ErrNoQuorum
+	if errors.Is(err, context.DeadlineExceeded) && !s.log.Quorum() || errors.Is(err, cluster.ErrNoQuorum) && s.peers.disowned() {
+		return s.noQuorum()
 	}
 	return err
+}
+
+// noQuorum says why nothing can be committed through this node.
+func (s *localService) noQuorum() error {
+	if s.peers.disowned() {
+		return fmt.Errorf("this node was removed from the cluster: to come back, stop its daemon; then "+cluster.JoinAgain+": %w", cluster.ErrNotMember)
+	}
+	return cluster.ErrNoQuorum
 }
 
 // logLimit bounds an answer when no limit was given.
@@ -188,8 +197,11 @@ func (s *localService) waitAll(ctx context.Context, rev manifest.Revision, only 
 			res.Dead = append(res.Dead, a.name) // it died while we waited
 		}
 	}
+	for _, names := range [][]string{res.Applied, res.Late, res.Dead, res.Why} { // they came as they came
+		slices.Sort(names)
+	}
 	if len(res.Late) > 0 && !s.log.Quorum() {
-		return nil, cluster.ErrNoQuorum
+		return nil, s.noQuorum()
 	}
 	return res, nil
 }

@@ -7,8 +7,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/gatesync/gatesync/transport"
@@ -18,6 +20,8 @@ const (
 	socketName = "gatesync.sock"
 	// maxSocketPath is what fits into a sockaddr_un.
 	maxSocketPath = 107
+	// answerWithin is how long a daemon may take to say anything at all.
+	answerWithin = 10 * time.Second
 )
 
 // NotRunningError: no daemon answers on the socket of a data directory.
@@ -35,17 +39,58 @@ func (e *NotRunningError) Error() string {
 
 func (e *NotRunningError) Unwrap() error { return e.Cause }
 
-// DialLocal connects to the daemon of a data directory.
-func DialLocal(ctx context.Context, dataDir string) (*grpc.ClientConn, error) {
-	c, err := dialSocket(ctx, dataDir)
+// HungError: a daemon has the socket of a data directory and does not answer.
+type HungError struct {
+	DataDir string
+	PID     int // 0: not known
+}
+
+func (e *HungError) Error() string {
+	who := "the daemon of " + e.DataDir
+	if e.PID > 0 {
+		who += fmt.Sprintf(" (process %d)", e.PID)
+	}
+	return fmt.Sprintf("%s runs and does not answer: look at its log, its disks and the machine's load; `gatesync doctor` says more", who)
+}
+
+// DialLocal connects to the daemon of a data directory. It returns a
+// *NotRunningError where there is none, and a *HungError for one that does not
+// answer.
+func DialLocal(ctx context.Context, dir string) (*grpc.ClientConn, error) {
+	c, err := dialSocket(ctx, dir)
 	if err != nil {
-		return nil, &NotRunningError{DataDir: dataDir, Cause: err}
+		return nil, &NotRunningError{DataDir: dir, Cause: err}
 	}
 	_ = c.Close() // it was only to find out
 	opts := append(transport.StatusDialOptions(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSocket(ctx, dataDir) }))
-	return grpc.NewClient("passthrough:///gatesync.sock", opts...)
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSocket(ctx, dir) }))
+	conn, err := grpc.NewClient("passthrough:///gatesync.sock", opts...)
+	if err != nil {
+		return nil, err
+	}
+	if !answers(ctx, conn) {
+		return nil, errors.Join(&HungError{DataDir: dir, PID: dataDir(dir).holder()}, conn.Close())
+	}
+	return conn, nil
+}
+
+// answers waits until the other end of a connection says something: the kernel
+// accepts for a process that is stopped. It is false when that takes too long;
+// what fails otherwise is for the call to tell.
+func answers(ctx context.Context, conn *grpc.ClientConn) bool {
+	within, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	conn.Connect()
+	for {
+		state := conn.GetState()
+		if state == connectivity.Ready || state == connectivity.TransientFailure {
+			return true
+		}
+		if !conn.WaitForStateChange(within, state) {
+			return errors.Is(ctx.Err(), context.Canceled)
+		}
+	}
 }
 
 func dialSocket(ctx context.Context, dataDir string) (c net.Conn, err error) {

@@ -28,12 +28,7 @@ const materializeFetch = 30 * time.Second
 // directory, which may hang or be gone.
 func (s *localService) Materialize(req *pb.MaterializeRequest, stream grpc.ServerStreamingServer[pb.MaterializeEvent]) error {
 	ctx := stream.Context()
-	current := false
-	if s.log.Quorum() {
-		barrier, cancel := context.WithTimeout(ctx, currentWithin)
-		current = s.log.Barrier(barrier) == nil
-		cancel()
-	}
+	current := s.upToDate(ctx)
 	m := materializing{log: s.log, blobs: s.blobs.Store, fetch: s.bring, send: stream.Send}
 	return m.run(ctx, req, &pb.MaterializeHead{Current: current, Known: math.MaxUint64})
 }

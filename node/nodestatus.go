@@ -112,7 +112,7 @@ func (n *Node) knownMembers() []cluster.Member {
 
 func (n *Node) role(members []cluster.Member) string {
 	switch {
-	case n.removed():
+	case n.removed() || n.peers.disowned():
 		return "removed"
 	case n.follows():
 		return string(cluster.Follower)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
@@ -295,11 +296,18 @@ func TestOneDaemonPerDataDirectory(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
+	half := filepath.Join(string(d), "seen.json.new-123") // of a life that was killed
+	if err := os.WriteFile(half, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	again, err := d.lock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	again.Close()
+	if _, err := os.Stat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("half a file of an earlier life is still there: %v", err)
+	}
 }
 
 func TestRecentBlobsSurviveTwoCollections(t *testing.T) {
@@ -416,9 +424,37 @@ func TestSocketInADeepDirectory(t *testing.T) {
 	if info, err := os.Lstat(filepath.Join(dir, socketName)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("socket: %v %v", info, err)
 	}
+	srv := grpc.NewServer()
+	go srv.Serve(ln)
+	defer srv.Stop()
 	conn, err := DialLocal(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
+}
+
+// The kernel accepts for a daemon that is stopped or starved.
+func TestDaemonThatDoesNotAnswer(t *testing.T) {
+	dir := t.TempDir()
+	ln, err := listenLocal(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	var hung *HungError
+	if _, err := DialLocal(ctx, dir); !errors.As(err, &hung) || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v, want a *HungError", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	conn, err := DialLocal(ctx, dir)
+	if errors.As(err, &hung) {
+		t.Errorf("whoever interrupts is told of a daemon that hangs: %v", err)
+	}
+	if err == nil {
+		conn.Close()
+	}
 }

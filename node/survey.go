@@ -65,7 +65,7 @@ func Survey(ctx context.Context, cfg config.Config) (*Surveyed, error) {
 	if s.DaemonPID != 0 {
 		if err := s.askDaemon(ctx); err != nil {
 			s.DaemonHung = true
-			s.cluster.Err = "the daemon does not answer: " + err.Error()
+			s.cluster.Err = err.Error()
 		}
 		return s, nil
 	}

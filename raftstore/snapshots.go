@@ -20,6 +20,7 @@ import (
 
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // snapshots are Raft's snapshots on disk, each of which is whole or is set
@@ -264,7 +265,7 @@ func (s *snapshots) setAside(id string, why error) {
 // inspect reads every snapshot that is there and sets the damaged ones aside;
 // what a crash left of one is removed. It returns the index of the newest one that is left, and which were damaged.
 func (s *snapshots) inspect() (newest uint64, damaged []string, err error) {
-	half, err := filepath.Glob(filepath.Join(s.dir, snapshotDir, "*"+tmpSuffix))
+	half, err := vfs.Like(filepath.Join(s.dir, snapshotDir), "*"+tmpSuffix)
 	for _, dir := range half {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}

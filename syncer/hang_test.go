@@ -64,7 +64,9 @@ func TestPromise_Converge_MountHangs(t *testing.T) {
 				b.write(p, "before")
 			}
 			b.start()
-			b.settle()
+			b.until("it has settled", func() bool { // on a busy machine a sound mount may seem to hang, too
+				return b.s.Settle(ctxOf(t)) == nil
+			})
 			h.committed(t, "deleted-2", "before")
 			hang := errorfs.Hang(op)
 			faults.Set(hang)
@@ -154,7 +156,7 @@ func TestPromise_Available_MountHangsFromTheStart(t *testing.T) {
 	b.write("x", "1")
 	begun := time.Now()
 	b.start()
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 15*time.Second { // one call's patience, on a busy machine
 		t.Errorf("opening took %s", took)
 	}
 	b.until("status names it", func() bool {

@@ -299,6 +299,7 @@ func (l *Loop) committed(ev Committed) {
 		})
 	}
 	live := !ev.Jump && !first
+	others := false // have deleted something
 	for _, c := range ev.Commits {
 		own := l.ours(c)
 		mount := own && c.Origin.Kind == manifest.FromMount && l.shared()
@@ -306,6 +307,7 @@ func (l *Loop) committed(ev Committed) {
 			l.countOthers(c)
 		}
 		for _, ch := range c.Changes {
+			others = others || live && ch.New.Absent() && c.ID.Node != l.cfg.Self
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
 			}
@@ -330,6 +332,9 @@ func (l *Loop) committed(ev Committed) {
 			})
 			l.concern(ch.Path, c.Revision)
 		}
+	}
+	if others {
+		l.judgeAgain() // without that, what waits may be all there is
 	}
 	l.works.each(func(w *work) bool { // answered proposals wait for the view
 		if w.phase == awaiting && l.view.Revision >= w.awaits {

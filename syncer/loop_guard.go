@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -94,12 +95,7 @@ func (l *Loop) judgeDeletes() {
 	}
 	d.expire(l.now, l.cfg.Window)
 	l.judgeAgain()
-	moved := map[manifest.Digest]int{}
-	for p, s := range d.newcomers {
-		if l.stands(p, s.digest) {
-			moved[s.digest]++
-		}
-	}
+	moved := l.movesTo()
 	candidates := d.candidates.sorted()
 	pending := 0
 	for _, p := range candidates {
@@ -111,8 +107,7 @@ func (l *Loop) judgeDeletes() {
 		if e.IsDir() {
 			continue
 		}
-		if moved[e.Digest] > 0 {
-			moved[e.Digest]--
+		if moved.take(e.Digest, l.works.get(p).goneAt) {
 			d.moved.add(p)
 			continue
 		}
@@ -144,6 +139,42 @@ func (l *Loop) judgeDeletes() {
 	d.first, d.last = time.Time{}, time.Time{}
 }
 
+// moves are the places where content has appeared, each good for one deletion of
+// the same: until when its content was seen to stand there. In order of time.
+type moves map[manifest.Digest][]time.Time
+
+// movesTo finds what may be where moves went to. On a disk that other machines
+// write to nobody tells what has become of a path that is offered since it was
+// seen, so there it is good for what was missed before that only.
+func (l *Loop) movesTo() moves {
+	m := moves{}
+	for p, s := range l.deletes.newcomers {
+		if !l.stands(p, s.digest) {
+			continue
+		}
+		until := l.now
+		if _, agreed := l.anc.Get(p); l.shared() && !agreed {
+			until = s.at
+		}
+		m[s.digest] = append(m[s.digest], until)
+	}
+	for _, until := range m {
+		slices.SortFunc(until, time.Time.Compare)
+	}
+	return m
+}
+
+// take uses up a place that held d when its other place was first seen empty.
+func (m moves) take(d manifest.Digest, gone time.Time) bool {
+	for i, until := range m[d] {
+		if !until.Before(gone) {
+			m[d] = slices.Delete(m[d], i, i+1)
+			return true
+		}
+	}
+	return false
+}
+
 // judgeAgain takes back the deletions that were judged and could not be sent so
 // far: without quorum they would gather one by one, each of them few.
 func (l *Loop) judgeAgain() {
@@ -171,19 +202,20 @@ func (l *Loop) deleting() (n int) {
 
 // coming counts the files that are offered, or about to be, where none is
 // committed: what they are put in the place of does not leave the tree empty. A
-// directory in place of a file takes one away.
+// directory in place of a file takes one away. Of a disk that other machines
+// write to, only what was seen a moment ago counts: nobody tells what has become
+// of the rest.
 func (l *Loop) coming() (n int) {
 	l.works.each(func(w *work) bool {
 		e := w.obs.Entry
-		on := l.queue.has(w.path) || l.bigQueue.has(w.path)
-		if !l.shared() { // of one that other machines write to nobody tells what has become of it since
-			on = on || w.phase == offered || w.phase == awaiting
-		}
+		queued := l.queue.has(w.path) || l.bigQueue.has(w.path)
+		sent := w.phase == offered || w.phase == awaiting
+		lately := !l.shared() || queued && l.now.Sub(l.deletes.newcomers[w.path].at) <= unseenSettle*l.cfg.Settle
 		c := l.view.Manifest.Entry(w.path)
 		isFile, wasFile := !e.Absent() && !e.IsDir(), !c.Absent() && !c.IsDir()
 		switch {
-		case !on:
-		case isFile && !wasFile && !w.again:
+		case !queued && !sent:
+		case isFile && !wasFile && !w.again && lately:
 			n++
 		case e.IsDir() && wasFile:
 			n--

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/sealed"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // damagedMark stands in the name of a record file that was set aside.
@@ -81,7 +82,7 @@ func (s *Syncer) rebuild(fresh, damaged string) (kept int, err error) {
 
 // setAside names the damaged record files that nobody has removed yet.
 func (s *Syncer) setAside() []string {
-	all, _ := filepath.Glob(s.cfg.Records + damagedMark + "*") // the pattern is sound
+	all, _ := vfs.Like(filepath.Dir(s.cfg.Records), filepath.Base(s.cfg.Records)+damagedMark+"*")
 	return all
 }
 

@@ -16,7 +16,8 @@ type Mount struct {
 	Point  string // where it is mounted
 	Type   string // "nfs4", "ext4", …
 	Source string // what is mounted: "server:/export", "/dev/sda1"
-	Opts   string // of the superblock, as the kernel prints them
+	Own    string // options of this mount, as the kernel prints them
+	Opts   string // options of the superblock, likewise
 	Major  uint32
 	Minor  uint32
 }
@@ -37,7 +38,7 @@ func mountIn(mountinfo, path string) (Mount, error) {
 	path = filepath.Clean(path)
 	var best Mount
 	for line := range strings.Lines(mountinfo) {
-		m, err := parseMount(line)
+		m, err := ParseMount(line)
 		if err != nil {
 			return Mount{}, err
 		}
@@ -55,9 +56,9 @@ func under(path, point string) bool {
 	return point == "/" || path == point || strings.HasPrefix(path, point+"/")
 }
 
-// parseMount reads a line: id, parent, major:minor, root, point, options,
+// ParseMount reads a line of /proc/self/mountinfo (proc(5)): id, parent, major:minor, root, point, options,
 // optional fields, "-", type, source, options of the superblock.
-func parseMount(line string) (m Mount, err error) {
+func ParseMount(line string) (m Mount, err error) {
 	bad := fmt.Errorf("/proc/self/mountinfo has a line that cannot be read: %q", line)
 	mine, super, ok := strings.Cut(strings.TrimSpace(line), " - ")
 	f, g := strings.Fields(mine), strings.Fields(super)
@@ -71,15 +72,16 @@ func parseMount(line string) (m Mount, err error) {
 	if !ok || errors.Join(err1, err2, err3) != nil {
 		return m, bad
 	}
-	m = Mount{ID: id, Point: unescape(f[4]), Type: g[0], Source: unescape(g[1]), Major: uint32(a), Minor: uint32(b)}
+	m = Mount{ID: id, Point: UnescapeMount(f[4]), Own: f[5], Type: g[0], Source: UnescapeMount(g[1]), Major: uint32(a), Minor: uint32(b)}
 	if len(g) > 2 {
 		m.Opts = g[2]
 	}
 	return m, nil
 }
 
-// unescape undoes how the kernel writes blanks and backslashes: \040.
-func unescape(s string) string {
+// UnescapeMount undoes how the kernel writes blanks and backslashes in its
+// lists of mounts: \040.
+func UnescapeMount(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}

@@ -10,7 +10,7 @@ import (
 // a crash leaves the old or the new one. It is flushed, and so is its directory.
 func ReplaceFile(path string, content []byte, mode os.FileMode) error {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".new-*")
+	f, err := os.CreateTemp(dir, filepath.Base(path)+beside)
 	if err != nil {
 		return err
 	}
@@ -26,6 +26,18 @@ func ReplaceFile(path string, content []byte, mode os.FileMode) error {
 		return err
 	}
 	return SyncDir(dir)
+}
+
+// beside ends the name of a file that is to replace another one.
+const beside = ".new-*"
+
+// SweepReplaced removes what crashes have left of ReplaceFile in dir, where
+// nobody replaces anything now. What cannot be removed stays: it is in nobody's way.
+func SweepReplaced(dir string) {
+	left, _ := Like(dir, "*"+beside)
+	for _, file := range left {
+		_ = os.Remove(file)
+	}
 }
 
 // SyncDir flushes a directory of the daemon's own: which names are in it.

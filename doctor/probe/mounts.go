@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gatesync/gatesync/doctor"
+	"github.com/gatesync/gatesync/vfs"
 )
 
 // Machine is this machine. The zero value is what is wanted; tests set less.
@@ -46,48 +47,24 @@ func (m Machine) Mounts() ([]doctor.Mount, error) {
 	return mounts, nil
 }
 
-// parseMountinfo reads /proc/self/mountinfo (proc(5)). What it cannot read it
-// leaves out.
+// parseMountinfo reads /proc/self/mountinfo. What it cannot read it leaves out.
 func parseMountinfo(b []byte) (mounts []doctor.Mount) {
 	for line := range strings.Lines(string(b)) {
-		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 6 || len(g) < 2 {
+		m, err := vfs.ParseMount(line)
+		if err != nil {
 			continue
 		}
-		m := doctor.Mount{Point: unescape(f[4]), Type: g[0], Source: unescape(g[1]), Options: map[string]string{}}
-		lists := []string{f[5]}
-		if len(g) > 2 {
-			lists = append(lists, g[2])
-		}
-		for _, list := range lists {
+		options := map[string]string{}
+		for _, list := range []string{m.Own, m.Opts} {
 			for _, opt := range strings.Split(list, ",") {
-				k, v, _ := strings.Cut(opt, "=")
-				m.Options[k] = unescape(v)
+				if k, v, _ := strings.Cut(opt, "="); k != "" {
+					options[k] = vfs.UnescapeMount(v)
+				}
 			}
 		}
-		mounts = append(mounts, m)
+		mounts = append(mounts, doctor.Mount{Point: m.Point, Type: m.Type, Source: m.Source, Options: options})
 	}
 	return mounts
-}
-
-// unescape undoes the kernel's \040 for a space and its like.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var out bytes.Buffer
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+4 <= len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				out.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		out.WriteByte(s[i])
-	}
-	return out.String()
 }
 
 // parseMountstats reads /proc/self/mountstats, by mount point.
@@ -108,7 +85,7 @@ func parseMountstats(b []byte) map[string]*doctor.MountStats {
 		case len(f) > 4 && f[0] == "device":
 			end()
 			cur, waited, perOp = &doctor.MountStats{}, 0, false
-			out[unescape(f[4])] = cur
+			out[vfs.UnescapeMount(f[4])] = cur
 		case cur == nil || len(f) < 2:
 		case f[0] == "age:":
 			cur.Age = time.Duration(number(f[1])) * time.Second

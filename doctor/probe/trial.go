@@ -51,7 +51,7 @@ const leftFor = time.Hour
 
 // sweep removes what doctors that were killed have left.
 func sweep(inner string) {
-	left, _ := filepath.Glob(filepath.Join(inner, NoncePrefix+"*")) // the pattern is well formed
+	left, _ := vfs.Like(inner, NoncePrefix+"*")
 	for _, dir := range left {
 		if fi, err := os.Lstat(dir); err == nil && time.Since(fi.ModTime()) > leftFor {
 			_ = os.RemoveAll(dir) // the next one tries again

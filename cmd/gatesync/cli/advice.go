@@ -17,8 +17,9 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 
-	if s.Node.Role == "removed" {
-		say("this node was removed from the cluster: to come back, stop its daemon; then " + cluster.JoinAgain)
+	removed := s.Node.Role == roleRemoved
+	if removed {
+		say("this node was removed from the cluster; what is shown of the others is of the past. The gateway here keeps serving what it has.\nto come back, stop its daemon; then " + cluster.JoinAgain)
 	}
 	if s.DoubtedLife != "" {
 		say("%s", s.DoubtedLife)
@@ -26,19 +27,20 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	if s.Data.Trouble != "" {
 		say("data directory %s: %s", showPath(s.Data.Path), s.Data.Trouble)
 	}
-	if s.Data.Silent {
+	switch {
+	case removed:
+	case s.Data.Silent:
 		say("what is shown of the others is of the past; they go on without this node where they are a majority. The gateway here keeps serving what it has, local edits wait")
-	} else if !s.Quorum {
-		say("no quorum: nothing can be committed. Gateways keep serving what they have, local edits wait.\nstart the daemons of: %s", orNone(deadVoters(s)))
+	case !s.Quorum:
+		adviseQuorum(s, now, say)
+	case !s.CaughtUp:
+		say("still reading the log; the figures above are of the past")
 	}
-	if !s.CaughtUp {
-		say("still reading the log; figures below are of the past")
-	}
-	if len(s.Members) == 2 {
+	if len(s.Members) == 2 && !removed {
 		say("two nodes tolerate no failure: add a third one, a gateway or a witness (`gatesync join … --witness`)")
 	}
 	for _, t := range s.Trees {
-		adviseTree(t, say)
+		adviseTree(t, s.Quorum, say)
 	}
 	for _, c := range s.Carriers {
 		adviseShare(c, say)
@@ -51,12 +53,14 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 		say("%s damaged or missing on this disk, %d brought back: check the disk", plural(int(n), "blob"), s.Blobs.Mended)
 	}
 	for _, m := range s.Members {
-		if !m.Alive {
+		switch {
+		case removed, !m.Alive && m.Votes && !s.Quorum && !s.Data.Silent: // told of above
+		case !m.Alive:
 			adviseDead(m, s, now, say)
-		} else if len(m.Nowhere) > 0 {
+		case len(m.Nowhere) > 0:
 			say("%s lacks %s of the cluster's content, and no member that answers has:\n%s\nstart members that are off, or put a file with that content into a tree; until then it counts as behind",
 				m.Name, plural(m.Missing, "blob"), strings.Join(m.Nowhere, "\n"))
-		} else if m.Missing > 0 {
+		case m.Missing > 0:
 			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 		}
 	}
@@ -112,11 +116,36 @@ func adviseCA(s node.Status, now time.Time, say func(string, ...any)) {
 	}
 }
 
-func adviseTree(t node.TreeStatus, say func(string, ...any)) {
+// roleRemoved is the role of a node that the others do not know any more.
+const roleRemoved = "removed"
+
+// adviseQuorum says once, for all voters that are down, what is the matter.
+func adviseQuorum(s node.Status, now time.Time, say func(string, ...any)) {
+	var dead []string
+	for _, m := range s.Members {
+		if m.Votes && !m.Alive {
+			dead = append(dead, "  "+m.Name+" "+lastSeen(m, now))
+		}
+	}
+	read := ""
+	if !s.CaughtUp {
+		read = "\nsince its start this node could not learn what is committed: the figures above are of the past"
+	}
+	if len(dead) == 0 {
+		say("no leader: nothing can be committed just now. All voters are alive, so an election may be under way: look again in some seconds%s", read)
+		return
+	}
+	say("no quorum: nothing can be committed. Gateways keep serving what they have, local edits wait.%s\nstart the daemons of these voters:\n%s\nif a majority is gone for good: `gatesync recover -h`", read, strings.Join(dead, "\n"))
+}
+
+func adviseTree(t node.TreeStatus, quorum bool, say func(string, ...any)) {
 	if t.Root != "" {
 		say("tree %s: %s", t.Name, t.Root)
 	}
-	if t.Unsent > 0 {
+	switch {
+	case t.Unsent > 0 && !quorum:
+		say("tree %s: %s not committed yet, for want of a quorum; tried again until it works", t.Name, plural(t.Unsent, "local edit"))
+	case t.Unsent > 0:
 		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
 	}
 	held := t.Held
@@ -144,32 +173,27 @@ func adviseTree(t node.TreeStatus, say func(string, ...any)) {
 }
 
 func adviseDead(m node.MemberStatus, s node.Status, now time.Time, say func(string, ...any)) {
+	gone := ""
+	if s.Quorum { // without one nobody can be removed
+		gone = fmt.Sprintf(", or `gatesync remove %s` if it is gone for good", m.Name)
+	}
+	seen, why, told := strings.Cut(lastSeen(m, now), ": ")
+	if told {
+		why = "\n" + why
+	}
+	say("%s %s: start its daemon%s%s", m.Name, seen, gone, why)
+}
+
+// lastSeen tells since when a member is silent and, where it is known, why.
+func lastSeen(m node.MemberStatus, now time.Time) string {
 	seen := "has not been seen since this daemon started"
 	if m.LastSeen != nil {
 		seen = "was last seen " + ago(now.Sub(*m.LastSeen))
 	}
-	why := ""
 	if m.Error != "" {
-		why = "\n" + m.Error
+		seen += ": " + m.Error
 	}
-	say("%s %s: start its daemon, or `gatesync remove %s` if it is gone for good%s", m.Name, seen, m.Name, why)
-}
-
-func deadVoters(s node.Status) []string {
-	var dead []string
-	for _, m := range s.Members {
-		if m.Votes && !m.Alive {
-			dead = append(dead, m.Name)
-		}
-	}
-	return dead
-}
-
-func orNone(names []string) string {
-	if len(names) == 0 {
-		return "(all voters are alive; an election may be under way)"
-	}
-	return strings.Join(names, ", ")
+	return seen
 }
 
 func doesOrDo(paths int) string {

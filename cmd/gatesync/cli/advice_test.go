@@ -29,7 +29,25 @@ func TestAdvice(t *testing.T) {
 		never string
 	}{
 		{"well", func(*node.Status) {}, nil, ""},
-		{"no quorum", func(s *node.Status) { s.Quorum, s.Members = false, voters(false) }, []string{"start the daemons of: gw3", "gw3 has not been seen"}, ""},
+		{"no quorum", func(s *node.Status) { s.Quorum, s.Members = false, voters(false) }, []string{"start the daemons of these voters:\n  gw3 has not been seen"}, "gatesync remove"},
+		{
+			"no quorum, with an edit and a follower that is down",
+			func(s *node.Status) {
+				s.Quorum, s.Members = false, append(voters(false), node.MemberStatus{Name: "edge", Role: "follower", Error: "refused"})
+				s.Trees[0].Unsent, s.Trees[0].UnsentWhy = 1, "no quorum"
+			},
+			[]string{"no quorum", "tree server: 1 local edit not committed yet, for want of a quorum", "edge has not been seen since this daemon started: start its daemon\nrefused"}, "gatesync remove",
+		},
+		{"no leader", func(s *node.Status) { s.Quorum = false }, []string{"no leader: nothing can be committed just now"}, "start the daemons"},
+		{"no quorum since the start", func(s *node.Status) { s.Quorum, s.CaughtUp, s.Members = false, false, voters(false) }, []string{"could not learn what is committed"}, "still reading"},
+		{
+			"removed",
+			func(s *node.Status) {
+				s.Quorum, s.Node.Role, s.Members = false, "removed", voters(false)[1:]
+				s.Members[0].Alive = false
+			},
+			[]string{"this node was removed from the cluster"}, "start",
+		},
 		{
 			"its own disk hangs",
 			func(s *node.Status) {

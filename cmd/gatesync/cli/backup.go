@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -16,7 +17,7 @@ import (
 )
 
 func (a *app) backupCmd() *cobra.Command {
-	var check bool
+	var check, force bool
 	cmd := &cobra.Command{
 		Use:   "backup FILE",
 		Short: "Write the whole cluster into one file, or check such a file",
@@ -26,7 +27,8 @@ its daemon may run. "-" writes to standard output.
 
 The file holds the key of the cluster's CA and everything in the trees: it is
 made with mode 0600; keep it as safe as the gateways themselves. It appears under
-its name only once it is complete and was read back.
+its name only once it is complete and was read back; what stands there already
+is replaced only with --force.
 
 Not in it: edits that are not committed yet, what is held on a node, and what
 conflicts have kept aside there.`,
@@ -36,6 +38,7 @@ conflicts have kept aside there.`,
 		Args: exactArgs("FILE"),
 	}
 	cmd.Flags().BoolVar(&check, "check", false, "write nothing: read FILE to its end and verify it")
+	cmd.Flags().BoolVar(&force, "force", false, "replace FILE if it exists, once the new one is complete")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx, file := cmd.Context(), args[0]
 		var sum backup.Summary
@@ -48,7 +51,7 @@ conflicts have kept aside there.`,
 		case file == "-":
 			return a.writeBackup(ctx, a.Stdout)
 		default:
-			sum, err = a.backupTo(ctx, file)
+			sum, err = a.backupTo(ctx, file, force)
 		}
 		if err != nil {
 			return err
@@ -99,10 +102,17 @@ func (a *app) writeBackup(ctx context.Context, out io.Writer) error {
 }
 
 // backupTo writes a file beside, reads it back and renames it.
-func (a *app) backupTo(ctx context.Context, file string) (sum backup.Summary, err error) {
+func (a *app) backupTo(ctx context.Context, file string, force bool) (sum backup.Summary, err error) {
+	if err := mayWrite(file, force); err != nil {
+		return sum, err
+	}
 	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".new-*") // mode 0600
 	if err != nil {
-		return sum, err
+		var at *fs.PathError
+		if errors.As(err, &at) {
+			err = at.Err // the name is nobody's business
+		}
+		return sum, fmt.Errorf("make a file in %s: %w", filepath.Dir(file), err)
 	}
 	defer os.Remove(f.Name()) // fails once it was renamed
 	err = a.writeBackup(ctx, f)
@@ -115,6 +125,9 @@ func (a *app) backupTo(ctx context.Context, file string) (sum backup.Summary, er
 	if sum, err = checkBackup(f.Name()); err != nil {
 		return sum, fmt.Errorf("what was written does not read back: %w", err)
 	}
+	if err := mayWrite(file, force); err != nil { // it took a while
+		return sum, err
+	}
 	if err := os.Rename(f.Name(), file); err != nil {
 		return sum, err
 	}
@@ -123,6 +136,22 @@ func (a *app) backupTo(ctx context.Context, file string) (sum backup.Summary, er
 		return sum, err
 	}
 	return sum, errors.Join(dir.Sync(), dir.Close())
+}
+
+// mayWrite refuses to replace what nobody asked to be replaced.
+func mayWrite(file string, force bool) error {
+	info, err := os.Lstat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.IsDir():
+		return fmt.Errorf("%s is a directory: name a file in it", file)
+	case !force:
+		return fmt.Errorf("%s exists: choose another name, or give --force to replace it", file)
+	}
+	return nil
 }
 
 func checkBackup(file string) (sum backup.Summary, err error) {
@@ -172,6 +201,9 @@ held (gatesync held).`,
 			in = file
 		}
 		made, sum, err := node.RestoreCluster(cfg, in)
+		if errors.Is(err, backup.ErrDamaged) {
+			err = fmt.Errorf("%s: %w", args[0], err)
+		}
 		if err != nil {
 			return err
 		}

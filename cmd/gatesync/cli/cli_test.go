@@ -134,6 +134,13 @@ func TestUsageErrors(t *testing.T) {
 		says string
 	}{
 		{[]string{"stauts"}, `did you mean "status"?`},
+		{[]string{"publish", "--tree", "server", "a.xml"}, `unknown command "publish"` + "\nrun `gatesync -h` for the commands that there are"},
+		{[]string{"top"}, `unknown command "top"` + "\n"},
+		{[]string{"help", "stauts"}, `did you mean "status"?`},
+		{[]string{"conflicts", "shwo", "--al"}, `did you mean "show"?`},
+		{[]string{"help", "conflicts", "shwo"}, `did you mean "show"?`},
+		{[]string{"wait", "--revision", "-1"}, `--revision "-1": give it a number from 0 on`},
+		{[]string{"transfer", "a", "b"}, "transfer takes at most one NODE"},
 		{[]string{"status", "--jsno"}, "unknown flag: --jsno"},
 		{[]string{"status", "now"}, "takes no arguments"},
 		{[]string{"join"}, "takes exactly: HOST:PORT"},
@@ -146,7 +153,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"token", "--uses", "0"}, "must be more than zero"},
 		{[]string{"conflicts", "drop"}, "or say --all"},
 		{[]string{"approve", "/etc/passwd"}, "relative to the tree's root"},
-		{[]string{"wait", "--timeout", "soon"}, "invalid"},
+		{[]string{"wait", "--timeout", "soon"}, `--timeout "soon": give it a time like 30s`},
 	} {
 		r := run(t, append(c.args, "--data-dir", filepath.Join(dir, "data"))...)
 		if r.code != exitUsage || !strings.Contains(r.stderr, c.says) || !strings.Contains(r.stderr, "-h`") {
@@ -157,6 +164,9 @@ func TestUsageErrors(t *testing.T) {
 
 func TestWithoutDaemon(t *testing.T) {
 	dir := t.TempDir()
+	if r := run(t, "init", "--data-dir", dir, "--name", "gw1", "--listen", "127.0.0.1:1", "--tree", "server="+filepath.Join(t.TempDir(), "tree")); r.code != exitDone {
+		t.Fatalf("init: %s", r.stderr)
+	}
 	for _, args := range [][]string{
 		{"status"}, {"status", "--json"}, {"members"}, {"log"}, {"wait"}, {"token"}, {"held"}, {"approve"}, {"conflicts"}, {"verify"}, {"remove", "gw2"},
 	} {
@@ -165,10 +175,29 @@ func TestWithoutDaemon(t *testing.T) {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, r.code, r.out, r.stderr)
 		}
 	}
-	for _, args := range [][]string{{"run"}, {"resync"}} {
-		r := run(t, append(args, "--data-dir", dir)...)
-		if r.code != exitFailed || !strings.Contains(r.stderr, "run `gatesync init`") {
-			t.Errorf("%q: exit code %d, stderr %q", args, r.code, r.stderr)
+}
+
+// A data directory in which no node was made has no daemon that could be started.
+func TestWithoutNode(t *testing.T) {
+	dir := t.TempDir()
+	file, pushedTo := filepath.Join(dir, "file"), filepath.Join(dir, "pushed-to")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Mkdir(pushedTo, 0o700), os.WriteFile(filepath.Join(pushedTo, "receive.lock"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for data, says := range map[string]string{
+		filepath.Join(dir, "nowhere"): "nowhere does not exist: make a node there with `gatesync init`",
+		dir:                           dir + " holds no node (no gatesync.yaml): make a node there",
+		file:                          "file is no directory: make a node there",
+		pushedTo:                      "the data directory of a target",
+	} {
+		for _, args := range [][]string{
+			{"run"}, {"status"}, {"status", "--watch"}, {"status", "--json"}, {"members"}, {"log"}, {"wait"}, {"token"}, {"held"}, {"approve"}, {"verify"}, {"remove", "gw2"},
+			{"promote", "gw2"}, {"transfer"}, {"rotate-ca"}, {"resync"}, {"recover"}, {"doctor"}, {"backup", "-"}, {"materialize", "--to", "x"}, {"push", "ssh://h/x", "--tree", "server"},
+		} {
+			r := run(t, append(args, "--data-dir", data)...)
+			if r.code != exitFailed || r.out != "" || !strings.Contains(r.stderr, says) {
+				t.Errorf("%q of %s: exit code %d, stdout %q, stderr %q", args, data, r.code, r.out, r.stderr)
+			}
 		}
 	}
 }
@@ -201,6 +230,12 @@ func TestExitCodes(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	if r := run(t, "version"); r.code != 0 || !strings.HasPrefix(r.out, "gatesync v0.0.0-test (go") {
+		t.Errorf("%+v", r)
+	}
+	if r := run(t, "--version"); r.code != 0 || r.out != run(t, "version").out {
+		t.Errorf("%+v", r)
+	}
+	if r := run(t, "help", "conflicts", "show"); r.code != 0 || r.out != run(t, "conflicts", "show", "-h").out {
 		t.Errorf("%+v", r)
 	}
 	if r := run(t, "version", "--json"); !strings.Contains(r.out, `"version": "v0.0.0-test"`) {
@@ -313,7 +348,8 @@ func TestVerifyReport(t *testing.T) {
 		err := r.finish()
 		return out.String(), err
 	}
-	drift := &pb.VerifyEvent{Of: &pb.VerifyEvent_Drift{Drift: &pb.Difference{Tree: "server", Path: []byte("a.xml"), What: "extra"}}}
+	drift := &pb.VerifyEvent{Of: &pb.VerifyEvent_Drift{Drift: &pb.Difference{Tree: "server", Path: []byte("a.xml"), What: "unreadable", Why: "is a FIFO"}}}
+	past := &pb.VerifyEvent{Of: &pb.VerifyEvent_Summary{Summary: &pb.Summary{Revision: 7, Past: true}}}
 	sum := &pb.VerifyEvent{Of: &pb.VerifyEvent_Summary{Summary: &pb.Summary{Revision: 7, Bytes: 3}}}
 	for _, c := range []struct {
 		json bool
@@ -322,9 +358,12 @@ func TestVerifyReport(t *testing.T) {
 		err  error
 	}{
 		{false, []*pb.VerifyEvent{sum}, "3 B of content verified, no drift at revision 7\n", nil},
-		{false, []*pb.VerifyEvent{drift, sum}, "extra      server: a.xml\n3 B of content verified, drift of 1 path at revision 7\n", errDifferences},
+		{false, []*pb.VerifyEvent{drift, sum}, "unreadable server: a.xml (is a FIFO)\n3 B of content verified, drift of 1 path at revision 7\n", errDifferences},
 		{true, []*pb.VerifyEvent{sum}, "\"drifts\": []", nil},
-		{true, []*pb.VerifyEvent{drift, sum}, "\"what\": \"extra\"", errDifferences},
+		{true, []*pb.VerifyEvent{drift, sum}, "\"why\": \"is a FIFO\"", errDifferences},
+		{false, []*pb.VerifyEvent{past}, "no drift at revision 7\n", cluster.ErrNoQuorum},
+		{true, []*pb.VerifyEvent{past}, "\"current\": false", cluster.ErrNoQuorum},
+		{false, []*pb.VerifyEvent{drift, past}, "drift of 1 path at revision 7\n", errDifferences},
 	} {
 		out, err := report(c.json, c.evs...)
 		if !strings.Contains(out, c.says) || !errors.Is(err, c.err) {

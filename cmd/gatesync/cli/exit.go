@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/gatesync/gatesync/cluster"
 )
@@ -32,11 +34,12 @@ var (
 // usageError is a command line that cannot be meant.
 type usageError struct {
 	command string // to ask for help
+	what    string // there is in the help; "": what is in most
 	err     error
 }
 
 func (e *usageError) Error() string {
-	return fmt.Sprintf("%s\nrun `%s -h` for its flags and an example", strings.TrimSpace(e.err.Error()), e.command)
+	return fmt.Sprintf("%s\nrun `%s -h` for %s", strings.TrimSpace(e.err.Error()), e.command, cmp.Or(e.what, "its flags and an example"))
 }
 
 func (e *usageError) Unwrap() error { return e.err }
@@ -81,7 +84,7 @@ func exitsOf(command string) string {
 	usual := "0 done · 1 failed · 2 wrong usage"
 	switch command {
 	case "verify":
-		return usual + " · 3 something differs"
+		return usual + " · 3 something differs · 5 no quorum"
 	case "materialize":
 		return usual + " · 3 written in part (--partial)"
 	case "resync":
@@ -123,20 +126,42 @@ func message(err error) string {
 	return err.Error()
 }
 
+// wrongFlag says what is wrong with a flag. Where a command is unknown its flags
+// are too, and the command is what matters.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	if before := cmd.Flags().Args(); cmd.HasSubCommands() && len(before) > 0 {
+		return unknownCommand(cmd, before[0])
+	}
+	var bad *pflag.InvalidValueError
+	if errors.As(err, &bad) {
+		wanted := map[string]string{
+			"duration": "a time like 30s, 5m or 1h", "uint32": "a number from 0 on", "uint64": "a number from 0 on", "bool": "true or false",
+		}[bad.GetFlag().Value.Type()]
+		if wanted != "" {
+			err = fmt.Errorf("--%s %q: give it %s", bad.GetFlag().Name, bad.GetValue(), wanted)
+		}
+	}
+	return usage(cmd, err)
+}
+
+func unknownCommand(cmd *cobra.Command, name string) error {
+	s := fmt.Sprintf("unknown command %q", name)
+	cmd.SuggestionsMinimumDistance = min(2, len(name)/2) // of three letters two are too many
+	if near := cmd.SuggestionsFor(name); len(near) > 0 {
+		s += fmt.Sprintf("; did you mean %q?", near[0])
+	}
+	return &usageError{command: cmd.CommandPath(), what: "the commands that there are", err: errors.New(s)}
+}
+
 // noArgs and exactArgs are cobra's checks as usage errors.
 func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		return nil
+	case cmd.HasSubCommands():
+		return unknownCommand(cmd, args[0])
 	}
-	if cmd.HasSubCommands() {
-		s := fmt.Sprintf("unknown command %q", args[0])
-		cmd.SuggestionsMinimumDistance = 2
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			s += fmt.Sprintf("; did you mean %q?", near[0])
-		}
-		return usage(cmd, errors.New(s))
-	}
-	return usage(cmd, fmt.Errorf("%s takes no arguments, but was given %q", cmd.CommandPath(), args))
+	return usage(cmd, fmt.Errorf("%s takes no arguments, but was given: %s", cmd.Name(), strings.Join(args, " ")))
 }
 
 func exactArgs(what ...string) cobra.PositionalArgs {
@@ -144,6 +169,6 @@ func exactArgs(what ...string) cobra.PositionalArgs {
 		if len(args) == len(what) {
 			return nil
 		}
-		return usage(cmd, fmt.Errorf("%s takes exactly: %s", cmd.CommandPath(), strings.Join(what, " ")))
+		return usage(cmd, fmt.Errorf("%s takes exactly: %s", cmd.Name(), strings.Join(what, " ")))
 	}
 }

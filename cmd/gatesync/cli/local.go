@@ -9,6 +9,8 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/fallback/target"
 	"github.com/gatesync/gatesync/node"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
@@ -17,10 +19,21 @@ import (
 func (a *app) withLocal(ctx context.Context, fn func(pb.LocalClient) error) error {
 	conn, err := node.DialLocal(ctx, a.dataDir)
 	if err != nil {
+		if none := config.Missing(a.dataDir); none != nil {
+			return a.noNode(none)
+		}
 		return err
 	}
 	defer conn.Close()
 	return fn(pb.NewLocalClient(conn))
+}
+
+// noNode says more of a data directory in which no node was made.
+func (a *app) noNode(err error) error {
+	if target.IsTarget(a.dataDir) {
+		return fmt.Errorf("%s is the data directory of a target (gatesync receive), which is no node: of it `gatesync conflicts` lists what pushes have displaced", a.dataDir)
+	}
+	return err
 }
 
 // status asks the daemon for its status.

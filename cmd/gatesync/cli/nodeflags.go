@@ -75,6 +75,10 @@ func (f *nodeFlags) config(cmd *cobra.Command, a *app) (config.Config, error) {
 // load reads a node's settings, with some keys set by flags for this run.
 func (a *app) load(flags map[string]string) (config.Config, error) {
 	cfg, err := config.Load(a.dataDir, config.Source{Environ: a.Environ, Flags: flags})
+	var none *config.NoNodeError
+	if errors.As(err, &none) {
+		return cfg, a.noNode(none)
+	}
 	if err != nil {
 		return cfg, fmt.Errorf("settings: %w", err)
 	}

@@ -78,7 +78,10 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 differences found ·
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
 	root.SetIn(a.Stdin)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
+	root.SetFlagErrorFunc(wrongFlag)
+	root.Version = a.Version
+	root.SetVersionTemplate(versionLine(a.Version))
+	root.SetHelpCommand(helpCmd())
 	root.PersistentFlags().StringVar(&a.dataDir, "data-dir", a.env("DATA_DIR", defaultDataDir), "directory of this node's data and settings")
 	root.PersistentFlags().Lookup("data-dir").DefValue = defaultDataDir
 	root.CompletionOptions.HiddenDefaultCmd = false
@@ -107,6 +110,22 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 differences found ·
 	}
 	documentExits(root)
 	return root
+}
+
+// helpCmd is cobra's, but one that knows when it cannot help.
+func helpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about any command",
+		Example: "  gatesync help status",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of, rest, err := cmd.Root().Find(args)
+			if err != nil || of.HasSubCommands() && len(rest) > 0 {
+				return unknownCommand(of, rest[0])
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
+	}
 }
 
 // env looks a variable up in the program's own environment.

@@ -95,8 +95,9 @@ type jsonDifference struct {
 	What string `json:"what"`
 	// Local: the edit is this disk's and goes to the cluster; else it comes
 	// from the cluster to this disk.
-	Local bool  `json:"local"`
-	Size  int64 `json:"size"`
+	Local bool   `json:"local"`
+	Size  int64  `json:"size"`
+	Why   string `json:"why,omitempty"` // for people
 }
 
 func (r *resyncReport) take(ev *pb.ResyncEvent) error {
@@ -112,13 +113,13 @@ func (r *resyncReport) take(ev *pb.ResyncEvent) error {
 }
 
 func (r *resyncReport) difference(d *pb.Difference) {
-	r.diffs = append(r.diffs, jsonDifference{d.GetTree(), newJSONPath(d.GetPath()), d.GetWhat(), d.GetLocal(), d.GetSize()})
+	r.diffs = append(r.diffs, jsonDifference{d.GetTree(), newJSONPath(d.GetPath()), d.GetWhat(), d.GetLocal(), d.GetSize(), d.GetWhy()})
 	if !r.app.json {
 		arrow := "<-" // from the cluster
 		if d.GetLocal() {
 			arrow = "->"
 		}
-		fmt.Fprintf(r.app.Stdout, "%s %-8s %s: %s\n", arrow, d.GetWhat(), d.GetTree(), showPath(string(d.GetPath())))
+		fmt.Fprintf(r.app.Stdout, "%s %-8s %s: %s%s\n", arrow, d.GetWhat(), d.GetTree(), showPath(string(d.GetPath())), because(d.GetWhy()))
 	}
 }
 

@@ -80,7 +80,7 @@ does so by itself.`,
 		Example: "  gatesync transfer --data-dir /var/lib/gatesync gw2",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usage(cmd, fmt.Errorf("%s takes at most one NODE", cmd.CommandPath()))
+				return usage(cmd, fmt.Errorf("%s takes at most one NODE", cmd.Name()))
 			}
 			return nil
 		},

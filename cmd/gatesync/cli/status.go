@@ -26,7 +26,8 @@ func (a *app) statusCmd() *cobra.Command {
 		Long: `Show this node's view of the cluster: who leads and who is alive, how far each
 tree is, what is held or in conflict, and what to do about it.
 
-Exits 1 when the daemon does not run and 5 when there is no quorum.`,
+Exits 1 when the daemon does not run or the node was removed from the cluster,
+and 5 when there is no quorum.`,
 		Example: `  gatesync status --data-dir /var/lib/gatesync
   gatesync status --data-dir /var/lib/gatesync --json | jq .revision
   gatesync status --data-dir /var/lib/gatesync --watch`,
@@ -45,7 +46,10 @@ Exits 1 when the daemon does not run and 5 when there is no quorum.`,
 			if err := a.showStatus(s); err != nil {
 				return err
 			}
-			if !s.Quorum {
+			switch {
+			case s.Node.Role == roleRemoved:
+				return silent(cluster.ErrNotMember)
+			case !s.Quorum:
 				return silent(cluster.ErrNoQuorum)
 			}
 			return nil
@@ -104,7 +108,7 @@ func (a *app) watchStatus(ctx context.Context) error {
 func writeStatus(w io.Writer, s node.Status, now time.Time) {
 	names := memberNames(s)
 	head := [][]string{
-		{"node", fmt.Sprintf("%s (%s), %s, up %s", s.Node.Name, s.Node.ID, s.Node.Role, duration(now.Sub(s.Node.Started).Round(time.Second)))},
+		{"node", fmt.Sprintf("%s (%s), %s, up %s", s.Node.Name, s.Node.ID, roleForPeople(s.Node.Role), duration(now.Sub(s.Node.Started).Round(time.Second)))},
 		{"cluster", s.Cluster},
 		{"leader", leaderName(s, names)},
 		{"quorum", quorumLine(s)},
@@ -113,7 +117,7 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 	if !s.Node.CertificateExpires.IsZero() {
 		head = append(head, []string{"certificate", certificateLine(s, now)})
 	}
-	if s.Format.Newest > s.Format.Active {
+	if s.CaughtUp && s.Format.Newest > s.Format.Active {
 		head = append(head, []string{"log format", fmt.Sprintf("%d (this node understands %d)", s.Format.Active, s.Format.Newest)})
 	}
 	for _, c := range s.Carriers {
@@ -238,7 +242,7 @@ func memberRow(s node.Status, m node.MemberStatus, now time.Time) []string {
 	if m.Alive && m.Applied < s.Revision {
 		applied += fmt.Sprintf(" (-%s)", count(s.Revision-m.Applied))
 	}
-	role := m.Role
+	role := roleForPeople(m.Role)
 	if m.Chosen != "" {
 		role += " (chosen)"
 	}
@@ -252,9 +256,22 @@ func leaderName(s node.Status, names map[string]string) string {
 	return names[s.Leader]
 }
 
+// roleForPeople is a role in the words of the messages.
+func roleForPeople(role string) string {
+	if role == string(cluster.NonVoter) {
+		return "non-voter"
+	}
+	return role
+}
+
 func quorumLine(s node.Status) string {
 	word := "yes"
-	if !s.Quorum {
+	switch {
+	case s.Node.Role == roleRemoved:
+		return "not this node's any more"
+	case !s.Quorum && s.VotersAlive == s.Voters:
+		word = "NO leader"
+	case !s.Quorum:
 		word = "NO"
 	}
 	tolerance := ""

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -16,7 +17,10 @@ func (a *app) verifyCmd() *cobra.Command {
 		Long: `Read every file of this node's trees and its blob store again, whatever its times
 say, and compare with what the cluster committed. Nothing is changed.
 
-Exits 3 when something differs.`,
+Without a quorum it is compared with the newest revision that this node knows.
+
+Exits 3 when something differs, and 5 when nothing does, but without a quorum
+nobody can say whether there are newer revisions.`,
 		Example: "  gatesync verify --data-dir /var/lib/gatesync",
 		Args:    noArgs,
 	}
@@ -47,17 +51,18 @@ type verifyReport struct {
 type jsonDrift struct {
 	Tree string `json:"tree"`
 	jsonPath
-	What string `json:"what"` // missing, extra, content, mode, kind, busy, unreadable, corrupt
-	Size int64  `json:"size"` // as committed
+	What string `json:"what"`          // missing, extra, content, mode, kind, busy, unreadable, corrupt
+	Size int64  `json:"size"`          // as committed
+	Why  string `json:"why,omitempty"` // for people
 }
 
 func (r *verifyReport) take(ev *pb.VerifyEvent) error {
 	switch {
 	case ev.GetDrift() != nil:
 		d := ev.GetDrift()
-		r.drifts = append(r.drifts, jsonDrift{d.GetTree(), newJSONPath(d.GetPath()), d.GetWhat(), d.GetSize()})
+		r.drifts = append(r.drifts, jsonDrift{d.GetTree(), newJSONPath(d.GetPath()), d.GetWhat(), d.GetSize(), d.GetWhy()})
 		if !r.app.json {
-			fmt.Fprintf(r.app.Stdout, "%-10s %s: %s\n", d.GetWhat(), d.GetTree(), showPath(string(d.GetPath())))
+			fmt.Fprintf(r.app.Stdout, "%-10s %s: %s%s\n", d.GetWhat(), d.GetTree(), showPath(string(d.GetPath())), because(d.GetWhy()))
 		}
 	case ev.GetProgress() != nil:
 		r.bar.show(ev.GetProgress())
@@ -72,9 +77,10 @@ func (r *verifyReport) finish() error {
 	if r.app.json {
 		if err := r.app.printJSON(struct {
 			Revision uint64      `json:"revision"`
+			Current  bool        `json:"current"` // there was a quorum: the cluster had no newer revision
 			Bytes    uint64      `json:"bytes"`
 			Drifts   []jsonDrift `json:"drifts"`
-		}{r.summary.GetRevision(), r.summary.GetBytes(), r.drifts}); err != nil {
+		}{r.summary.GetRevision(), !r.summary.GetPast(), r.summary.GetBytes(), r.drifts}); err != nil {
 			return err
 		}
 	} else {
@@ -84,8 +90,19 @@ func (r *verifyReport) finish() error {
 		}
 		fmt.Fprintf(r.app.Stdout, "%s of content verified, %s at revision %s\n", size(r.summary.GetBytes()), drift, count(r.summary.GetRevision()))
 	}
-	if len(r.drifts) > 0 {
+	switch {
+	case len(r.drifts) > 0:
 		return silent(errDifferences)
+	case r.summary.GetPast():
+		return fmt.Errorf("%s is the newest revision that this node knows: %w", count(r.summary.GetRevision()), cluster.ErrNoQuorum)
 	}
 	return nil
+}
+
+// because puts a reason behind what it is about.
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return " (" + why + ")"
 }

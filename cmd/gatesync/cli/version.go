@@ -16,8 +16,12 @@ func (a *app) versionCmd() *cobra.Command {
 		if a.json {
 			return a.printJSON(map[string]string{"version": a.Version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 		}
-		fmt.Fprintf(a.Stdout, "gatesync %s (%s, %s/%s)\n", a.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		fmt.Fprint(a.Stdout, versionLine(a.Version))
 		return nil
 	}
 	return a.jsonFlag(cmd)
+}
+
+func versionLine(version string) string {
+	return fmt.Sprintf("gatesync %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

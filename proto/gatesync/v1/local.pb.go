@@ -501,6 +501,7 @@ type Difference struct {
 	What          string                 `protobuf:"bytes,3,opt,name=what,proto3" json:"what,omitempty"`    // add, change, delete: here (from the cluster) or there (from this disk); conflict; held
 	Local         bool                   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"` // the disk's edit, to be proposed
 	Size          int64                  `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Why           string                 `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"` // for people, where what does not say it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -568,6 +569,13 @@ func (x *Difference) GetSize() int64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *Difference) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
 }
 
 type Progress struct {
@@ -655,6 +663,7 @@ type Summary struct {
 	Held          uint64                 `protobuf:"varint,5,opt,name=held,proto3" json:"held,omitempty"`
 	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Differences   uint64                 `protobuf:"varint,7,opt,name=differences,proto3" json:"differences,omitempty"`
+	Past          bool                   `protobuf:"varint,8,opt,name=past,proto3" json:"past,omitempty"` // no quorum: revision is the newest that this node knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +745,13 @@ func (x *Summary) GetDifferences() uint64 {
 		return x.Differences
 	}
 	return 0
+}
+
+func (x *Summary) GetPast() bool {
+	if x != nil {
+		return x.Past
+	}
+	return false
 }
 
 type VerifyRequest struct {
@@ -2847,14 +2863,15 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"difference\x123\n" +
 	"\bprogress\x18\x02 \x01(\v2\x15.gatesync.v1.ProgressH\x00R\bprogress\x120\n" +
 	"\asummary\x18\x03 \x01(\v2\x14.gatesync.v1.SummaryH\x00R\asummaryB\x04\n" +
-	"\x02of\"r\n" +
+	"\x02of\"\x84\x01\n" +
 	"\n" +
 	"Difference\x12\x12\n" +
 	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x12\n" +
 	"\x04what\x18\x03 \x01(\tR\x04what\x12\x14\n" +
 	"\x05local\x18\x04 \x01(\bR\x05local\x12\x12\n" +
-	"\x04size\x18\x05 \x01(\x03R\x04size\"\x88\x01\n" +
+	"\x04size\x18\x05 \x01(\x03R\x04size\x12\x10\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"\x88\x01\n" +
 	"\bProgress\x12\x12\n" +
 	"\x04tree\x18\x01 \x01(\tR\x04tree\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x14\n" +
@@ -2862,7 +2879,7 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"bytes_done\x18\x04 \x01(\x04R\tbytesDone\x12\x1f\n" +
 	"\vbytes_total\x18\x05 \x01(\x04R\n" +
-	"bytesTotal\"\xc5\x01\n" +
+	"bytesTotal\"\xd9\x01\n" +
 	"\aSummary\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x1a\n" +
@@ -2870,7 +2887,8 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\x12\x12\n" +
 	"\x04held\x18\x05 \x01(\x04R\x04held\x12\x14\n" +
 	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12 \n" +
-	"\vdifferences\x18\a \x01(\x04R\vdifferences\"%\n" +
+	"\vdifferences\x18\a \x01(\x04R\vdifferences\x12\x12\n" +
+	"\x04past\x18\b \x01(\bR\x04past\"%\n" +
 	"\rVerifyRequest\x12\x14\n" +
 	"\x05trees\x18\x01 \x03(\tR\x05trees\"\xab\x01\n" +
 	"\vVerifyEvent\x12/\n" +
