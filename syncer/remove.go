@@ -165,6 +165,7 @@ func (a *applier) putBack(j *job, differs string) error {
 	default:
 		return err
 	}
+	a.s.log.Info("a file that was to be removed is not what was expected: it was put back", "path", j.step.Path, "differs", differs)
 	j.surprise("it was changed a moment ago (%s)", differs)
 	return nil
 }
