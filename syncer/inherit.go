@@ -112,12 +112,27 @@ func (s *Syncer) knows(ctx context.Context, root vfs.FS, name string) bool {
 	if err != nil || st.Kind != manifest.File {
 		return err == nil && st.Kind == manifest.Symlink
 	}
+	ref, err := digestStaged(ctx, root, name)
+	return err == nil && (ref.Size == 0 || s.cfg.Blobs.Has(ref.Digest))
+}
+
+// digestStaged reads a staged file; errOvertaken where somebody wrote meanwhile.
+func digestStaged(ctx context.Context, root vfs.FS, name string) (ref manifest.BlobRef, err error) {
 	f, err := root.OpenStaged(name)
 	if err != nil {
-		return false
+		return ref, err
 	}
 	defer f.Close()
-	ref, err := Digester{}.Put(&watchedReader{ctx: ctx, f: f, left: st.Size})
-	after, serr := f.Stat()
-	return err == nil && serr == nil && stampOf(after) == stampOf(st) && ref.Size == st.Size && (ref.Size == 0 || s.cfg.Blobs.Has(ref.Digest))
+	st, err := f.Stat()
+	if err != nil {
+		return ref, err
+	}
+	if ref, err = (Digester{}).Put(&watchedReader{ctx: ctx, f: f, left: st.Size}); err != nil {
+		return ref, err
+	}
+	after, err := f.Stat()
+	if err == nil && (stampOf(after) != stampOf(st) || ref.Size != st.Size) {
+		err = errOvertaken
+	}
+	return ref, err
 }
