@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"path/filepath"
 	"time"
 )
@@ -22,7 +23,16 @@ type Config struct {
 	Trees     []Tree   `yaml:"trees"`
 	// Share is a directory on a mount that other members see too: content
 	// travels over it while it is well. "": everything is pushed.
-	Share  string   `yaml:"share"`
+	Share string `yaml:"share"`
+	// Limit is how much content this node sends in a second, to all others
+	// together. 0: as much as goes.
+	Limit Rate `yaml:"limit"`
+	// WritePolicy says whether this node's gateways may edit its trees: any, never; Edits
+	// what becomes of an edit where they may not: repair, report. A tree may say
+	// otherwise.
+	WritePolicy string `yaml:"write"`
+	Edits       string `yaml:"edits"`
+
 	Guard  Guard    `yaml:"guard"`
 	Scan   Duration `yaml:"scan_interval"`
 	Scrub  Duration `yaml:"scrub"` // one pass over the blob store; 0: never
@@ -47,6 +57,9 @@ type Tree struct {
 	// Storage says whether other nodes have the very same directory, on a mount:
 	// auto finds out, local and direct say so.
 	Storage string `yaml:"storage"`
+	// Write and Edits stand in front of the node's own; "": as those say.
+	Write string `yaml:"write"`
+	Edits string `yaml:"edits"`
 	// Nudge wakes local watchers of a shared tree when another node has changed a file.
 	Nudge bool `yaml:"nudge"`
 	// ModeMask takes permission bits away from everything in the tree.
@@ -113,6 +126,12 @@ func Default() Config {
 		TLS:         TLS{Lifetime: Duration(365 * 24 * time.Hour)},
 		Log:         Log{Level: "info", Format: "text"},
 	}
+}
+
+// Direction is what becomes of edits in a tree: its own word, else the node's,
+// else any and repair.
+func (c Config) Direction(t Tree) (write, edits string) {
+	return cmp.Or(t.Write, c.WritePolicy, "any"), cmp.Or(t.Edits, c.Edits, "repair")
 }
 
 // Path returns where the settings of a data directory are written.

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ParseTree reads the --tree flag: NAME=PATH[,preset=P][,ignore=GLOB]…[,storage=S][,nudge=true]. A
+// ParseTree reads the --tree flag: NAME=PATH[,preset=P][,ignore=GLOB]…[,storage=S][,write=W][,edits=E][,nudge=true]. A
 // relative path is taken from the working directory, like every path that is
 // typed into a shell.
 func ParseTree(s string) (Tree, error) {
@@ -30,12 +30,16 @@ func ParseTree(s string) (Tree, error) {
 			t.Ignore = append(t.Ignore, v)
 		case "storage":
 			t.Storage = v
+		case "write":
+			t.Write = v
+		case "edits":
+			t.Edits = v
 		case "nudge":
 			if t.Nudge, err = strconv.ParseBool(v); err != nil {
 				return Tree{}, fmt.Errorf("--tree %q: nudge=%q is neither true nor false", s, v)
 			}
 		default:
-			known := []string{"preset", "ignore", "storage", "nudge"}
+			known := []string{"preset", "ignore", "storage", "write", "edits", "nudge"}
 			e := &UnknownKeyError{Key: k, Nearest: nearest(k, known, "")}
 			return Tree{}, fmt.Errorf("--tree %q: %w", s, e)
 		}

@@ -56,7 +56,11 @@ func (c Config) Validate() error {
 		}
 	}
 	errs = append(errs, validateTrees(c.Trees, c.DataDir)...)
+	errs = append(errs, c.validateDirection()...)
 	errs = append(errs, c.validateShare()...)
+	if c.Limit > 0 && c.Limit < 100<<10 {
+		bad("limit", c.Limit.String(), "is less than 100KB/s: who waits for content would take this node for dead")
+	}
 	if c.Guard.MaxDelete.Count < 0 {
 		bad("guard.max_delete.count", strconv.Itoa(c.Guard.MaxDelete.Count), "is negative")
 	}
@@ -130,6 +134,27 @@ func validateTrees(trees []Tree, dataDir string) []error {
 			if o.Path != "" && t.Path != "" && Nested(o.Path, t.Path) {
 				bad("path", t.Path, "and tree "+o.Name+" ("+o.Path+") lie in one another")
 			}
+		}
+	}
+	return errs
+}
+
+// validateDirection refuses words that nobody knows, and a promise that nobody can
+// keep: in a directory that other nodes have too those propose what is edited.
+func (c Config) validateDirection() (errs []error) {
+	check := func(key, value string, words ...string) {
+		if value != "" && !slices.Contains(words, value) {
+			errs = append(errs, &ValueError{Key: key, Value: value, Reason: "is not one of " + strings.Join(words, ", ")})
+		}
+	}
+	check("write", c.WritePolicy, "any", "never")
+	check("edits", c.Edits, "repair", "report")
+	for i, t := range c.Trees {
+		key := fmt.Sprintf("trees[%d].", i)
+		check(key+"write", t.Write, "any", "never")
+		check(key+"edits", t.Edits, "repair", "report")
+		if write, _ := c.Direction(t); write == "never" && t.Storage == "direct" {
+			errs = append(errs, &ValueError{Key: key + "write", Value: write, Reason: "cannot be kept with storage: direct: other nodes have the same directory and propose what is edited in it"})
 		}
 	}
 	return errs

@@ -101,6 +101,26 @@ func (s *Size) UnmarshalYAML(n *yaml.Node) (err error) {
 	return at(n, err)
 }
 
+// Rate is a number of bytes in a second, read as "10MB/s".
+type Rate int64
+
+// ParseRate reads a number of bytes in a second; "/s" may be left out.
+func ParseRate(s string) (Rate, error) {
+	n, err := ParseSize(strings.TrimSuffix(s, "/s"))
+	if err != nil {
+		return 0, fmt.Errorf("%q is no rate: write it like 10MB/s", s)
+	}
+	return Rate(n), nil
+}
+
+func (r Rate) String() string { return Size(r).String() + "/s" }
+
+// UnmarshalYAML reads what ParseRate reads.
+func (r *Rate) UnmarshalYAML(n *yaml.Node) (err error) {
+	*r, err = ParseRate(n.Value)
+	return at(n, err)
+}
+
 // FileMode is permission bits, always read as octal whether quoted or not.
 type FileMode uint32
 

@@ -40,12 +40,25 @@ http: {{q .HTTP}}
       - {{q .}}{{end}}{{else}}
     # ignore: ["*.tmp", "logs/"]{{end}}
     {{if .Storage}}storage: {{.Storage}}{{else}}# storage: auto{{end}}   # auto, local, direct: whether other nodes have the very same directory, on a mount
+    {{if .Write}}write: {{.Write}}{{else}}# write: any{{end}}   # any, never: this tree only (see below)
+    {{if .Edits}}edits: {{.Edits}}{{else}}# edits: repair{{end}}
     {{if .Nudge}}nudge: true{{else}}# nudge: true{{end}}   # wake local file watchers when another node has changed a file there
     # mode_mask: 0002   # permission bits to take away{{end}}{{else}}trees: []   # none: this node is a witness{{end}}
 
 # A directory on a mount (NFS) that other members name too: content travels over
 # it while it is well, and is pushed otherwise. It keeps nothing.
 {{if .Share}}share: {{q .Share}}{{else}}# share: /mnt/nfs/exchange{{end}}
+
+# How much content this node sends in a second, to all others together; small
+# files go first. gatesync push keeps to it too.
+{{if .Limit}}limit: {{.Limit}}{{else}}# limit: 10MB/s{{end}}
+
+# Whether gateways beside this node may edit its trees: any, or never. Where they
+# may not an edit is never proposed: it is repaired (what is committed is put back
+# at once, and the edit is kept aside), or only reported (it stands, and gives way
+# when the path's next revision comes).
+{{if .WritePolicy}}write: {{.WritePolicy}}{{else}}# write: any{{end}}
+{{if .Edits}}edits: {{.Edits}}{{else}}# edits: repair{{end}}
 
 # Deletions beyond this are held until somebody approves them: more than so
 # many entries and more than so many percent of the tree, within a minute.

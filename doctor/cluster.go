@@ -60,6 +60,9 @@ func checkMembers(s *sheet, f Facts) {
 		s.warn(c.Name, "gatesync run --data-dir …", "this node's daemon does not run: what is written here goes nowhere")
 	}
 	for _, m := range c.Members {
+		if m.Proxy != "" {
+			s.note(m.Name, "it is reached through the proxy %s (HTTPS_PROXY of this command; the daemon's own environment counts for the daemon); NO_PROXY exempts hosts", m.Proxy)
+		}
 		if m.Err != "" {
 			s.problem(m.Name, "start its daemon, open the port, or `gatesync remove "+m.Name+"` if it is gone for good", "%s cannot be spoken to: %s", m.Address, m.Err)
 			continue

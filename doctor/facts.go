@@ -99,6 +99,7 @@ type Member struct {
 	Name     string        `json:"name"`
 	Address  string        `json:"address"`
 	Voter    bool          `json:"voter"`
+	Proxy    string        `json:"proxy,omitempty"` // HTTP proxy on the way there, as doctor's own environment says
 	Err      string        `json:"error,omitempty"` // why no connection came about; with the remedy
 	Took     time.Duration `json:"took_ns"`         // until both sides had accepted each other
 	Clock    time.Duration `json:"clock_ahead_ns"`  // its clock minus ours

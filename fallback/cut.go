@@ -12,6 +12,7 @@ import (
 // message, large ones into many. It is used by one goroutine.
 type cutter struct {
 	store Store
+	pace  pace
 	buf   []byte // of one message; made at first use
 
 	cur  Reader // the blob under the knife; nil between blobs
@@ -23,7 +24,7 @@ type cutter struct {
 // until the next call. A blob leaves the queue with its last piece.
 func (c *cutter) fill(queue *[]manifest.BlobRef) []*pb.Piece {
 	if c.buf == nil {
-		c.buf = make([]byte, maxPiece)
+		c.buf = make([]byte, c.pace.piece())
 	}
 	var pieces []*pb.Piece
 	used := 0

@@ -119,7 +119,7 @@ type session struct {
 // it fails, stalls or is idle. Every batch that it took has an answer then.
 func (l *lane) session(first *batch) (err error) {
 	s := &session{lane: l, wake: make(chan struct{}, 1), open: map[uint64]*batch{}}
-	s.cut = cutter{store: l.push.store, sent: l.push.stats.sent.add}
+	s.cut = cutter{store: l.push.store, pace: l.push.pace, sent: l.push.stats.sent.add}
 	s.ctx, s.cancel = context.WithCancelCause(l.push.ctx)
 	s.dog = startWatchdog(l.push.limits.stall, func() {
 		s.cancel(&StalledError{Peer: l.key.peer, After: l.push.limits.stall})
@@ -241,6 +241,7 @@ func (s *session) send(b *batch) error {
 		queue := b.refs
 		m.Offer.Eager = true
 		m.Pieces = s.cut.fill(&queue)
+		s.lane.push.pace.passed(dataIn(m.Pieces))
 		m.End = b.id
 		s.mu.Lock()
 		b.ended = true
@@ -275,6 +276,9 @@ func (s *session) sendPieces(b *batch) error {
 		s.forget(b)
 	}
 	s.mu.Unlock()
+	if err := s.lane.push.pace.wait(s.ctx, dataIn(m.GetPieces()), func() { s.dog.progress(true) }); err != nil {
+		return err
+	}
 	return s.write(m)
 }
 

@@ -53,6 +53,7 @@ type Push struct {
 	peers    Peers
 	log      *slog.Logger
 	limits   limits
+	pace     pace
 	arrivals arrivals
 	stats    counters
 	observer Observer
@@ -68,6 +69,11 @@ type Push struct {
 	behind map[cluster.NodeID]int // transfers under way
 	calls  map[callKey]int        // streams that peers have open here
 }
+
+// Limit bounds what is sent of content, in bytes a second to all other nodes
+// together; 0: not at all. What is small goes first and counts. It is called before
+// the Push is used.
+func (p *Push) Limit(perSecond int64) { p.pace = newPace(perSecond) }
 
 // NewPush returns the carrier of the node self; log may be nil. Nothing runs
 // before it is used; Close ends it.

@@ -77,7 +77,7 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 			}
 		}
 	}
-	cut := cutter{store: p.store, sent: p.stats.served.add}
+	cut := cutter{store: p.store, pace: p.pace, sent: p.stats.served.add}
 	defer cut.close()
 	for {
 		select {
@@ -85,7 +85,7 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 			if !ok {
 				return statusOf(context.Cause(ctx)) // nil where the caller is done
 			}
-			if err := s.answer(&cut, r, deliver); err != nil {
+			if err := s.answer(ctx, &cut, r, deliver); err != nil {
 				return statusOf(err)
 			}
 		case <-p.ctx.Done():
@@ -94,7 +94,7 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 	}
 }
 
-func (s *server) answer(cut *cutter, r *pb.FetchRequest, deliver func(*pb.FetchResponse) error) error {
+func (s *server) answer(ctx context.Context, cut *cutter, r *pb.FetchRequest, deliver func(*pb.FetchResponse) error) error {
 	refs, err := refsOf(r.GetWant())
 	if err != nil {
 		return err
@@ -110,6 +110,9 @@ func (s *server) answer(cut *cutter, r *pb.FetchRequest, deliver func(*pb.FetchR
 	}
 	for len(held) > 0 || len(m.GetMissing()) > 0 {
 		m.Pieces = cut.fill(&held)
+		if err := s.push.pace.wait(ctx, dataIn(m.Pieces), func() {}); err != nil {
+			return err
+		}
 		if err := deliver(m); err != nil {
 			return err
 		}

@@ -30,9 +30,23 @@ func (b *pushBed) listen(args ...string) *receiver {
 	return b.listenAs(gatesync, args...)
 }
 
+// listenOn is listen on another address.
+func (b *pushBed) listenOn(addr string, args ...string) *receiver {
+	b.t.Helper()
+	return b.receive([]string{gatesync}, addr, args...)
+}
+
 func (b *pushBed) listenAs(binary string, args ...string) *receiver {
 	b.t.Helper()
-	cmd := exec.Command(binary, append([]string{"receive", "--listen", "127.0.0.1:0", "--data-dir", b.data, "--free-reserve", "1MB"}, args...)...)
+	return b.receive([]string{binary}, "127.0.0.1:0", args...)
+}
+
+// receive runs a listening target, with the words before it that enter its host.
+func (b *pushBed) receive(line []string, addr string, args ...string) *receiver {
+	b.t.Helper()
+	line = append(line, "receive", "--listen", addr, "--data-dir", b.data, "--free-reserve", "1MB")
+	line = append(line, args...)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), b.vars...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -28,10 +28,12 @@ const (
 	Offer
 	// Collide: keep the disk's content aside, then materialize.
 	Collide
+	// Stand: the disk's entry stands, and is shown. Only Edits.Of says so.
+	Stand
 )
 
 func (v Verdict) String() string {
-	return [...]string{"nothing", "agree", "materialize", "offer", "collide"}[v]
+	return [...]string{"nothing", "agree", "materialize", "offer", "collide", "stand"}[v]
 }
 
 // Reconcile is the three-way comparison of one path (docs/design.md, "the one

@@ -29,6 +29,8 @@ const (
 	attachWithin = 5 * time.Second
 	// roleLook is how often a node looks whether it is a follower now.
 	roleLook = time.Second
+	// orphanSaid is after how long it is said that nobody feeds this node.
+	orphanSaid = 5 * time.Second
 )
 
 // followingLog is what a follower needs of its log.
@@ -54,7 +56,11 @@ type following struct {
 	dial       dialer
 	slog       *slog.Logger
 
-	parents parents // run's alone
+	// Run's alone: where to go, since when nobody feeds this node, and whether that
+	// was said.
+	parents parents
+	orphan  time.Time
+	told    bool
 
 	mu     sync.Mutex
 	parent cluster.NodeID
@@ -88,6 +94,9 @@ func (f *following) run(ctx context.Context) error {
 			}
 			continue
 		}
+		if !was {
+			f.orphan, f.told = time.Now(), false
+		}
 		was = true
 		f.round(ctx)
 	}
@@ -116,9 +125,14 @@ func (f *following) round(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if was {
+	switch {
+	case was:
+		f.orphan, f.told = time.Now(), false
 		f.slog.Info("another node has to feed this follower", "parent", string(id), "why", err)
-	} else {
+	case !f.told && time.Since(f.orphan) > orphanSaid:
+		f.told = true
+		f.slog.Warn("nobody feeds this follower: nothing new comes here until somebody does; it goes on looking", "tried", string(id), "why", err)
+	default:
 		f.slog.Debug("this follower is not fed there", "parent", string(id), "why", err)
 	}
 }

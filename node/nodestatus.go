@@ -10,6 +10,7 @@ import (
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/syncer"
+	"github.com/gatesync/gatesync/transport"
 )
 
 // statusWithin bounds the questions to the trees: a status that hangs helps
@@ -151,6 +152,9 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 		Votes: m.Role == cluster.Voter, Chosen: string(m.Wish), Content: h.state.GetContent(), Missing: h.state.GetMissing(), Nowhere: h.state.GetLacks(),
 		Format: max(m.Format, raftstore.Format),
 	}
+	if m.ID != n.file.Node {
+		st.Proxy = transport.ProxyName(addr)
+	}
 	if !h.at.IsZero() {
 		st.LastSeen = &h.at
 	}
@@ -171,6 +175,9 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 // treeStatus tells of one tree; one that does not answer in time says so.
 func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	ts := TreeStatus{Name: t.cfg.Name, Path: t.cfg.Path, Preset: preset(t.cfg.Preset), Storage: storageUnknown, StorageWhy: "the tree does not answer"}
+	if ts.Write, ts.Edits = n.cfg.Direction(t.cfg); ts.Write == "any" {
+		ts.Edits = ""
+	}
 	st, err := t.syncr.Status(ctx)
 	if err != nil {
 		ts.Root = "does not answer: " + err.Error()
@@ -179,12 +186,16 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	ts.Applied = uint64(st.Loop.Applied)
 	n.placeStatus(&ts, st.Place)
 	ts.Held, ts.Busy, ts.Pending = heldCount(st.Loop), len(st.Loop.Busy), st.Loop.Unsettled
-	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, st.Warnings, st.Watched, st.Overflows
+	ts.Root, ts.Notices, ts.Watched, ts.Overflows = st.Loop.RootLost, append(ts.Notices, st.Warnings...), st.Watched, st.Overflows
 	ts.Unsent, ts.UnsentWhy = st.Loop.Unsent, st.Loop.UnsentWhy
 	ts.Failing = len(st.Loop.Failing)
 	troubles := slices.Concat(st.Loop.Failing, st.Loop.Busy)
 	for _, b := range troubles[:min(len(troubles), troublesShown)] {
 		ts.Troubles = append(ts.Troubles, TroubleStatus{Path: string(b.Path), Why: b.Why})
+	}
+	ts.Edited, ts.Repaired = st.Loop.EditedAll, st.Loop.Repaired
+	for _, e := range st.Loop.Edited[:min(len(st.Loop.Edited), troublesShown)] {
+		ts.EditedPaths = append(ts.EditedPaths, TroubleStatus{Path: string(e.Path), Why: e.Why})
 	}
 	if st.Loop.Aside {
 		ts.Notices = append(ts.Notices, "this node has come back into the recovered cluster and compares its tree with it: until that is done whatever the cluster does not hold goes aside, fresh edits too")
@@ -212,7 +223,29 @@ func (n *Node) placeStatus(ts *TreeStatus, at syncer.Place) {
 	default:
 		ts.Storage, ts.Mount, ts.StewardEpoch = "direct", at.Mount, at.Epoch
 		ts.Steward, _ = n.log.Member(at.Steward)
+		if why := n.followersAlone(ts.Name, at.Mount); why != "" {
+			ts.Notices = append(ts.Notices, why)
+		}
 	}
+}
+
+// followersAlone says so where only followers have a directory together: none of
+// them becomes its steward, for a follower hears of leaders at second hand. "" where
+// a member of Raft has it too.
+func (n *Node) followersAlone(tree, mount string) string {
+	for _, m := range n.log.Shares(tree).Mounts {
+		if m.ID != mount || len(m.Members) == 0 {
+			continue
+		}
+		for _, id := range m.Members {
+			if !n.log.Follows(id) {
+				return ""
+			}
+		}
+		name, _ := n.log.Member(m.Members[0])
+		return "only followers have this directory, and a follower is nobody's steward: what is written elsewhere does not come here; `gatesync promote " + name + "` (or another one of them) ends that"
+	}
+	return ""
 }
 
 // troublesShown bounds how many paths that do not go on are named.

@@ -65,6 +65,10 @@ func (n *Node) openTree(t config.Tree, f treeFile, gate *vfs.Gate) (*tree, error
 	if t.ModeMask != 0 {
 		mask = syncer.DefaultModeMask &^ uint32(t.ModeMask)
 	}
+	edits, err := manifest.ParseEdits(n.cfg.Direction(t))
+	if err != nil {
+		return nil, fmt.Errorf("tree %s: %w", t.Name, err)
+	}
 	sy, err := syncer.Open(syncer.Config{
 		Self: string(n.file.Node), Tree: t.Name,
 		ClusterID: n.file.Cluster, TreeID: f.ID, Generation: f.Generation, Since: f.KeepFrom, Aside: f.Returned,
@@ -77,6 +81,7 @@ func (n *Node) openTree(t config.Tree, f treeFile, gate *vfs.Gate) (*tree, error
 		Joiner: !f.Made,
 		Loop: syncer.LoopConfig{
 			Adopt:     n.file.Adopt,
+			Edits:     edits,
 			MaxDelete: manifest.DeleteLimit{Count: n.cfg.Guard.MaxDelete.Count, Percent: n.cfg.Guard.MaxDelete.Percent},
 		},
 		Mounts: &treeMounts{tree: t.Name, log: n.log}, Storage: t.Storage, Nudge: t.Nudge,

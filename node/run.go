@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/transport"
 )
 
 // Run works until ctx ends, then stops within five seconds: doors first, then
@@ -21,6 +22,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.start(s)
 	n.slog.Info("running", "node", n.file.Node, "name", n.file.Name, "cluster", n.file.Cluster,
 		"listen", n.server.Addr().String(), "address", n.file.Address, "version", n.opts.Version)
+	n.sayProxy()
 	var failed error
 	select {
 	case <-ctx.Done():
@@ -40,6 +42,21 @@ func (n *Node) Run(ctx context.Context) error {
 	err := errors.Join(failed, s.stop())
 	n.slog.Info("stopped", "took", time.Since(begun).Round(time.Millisecond).String())
 	return err
+}
+
+// sayProxy says, once, that members are reached through a proxy: on a LAN the
+// variable may be meant for others.
+func (n *Node) sayProxy() {
+	var via []string
+	proxy := ""
+	for _, m := range n.knownMembers() {
+		if name := transport.ProxyName(m.Address); name != "" && m.ID != n.file.Node {
+			proxy, via = name, append(via, m.Name)
+		}
+	}
+	if proxy != "" {
+		n.slog.Info("members are reached through the HTTP proxy of HTTPS_PROXY; NO_PROXY exempts hosts", "proxy", proxy, "members", via)
+	}
 }
 
 // start starts everything; what comes later stops earlier.

@@ -89,6 +89,7 @@ type MemberStatus struct {
 	Format   uint32     `json:"format,omitempty"` // newest format of the log that it understands
 	LastSeen *time.Time `json:"last_seen,omitempty"`
 	Error    string     `json:"error,omitempty"` // why it cannot be reached
+	Proxy    string     `json:"proxy,omitempty"` // HTTP proxy through which the daemon reaches it
 	Votes    bool       `json:"votes"`           // a voter or a witness
 	// Chosen is the role that an operator gave it (promote, demote): voter or
 	// nonvoter. Without one the cluster decides.
@@ -129,7 +130,15 @@ type TreeStatus struct {
 	UnsentWhy  string `json:"unsent_why,omitempty"`
 	// Troubles are paths that do not go on, the first few of them, and why.
 	Troubles []TroubleStatus `json:"troubles,omitempty"`
-	Watched  int             `json:"watched"` // directories whose events are told
+	// Write and Edits are the settings' words. Edited counts the edits that stand
+	// where none are taken, EditedPaths are the first of them; Repaired counts those
+	// that were put back since the start.
+	Write       string          `json:"write"`           // any, never
+	Edits       string          `json:"edits,omitempty"` // repair, report
+	Edited      int             `json:"edited"`
+	EditedPaths []TroubleStatus `json:"edited_paths,omitempty"`
+	Repaired    uint64          `json:"repaired,omitempty"`
+	Watched     int             `json:"watched"` // directories whose events are told
 	// Overflows counts how often file events were lost since the start; each
 	// time a scan found what they would have told.
 	Overflows  uint64  `json:"overflows"`

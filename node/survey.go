@@ -213,7 +213,7 @@ func (s *Surveyed) Ask(ctx context.Context, nonces map[string]string) doctor.Clu
 const meetWithin = 10 * time.Second
 
 func (s *Surveyed) ask(ctx context.Context, identity *transport.Identity, m cluster.Member, nonces map[string]string) doctor.Member {
-	out := doctor.Member{Name: m.Name, Address: m.Address, Voter: m.Role == cluster.Voter}
+	out := doctor.Member{Name: m.Name, Address: m.Address, Voter: m.Role == cluster.Voter, Proxy: transport.ProxyName(m.Address)}
 	ctx, cancel := context.WithTimeout(ctx, meetWithin)
 	defer cancel()
 	met, conn, err := transport.Meet(ctx, m.Address, identity, s.file.Cluster, transport.Instance{Incarnation: s.file.incarnation()})

@@ -47,6 +47,7 @@ func (n *Node) webTree(ctx context.Context, t *tree) web.Tree {
 	}
 	wt.Applied, wt.Lost = uint64(st.Loop.Applied), st.Loop.RootLost
 	wt.Failing = len(st.Loop.Failing)
+	wt.Edited, wt.Repaired = st.Loop.EditedAll, st.Loop.Repaired
 	wt.Held, wt.Busy = heldCount(st.Loop), len(st.Loop.Busy)
 	wt.Unsent, wt.Watched, wt.Overflows = st.Loop.Unsent, st.Watched, st.Overflows
 	wt.Lag = n.trees.lag.lag(st.Loop.Applied, time.Now())

@@ -99,6 +99,9 @@ func (s *Syncer) RestoreConflict(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if s.cfg.Loop.Edits != manifest.EditsOffered {
+		return fmt.Errorf("%q: this node's tree takes no edits (write: never), and what is restored is one: `gatesync conflicts show %s` prints it, write it on a node that takes edits", c.Path, id)
+	}
 	g, done, err := s.root.borrow()
 	if err != nil {
 		return err

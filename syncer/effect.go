@@ -48,6 +48,9 @@ type Observation struct {
 	Entry manifest.Entry
 	Stamp Stamp
 	Why   string
+	// Rest, of what is Busy only because it has not been left alone for long
+	// enough: how much longer it has to be. A whole quietPeriod: it was changed.
+	Rest time.Duration
 }
 
 // ---- Events: what happened. An executor posts them; Loop.Handle takes them.
@@ -257,6 +260,8 @@ const (
 	GuardRefused    Guard = "refused"        // the machine refused it, not for a conflict
 	GuardLeft       Guard = "left-behind"    // could not be removed
 	GuardRoom       Guard = "room"           // no space
+	GuardWrite      Guard = "write"          // edited where nothing is taken from (write: never)
+	GuardRewritten  Guard = "rewritten"      // … again and again after it was repaired
 )
 
 // Rescan asks for a complete scan of the tree; answered by Hinted (any number
@@ -267,6 +272,10 @@ type Rescan struct{}
 // upon, and that nothing is left to be done about it: to be persisted, so that a
 // restart is no joiner's. Not answered.
 type Joined struct{}
+
+// Opened says that everything that was edited while the tree took no edits has been
+// noted as held: to be persisted. Not answered.
+type Opened struct{}
 
 // Keep asks to keep content aside that this node has captured and that stands
 // in no tree and in no revision. Not answered.
@@ -293,6 +302,7 @@ func (Record) effect()   {}
 func (Remember) effect() {}
 func (Rescan) effect()   {}
 func (Joined) effect()   {}
+func (Opened) effect()   {}
 func (Keep) effect()     {}
 func (Follow) effect()   {}
 func (Wake) effect()     {}
@@ -325,6 +335,8 @@ type Step struct {
 	New manifest.Node
 	// Ordered: a person asked for it, and it is done by whichever node of a mount.
 	Ordered bool
+	// Repair: it undoes an edit in a tree that takes none.
+	Repair bool
 	// Aside is set where the disk's content lost a conflict: it is kept (the
 	// blob is in the store) and recorded before the step is done.
 	Aside *Aside

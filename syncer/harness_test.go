@@ -476,3 +476,10 @@ func contentOf(t *testing.T, b *box, id string) string {
 	}
 	return string(c)
 }
+
+// wrote counts the revisions.
+func (h *hub) wrote() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.commits)
+}

@@ -28,6 +28,8 @@ type LoopConfig struct {
 	BatchContent int64
 	// Adopt offers what a joiner's tree holds instead of holding it back.
 	Adopt bool
+	// Edits says what becomes of edits in this tree.
+	Edits manifest.Edits
 	// Placing: nothing is done before the first Placed.
 	Placing bool
 	// Former tells whether a path held some content in an earlier revision, as far
@@ -60,6 +62,9 @@ type State struct {
 	// Aside, of a joiner: what the log does not hold goes aside instead of being
 	// held: it is of a life of the cluster that is over.
 	Aside bool
+	// Closed: the tree took no edits when it was open last. What was edited then is
+	// held, even if it takes edits now.
+	Closed bool
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
@@ -132,6 +137,8 @@ type Loop struct {
 
 	deletes deletes
 	rulings map[manifest.Path]Verb
+	repairs repairs
+	shut    shut
 	wants   map[manifest.Digest][]manifest.Path // blobs asked for, and who wants them
 	asks    []manifest.BlobRef                  // to be asked for in this call
 	lacks   map[manifest.Digest]lack            // asked for in vain, and not had since
@@ -151,7 +158,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		bigQueue: pathSet{}, bigToApply: pathSet{},
 		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
 		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(), careful: pathSet{},
-		lacks: map[manifest.Digest]lack{},
+		lacks: map[manifest.Digest]lack{}, repairs: newRepairs(),
 	}
 	if l.anc == nil {
 		l.anc = NewAncestorMap()
@@ -213,6 +220,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	l.fireTimers()
 	l.decideReady()
 	l.maybeJoined()
+	l.maybeOpened()
 	l.maybeRead()
 	l.flushAsks()
 	l.flushLooks()
@@ -373,6 +381,7 @@ func (l *Loop) readyAll() {
 
 func (l *Loop) scanEnded(unread []Trouble) {
 	l.scanned, l.rooted, l.unread = true, true, unread
+	l.markShut()
 	l.readyAll()
 }
 

@@ -255,6 +255,9 @@ func (l *Loop) stepped(w *work, r StepResult) {
 	}
 	switch r.Outcome {
 	case StepDone:
+		if w.step.Repair {
+			l.repairs.did(w.path, l.now)
+		}
 		l.setAncestor(w, r.Ancestor)
 		if c, _ := l.view.Manifest.Get(w.path); c.Entry.Same(w.step.New.Entry) {
 			w.pending = 0
@@ -262,7 +265,7 @@ func (l *Loop) stepped(w *work, r StepResult) {
 			w.pending = max(w.pending, w.chain[0].revision) // it goes on, but was followed up to here
 		}
 		l.forget(w.path)
-		w.tries, w.setbacks, w.why, w.needed, w.cut = 0, 0, "", false, false
+		w.tries, w.setbacks, w.why, w.needed, w.cut, w.shut = 0, 0, "", false, false, false
 		w.rested()
 		w.fails, w.failing, w.noRoom = 0, "", false
 		w.phase, w.obs = presumed, Observation{}
@@ -274,9 +277,8 @@ func (l *Loop) stepped(w *work, r StepResult) {
 		}
 		l.wakeAround(w)
 	case StepLeft:
-		a, _ := l.anc.Get(w.path)
 		l.agree(w, Ancestor{}, false)
-		l.hold(w, GuardLeft, "it still holds ignored files", a.Entry)
+		l.hold(w, GuardLeft, "it still holds ignored files", w.step.Expect.Entry)
 	case StepSurprise:
 		w.setbacks++
 		if r.Err != nil {

@@ -42,6 +42,7 @@ func (l *Loop) disk(w *work, a Ancestor) (manifest.Entry, Stamp) {
 // decide compares the three views of one path and starts what ends their
 // difference.
 func (l *Loop) decide(w *work) {
+	w.repair = false
 	switch w.phase {
 	case awaiting:
 		if l.view.Revision < w.awaits || !l.conclude(w) {
@@ -203,9 +204,14 @@ func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
 		l.follow(w, a, d, c, "another node's change was committed below it")
 		return
 	}
-	if l.rulings[w.path] != Approve && l.holds(w, a, d, c) {
-		l.finish(w)
-		return
+	if l.rulings[w.path] != Approve {
+		if l.holds(w, a, d, c) {
+			l.finish(w)
+			return
+		}
+		if l.refuses(w, a, d, c) {
+			return
+		}
 	}
 	if d.Absent() {
 		switch {
@@ -228,7 +234,7 @@ func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
 func (l *Loop) enqueue(w *work, d manifest.Entry, c manifest.Node) bool {
 	if parent := w.path.Dir(); parent != "" && !l.view.Manifest.Entry(parent).IsDir() {
 		if !l.wantDir(parent) {
-			l.note(w.path, Note{Guard: GuardJoiner, Why: "its directory is held", Entry: d, Base: c.Revision})
+			l.note(w.path, Note{Guard: l.notes[parent].Guard, Why: "its directory is held", Entry: d, Base: c.Revision})
 			l.finish(w)
 			return false
 		}
@@ -248,7 +254,7 @@ func (l *Loop) enqueue(w *work, d manifest.Entry, c manifest.Node) bool {
 // wantDir asks for a directory to be offered, because something below it is to
 // be. It tells false where the directory is held back.
 func (l *Loop) wantDir(dir manifest.Path) bool {
-	if n, held := l.notes[dir]; held && (n.Guard == GuardJoiner || n.Guard == GuardRecords) && l.rulings[dir] != Approve {
+	if n, held := l.notes[dir]; held && n.Guard.asks() && l.rulings[dir] != Approve {
 		return false
 	}
 	w := l.works.get(dir)
@@ -321,8 +327,8 @@ func (l *Loop) follow(w *work, a Ancestor, d manifest.Entry, c manifest.Node, wh
 // goes first.
 func (l *Loop) dirComes(dir manifest.Path) bool {
 	w := l.works.get(dir)
-	if n, noted := l.notes[dir]; noted && n.Guard == GuardMassDelete && (w == nil || w.phase != staged && w.phase != applying) {
-		return false // its deletion is held
+	if n, noted := l.notes[dir]; noted && (n.Guard == GuardMassDelete || n.Guard.edit() && !n.Entry.IsDir()) && (w == nil || w.phase != staged && w.phase != applying) {
+		return false // it is not there, which is held
 	}
 	if w == nil || w.phase == presumed {
 		a, _ := l.anc.Get(dir)
@@ -391,7 +397,7 @@ func (l *Loop) wakeHeld(dir manifest.Path) {
 
 // step describes how the disk gets from d to c.
 func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why string) *Step {
-	s := &Step{Path: w.path, New: c, Ordered: l.rulings[w.path] == Restore}
+	s := &Step{Path: w.path, New: c, Ordered: l.rulings[w.path] == Restore, Repair: w.repair}
 	if w.phase == presumed {
 		s.Expect = a
 	} else if !d.Absent() {

@@ -277,7 +277,16 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 				l.note(w.path, Note{Guard: n.Guard, Why: n.Why, Entry: d, Base: c.Revision})
 				return true
 			}
+		case GuardWrite, GuardRewritten:
+			if n.Guard == GuardWrite && l.cfg.Edits == manifest.EditsRepaired {
+				break
+			}
+			l.note(w.path, Note{Guard: n.Guard, Why: n.Why, Entry: d, Base: c.Revision})
+			return true
 		case GuardMassDelete, GuardRefused, GuardLeft:
+			if n.Guard != GuardLeft && l.cfg.Edits == manifest.EditsRepaired {
+				break
+			}
 			if c.Entry.IsDir() && n.Guard == GuardMassDelete && !l.held(w.path) {
 				break // it was held only for what stood in it
 			}
@@ -293,7 +302,7 @@ func (l *Loop) holds(w *work, a Ancestor, d manifest.Entry, c manifest.Node) boo
 	if l.undecided(w, a, d, c) {
 		return true
 	}
-	unknown := l.state.Joiner && !l.cfg.Adopt || l.unreadAbove(w.path) != ""
+	unknown := l.state.Joiner && (!l.cfg.Adopt || l.closed()) || l.unreadAbove(w.path) != ""
 	if unknown && a.Entry.Absent() && !d.Absent() {
 		l.note(w.path, Note{
 			Guard: GuardJoiner, Why: "stood here before this node joined the cluster", Entry: d, Base: c.Revision,
@@ -315,7 +324,7 @@ func (l *Loop) holdUnseen(w *work) {
 	}
 	c, _ := l.view.Manifest.Get(w.path)
 	above := l.unreadAbove(w.path)
-	if l.cfg.Adopt && !l.state.Lost && above == "" {
+	if l.cfg.Adopt && !l.closed() && !l.state.Lost && above == "" {
 		return
 	}
 	if l.state.Lost || above == GuardUnreadLost {
@@ -359,7 +368,7 @@ func (l *Loop) forget(p manifest.Path) {
 	for dir := p.Dir(); dir != ""; dir = dir.Dir() {
 		switch l.notes[dir].Guard { // it may have been held, or left behind, only for p
 		case GuardMassDelete:
-			if n.Guard == GuardMassDelete {
+			if n.Guard == GuardMassDelete || n.Guard.edit() {
 				l.hint(dir)
 			}
 		case GuardLeft:
@@ -416,10 +425,11 @@ func (l *Loop) rule(ev Ruling) {
 			continue
 		}
 		if ev.Verb == Retry {
-			if n.Guard == GuardMassDelete || n.Guard == GuardJoiner || n.Guard == GuardRecords {
+			if n.Guard == GuardMassDelete || n.Guard.asks() && !(n.Guard.edit() && l.cfg.Edits == manifest.EditsRepaired) {
 				continue // those want a yes or a no
 			}
 			l.forget(p)
+			delete(l.repairs.paths, p)
 		} else {
 			l.rulings[p] = ev.Verb
 		}

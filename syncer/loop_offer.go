@@ -153,7 +153,7 @@ func (l *Loop) emptied(dir manifest.Path, b *batch) bool {
 func (l *Loop) held(dir manifest.Path) (held bool) {
 	l.view.Manifest.Under(dir, func(p manifest.Path, _ manifest.Node) bool {
 		n, ok := l.notes[p]
-		held = ok && n.Guard == GuardMassDelete
+		held = ok && (n.Guard == GuardMassDelete || n.Guard.edit())
 		return !held
 	})
 	return held
@@ -248,7 +248,7 @@ func (l *Loop) conclude(w *work) bool {
 		w.setbacks++
 		return false
 	}
-	w.tries, w.setbacks, w.why, w.cut = 0, 0, "", false
+	w.tries, w.setbacks, w.why, w.cut, w.shut = 0, 0, "", false, false
 	w.rested()
 	c, _ := l.view.Manifest.Get(w.path)
 	if w.sent.Absent() {

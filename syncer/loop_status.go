@@ -26,6 +26,11 @@ type LoopStatus struct {
 	Busy      []Trouble
 	Failing   []Trouble // committed changes that cannot be brought to the disk, tried again and again
 	Notes     map[manifest.Path]Note
+	Edits     manifest.Edits // what becomes of edits
+	Opening   bool           // what was edited while none were taken is still to be seen
+	Edited    []Trouble      // edits that stand where none are taken, the first of them
+	EditedAll int            // … all of them
+	Repaired  uint64         // edits that were undone in this run
 }
 
 // Trouble is one path that does not go on, and why.
@@ -42,6 +47,8 @@ func (l *Loop) Status() LoopStatus {
 		Revision: l.view.Revision, RootLost: l.rootLost, Scanned: l.scanned, Unread: l.unread, Joiner: l.state.Joiner, Aside: l.state.Joiner && l.state.Aside,
 		Notes: maps.Clone(l.notes),
 	}
+	s.Edits, s.Repaired, s.Opening = l.cfg.Edits, l.repairs.total, l.state.Closed && l.cfg.Edits == manifest.EditsOffered
+	s.Edited, s.EditedAll = l.edited()
 	applied := l.view.Revision
 	l.works.each(func(w *work) bool {
 		stuck := w.stuck()

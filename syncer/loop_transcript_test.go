@@ -164,6 +164,12 @@ func (p *player) event(f []string) []Effect {
 	case "power-lost":
 		p.state.SameBoot = false
 		return nil
+	case "write": // any | report | repair: what becomes of edits
+		p.cfg.Edits = map[string]manifest.Edits{"any": manifest.EditsOffered, "report": manifest.EditsReported, "repair": manifest.EditsRepaired}[f[1]]
+		return nil
+	case "closed": // it took no edits when it was open last
+		p.state.Closed = true
+		return nil
 	case "placing":
 		p.cfg.Placing = true
 		return nil
@@ -277,6 +283,13 @@ func (p *player) observe(path manifest.Path, text string) Observation {
 		return Observation{Path: path, Sight: Busy, Why: "open for writing"}
 	case "unfit":
 		return Observation{Path: path, Sight: Unfit, Why: "a FIFO"}
+	}
+	if left, ok := strings.CutPrefix(text, "resting="); ok { // without leases
+		d, err := time.ParseDuration(left)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return Observation{Path: path, Sight: Busy, Why: "it has to rest", Rest: d}
 	}
 	e := p.entry(text)
 	return Observation{Path: path, Sight: Seen, Entry: e, Stamp: p.stamp(e)}

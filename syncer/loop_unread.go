@@ -9,7 +9,7 @@ func (g Guard) unread() bool { return g == GuardUnread || g == GuardUnreadLost }
 // noteUnread keeps, for what stands below directories that could not be read,
 // the care that ends for everything else: a joiner's, or that of lost records.
 func (l *Loop) noteUnread() {
-	if l.cfg.Adopt && !l.refill && !l.state.Lost {
+	if l.cfg.Adopt && !l.closed() && !l.refill && !l.state.Lost {
 		return
 	}
 	for _, t := range l.unread {

@@ -66,6 +66,8 @@ type placer struct {
 	written *rootGen // that the nonce stands in
 	place   Place
 	taken   uint64 // epoch that this node has taken up as a steward
+	// refuses: the directory is several nodes', and this one is to take no edits there.
+	refuses bool
 	broken  string // why the nonce could not be put there, or the others' not be read
 	unsaid  string // why the log could not be told the last time
 	misses  map[cluster.NodeID]miss
@@ -261,13 +263,21 @@ func (p *placer) settle() next {
 	p.heard = p.heard || p.s.cfg.Log.CaughtUp()
 	p.shore.behind = !p.heard
 	n := p.shore.decide()
+	was := p.refuses
+	p.refuses = false
 	switch {
 	case p.shore.nonce == "" && p.broken != "":
 		n = next{}
+	case n.place.Mount != "" && p.s.cfg.Loop.Edits != manifest.EditsOffered:
+		n.place = unknown("write: never cannot be kept in a directory that other nodes have too, for they propose what is edited in it: set write: any, or give this node a directory of its own; until then it leaves the tree alone")
+		p.refuses = true
 	case p.broken != "":
 		n.place = unknown("this node cannot leave its nonce beside the tree: %s", p.broken)
 	case n.place.Unknown && n.say != nil && p.unsaid != "":
 		n.place.Why += "; what this node sees there cannot be said now: " + p.unsaid
+	}
+	if p.refuses && !was {
+		p.s.log.Error("the tree is left alone", "why", n.place.Why)
 	}
 	p.place = n.place
 	acting := n.place.Steward == p.shore.self && p.taken == n.place.Epoch && n.place.Mount != ""

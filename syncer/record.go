@@ -30,6 +30,7 @@ const (
 	metaGeneration = "generation" // of the marker that the records belong to
 	metaReached    = "reached"    // steps of revisions up to this one have begun
 	metaLost       = "lost"       // present, beside metaJoiner: it was known, and the records were damaged
+	metaClosed     = "closed"     // present: the tree took no edits when it was open last
 	metaFollowed   = "followed"   // the disk has followed every revision up to this one
 )
 
@@ -122,6 +123,8 @@ func (r *records) load(bootID string) (out loaded, err error) {
 				out.state.Aside = true
 			case metaLost:
 				out.state.Lost = true
+			case metaClosed:
+				out.state.Closed = true
 			case metaBoot:
 				known = true
 				out.state.SameBoot = bootID != "" && string(v) == bootID
@@ -232,6 +235,7 @@ type recordJob struct {
 	updates  []Update
 	notes    []Remember
 	joined   bool
+	opened   bool              // the tree takes edits, and what was edited before is held
 	followed manifest.Revision // 0: as before
 	boot     string            // that looked speaks of
 	looked   bool              // what a loss of power had left was looked at: the boot is written
@@ -318,6 +322,11 @@ func (j recordJob) write(tx *sealed.Tx) error {
 	}
 	if j.reached > revisionOf(before) { // there are two lanes
 		if err := meta.Put([]byte(metaReached), binary.BigEndian.AppendUint64(nil, uint64(j.reached))); err != nil {
+			return err
+		}
+	}
+	if j.opened {
+		if err := meta.Delete([]byte(metaClosed)); err != nil {
 			return err
 		}
 	}

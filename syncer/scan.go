@@ -225,7 +225,7 @@ func (sc *scanner) scan(ctx context.Context, dirs []manifest.Path) (entries int,
 		return 0, err
 	}
 	if len(dirs) == 0 {
-		sc.s.watcher.scanBegins()
+		sc.s.watcher.scanBegins(g.fs)
 		defer sc.s.watcher.scanEnds()
 	}
 	w := &walk{ctx: ctx, s: sc.s, fs: g.fs}

@@ -167,8 +167,11 @@ func (s *Syncer) sure() error {
 // is in order and answers.
 func (s *Syncer) Steady() bool {
 	lost, _ := s.root.state()
+	s.placer.mu.Lock()
+	refuses := s.placer.refuses
+	s.placer.mu.Unlock()
 	since := s.beat.pending.Load()
-	return lost == "" && !s.beat.failed.Load() && (since == 0 || s.clock()-since < int64(hungAfter))
+	return !refuses && lost == "" && !s.beat.failed.Load() && (since == 0 || s.clock()-since < int64(hungAfter))
 }
 
 // clock is a clock that nobody sets; it is never 0.

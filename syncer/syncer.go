@@ -23,9 +23,10 @@ type Syncer struct {
 	cfg    Config
 	log    *slog.Logger
 	inbox  *inbox
-	loop   *Loop  // owned by Run's loop goroutine
-	marker string // of the root that the loop knows; owned by the loop goroutine, like find
-	find   uint64 // of the root that the loop knows
+	loop   *Loop   // owned by Run's loop goroutine
+	marker string  // of the root that the loop knows; owned by the loop goroutine, like find
+	find   uint64  // of the root that the loop knows
+	told   pathSet // edits that the log of this run has named; owned by the loop goroutine
 	rec    *records
 	root   *rootKeeper
 
@@ -78,9 +79,9 @@ func Open(cfg Config) (*Syncer, error) {
 		cfg.ScanInterval = time.Minute
 	}
 	if cfg.Loop.Settle == 0 {
-		adopt, rank, limit := cfg.Loop.Adopt, cfg.Loop.Rank, cfg.Loop.MaxDelete
+		adopt, rank, limit, edits := cfg.Loop.Adopt, cfg.Loop.Rank, cfg.Loop.MaxDelete, cfg.Loop.Edits
 		cfg.Loop = DefaultLoopConfig(cfg.Self, cfg.Tree)
-		cfg.Loop.Adopt, cfg.Loop.Rank = adopt, rank
+		cfg.Loop.Adopt, cfg.Loop.Rank, cfg.Loop.Edits = adopt, rank, edits
 		if limit != (manifest.DeleteLimit{}) {
 			cfg.Loop.MaxDelete = limit
 		}
@@ -91,7 +92,7 @@ func Open(cfg Config) (*Syncer, error) {
 	}
 
 	s := &Syncer{
-		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(), opened: time.Now(),
+		cfg: cfg, log: cfg.Logger.With("tree", cfg.Tree), inbox: newInbox(), opened: time.Now(), told: pathSet{},
 		proposals: make(chan struct{}, 8), bigOffers: make(chan struct{}, 2),
 		stagedBy: fmt.Sprintf("%x", cfg.Now().UnixNano()),
 	}
@@ -135,6 +136,11 @@ func (s *Syncer) load() error {
 	if !known.rooted && s.cfg.Joiner {
 		known.state.Joiner, known.state.Aside = true, s.cfg.Aside
 		if err := s.rec.setMeta(joinerMeta(s.cfg.Aside)); err != nil {
+			return err
+		}
+	}
+	if s.cfg.Loop.Edits != manifest.EditsOffered && !known.state.Closed {
+		if err := s.rec.setMeta(map[string][]byte{metaClosed: {1}}); err != nil {
 			return err
 		}
 	}
@@ -290,11 +296,13 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Fetch:
 			s.fetch(ctx, e)
 		case Apply:
+			s.sayRepairs(e)
 			s.lanes.add(e)
 		case Record:
 			s.persister.add(recordJob{marker: s.marker, updates: e.Updates})
 			s.learned(ctx, e.Updates)
 		case Remember:
+			s.sayEdit(e)
 			s.persister.add(recordJob{notes: []Remember{e}})
 			s.tellHeld()
 		case Follow:
@@ -302,6 +310,8 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Joined:
 			s.persister.add(recordJob{marker: s.marker, joined: true})
 			s.tellHeld()
+		case Opened:
+			s.persister.add(recordJob{opened: true})
 		case Keep:
 			s.keep(e)
 		case Rescan:

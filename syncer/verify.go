@@ -30,7 +30,7 @@ type Verified struct {
 // is not what is committed. It changes nothing; edits that are on their way
 // show up as drift too, so Settle first.
 func (s *Syncer) Verify(ctx context.Context, fn func(Drift) error) (Verified, error) {
-	_, anc, err := s.snapshot(ctx)
+	status, anc, err := s.snapshot(ctx)
 	if err != nil {
 		return Verified{}, err
 	}
@@ -47,7 +47,11 @@ func (s *Syncer) Verify(ctx context.Context, fn func(Drift) error) (Verified, er
 			return nil
 		}
 		done.Drifts++
-		return fn(Drift{Path: v.path, What: what, Why: v.obs.Why, Size: v.node.Entry.Size})
+		why := v.obs.Why
+		if n, held := status.Notes[v.path]; held && why == "" && n.Entry.Same(v.obs.Entry) {
+			why = "held: " + n.Why
+		}
+		return fn(Drift{Path: v.path, What: what, Why: why, Size: v.node.Entry.Size})
 	})
 	return done, err
 }

@@ -41,7 +41,7 @@ func newWatcher(s *Syncer) *watcher {
 func (w *watcher) reset(root vfs.FS) {
 	n, err := newNotifier(root.Path(), vfs.GateOf(root))
 	w.mu.Lock()
-	old := w.n
+	old, said := w.n, w.limited
 	w.n, w.limited = n, ""
 	switch {
 	case w.ended && err == nil:
@@ -49,7 +49,9 @@ func (w *watcher) reset(root vfs.FS) {
 	case err != nil:
 		w.n = nil
 		w.limited = fmt.Sprintf("%v: raise fs.inotify.max_user_instances; until then changes are found by scans", err)
-		w.s.log.Warn("no file events", "err", err)
+		if said != w.limited {
+			w.s.log.Warn("no file events", "err", err)
+		}
 	}
 	w.mu.Unlock()
 	if old != nil {
@@ -101,11 +103,15 @@ func (w *watcher) trouble() string {
 }
 
 // scanBegins and scanEnds frame a complete scan, which tries every watch again:
-// a limit may have been raised.
-func (w *watcher) scanBegins() {
+// a limit may have been raised. Where there are no events at all it asks for them.
+func (w *watcher) scanBegins(root vfs.FS) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.refused = ""
+	none := w.n == nil && !w.ended
+	w.mu.Unlock()
+	if none {
+		w.reset(root)
+	}
 }
 
 func (w *watcher) scanEnds() {

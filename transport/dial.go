@@ -171,7 +171,7 @@ func clientConfig(proto string) *tls.Config {
 func shake(ctx context.Context, timeout time.Duration, addr string, node cluster.NodeID, conf *tls.Config) (*tls.Conn, greeting, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	raw, err := connect(ctx, addr)
 	if err != nil {
 		return nil, greeting{}, &UnreachableError{Addr: addr, Node: node, Err: plain(err)}
 	}

@@ -24,6 +24,9 @@ func (e *UnreachableError) Error() string {
 	if e.Node != "" {
 		who = fmt.Sprintf("%s at %s", e.Node, e.Addr)
 	}
+	if proxy := (*ProxyError)(nil); errors.As(e.Err, &proxy) {
+		return fmt.Sprintf("cannot reach %s: %v", who, e.Err)
+	}
 	return fmt.Sprintf("cannot reach %s: %v: check that gatesync runs there and that no firewall closes the port", who, e.Err)
 }
 

@@ -67,7 +67,7 @@ func (e *WrongTargetError) Unwrap() error { return e.Err }
 func DialTarget(ctx context.Context, addr string, tok Token) (net.Conn, error) {
 	dctx, cancel := context.WithTimeout(ctx, defaultHandshake)
 	defer cancel()
-	raw, err := new(net.Dialer).DialContext(dctx, "tcp", addr)
+	raw, err := connect(dctx, addr)
 	if err != nil {
 		return nil, &UnreachableError{Addr: addr, Err: plain(err)}
 	}

@@ -19,6 +19,7 @@ type collector struct {
 	applied, lag, entries, held, conflicts, rejected, busy, rootLost        *prometheus.Desc
 	failing, unsent, watched, overflows, dataFree, dataReserve, dataTrouble *prometheus.Desc
 	proposals, blobs, blobBytes, blobDisk, carrierBytes, carrierUp          *prometheus.Desc
+	edited, repaired                                                        *prometheus.Desc
 	corrupt, mended, lostBlobs, scrubbed, scrubs                            *prometheus.Desc
 }
 
@@ -42,6 +43,8 @@ func newCollector(source Source) *collector {
 		lag:          d("tree_apply_lag_seconds", "Age of the oldest committed revision that the tree lacks.", "tree"),
 		entries:      d("tree_entries", "Entries of the tree as committed.", "tree"),
 		held:         d("held", "Paths that a guard holds back.", "tree"),
+		edited:       d("tree_edited", "Local edits that stand in a tree that takes none (write: never).", "tree"),
+		repaired:     d("tree_repaired_total", "Local edits that were put back in a tree that takes none (write: never).", "tree"),
 		conflicts:    d("conflicts", "Contents that lost a conflict and are kept aside.", "tree"),
 		rejected:     d("rejected", "Paths that the gateway beside this node rejected.", "tree"),
 		busy:         d("busy", "Paths that somebody is writing.", "tree"),
@@ -105,6 +108,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.lag, t.Lag.Seconds(), t.Name)
 		gauge(c.entries, float64(t.Entries), t.Name)
 		gauge(c.held, float64(t.Held), t.Name)
+		gauge(c.edited, float64(t.Edited), t.Name)
+		counter(c.repaired, t.Repaired, t.Name)
 		gauge(c.conflicts, float64(t.Conflicts), t.Name)
 		gauge(c.rejected, float64(t.Rejected), t.Name)
 		gauge(c.busy, float64(t.Busy), t.Name)

@@ -39,6 +39,8 @@ type Tree struct {
 	Lag       time.Duration // since the oldest revision not yet applied was seen; 0: current
 	Entries   int           // files, directories and symlinks
 	Held      int
+	Edited    int    // edits that stand where none are taken
+	Repaired  uint64 // edits that were put back where none are taken, since the start
 	Conflicts int
 	Rejected  int
 	Busy      int

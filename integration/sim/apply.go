@@ -189,5 +189,6 @@ func (n *node) place(s syncer.Step) {
 		n.w.fail("unexpected op %d", s.Op)
 	}
 	d.set(s.Path, i)
+	delete(n.rules.shut, s.Path)
 	n.mine(s.Path)
 }

@@ -92,6 +92,7 @@ func (n *node) did(paths ...manifest.Path) {
 	}
 	for _, p := range hints {
 		n.rules.wrote(p, n.disk.at[p].entry())
+		n.rules.shuts(n, p)
 		n.mine(p)
 	}
 	if n.alive && !n.w.chance(0.1) {

@@ -33,12 +33,16 @@ func (n *node) do(e syncer.Effect) {
 	case syncer.Record:
 		n.persist(job{updates: e.Updates})
 	case syncer.Remember:
+		w.trace("node %d notes %q: %+v", n.index, e.Path, e.Note)
 		n.persist(job{note: &e})
 	case syncer.Follow:
 		n.persist(job{followed: e.Revision, looked: true})
 	case syncer.Keep:
 		n.store.flush()
 		n.saved.asides = append(n.saved.asides, aside{e.Path, e.Aside.Lost})
+	case syncer.Opened:
+		w.trace("node %d: what was edited while its tree took no edits is held", n.index)
+		n.persist(job{opened: true})
 	case syncer.Joined:
 		n.persist(job{joined: true})
 	case syncer.Rescan:

@@ -17,8 +17,9 @@ type node struct {
 	w      *world
 	index  int
 	id     string
-	leases bool // of its file system
-	adopt  bool // as its joiner was told
+	leases bool           // of its file system
+	adopt  bool           // as its joiner was told
+	edits  manifest.Edits // what becomes of them, by this life's settings
 
 	on     *mount // that it shares with others; nil: its tree is its own
 	acting bool   // it is the steward, as it knows
@@ -58,6 +59,7 @@ type saved struct {
 	asides    []aside
 	displaced []displaced
 	joined    bool
+	closed    bool
 	followed  manifest.Revision
 	reached   manifest.Revision
 }
@@ -71,6 +73,7 @@ func (w *world) newNode() *node {
 	n.id = fmt.Sprintf("n-%d", n.index)
 	n.store = newStore(fmt.Sprintf("s-%d", n.index))
 	n.rules = newRules()
+	n.edits = w.someEdits()
 	w.nodes = append(w.nodes, n)
 	return n
 }
@@ -118,7 +121,7 @@ func (n *node) start() {
 	}
 	st := syncer.State{
 		Ancestors: syncer.NewAncestorMap(), Notes: map[manifest.Path]syncer.Note{},
-		Joiner: !n.saved.joined, SameBoot: n.boot, Followed: n.saved.followed, Reached: n.saved.reached,
+		Joiner: !n.saved.joined, Closed: n.saved.closed, SameBoot: n.boot, Followed: n.saved.followed, Reached: n.saved.reached,
 	}
 	for p, a := range n.saved.ancestors {
 		st.Ancestors.Set(p, a)
@@ -129,7 +132,9 @@ func (n *node) start() {
 	n.reader = reader{at: st.Followed, floor: st.Floor(), began: st}
 	n.reader.began.Ancestors = st.Ancestors.Clone()
 	cfg := syncer.DefaultLoopConfig(n.id, treeName)
-	cfg.MaxDelete, cfg.Adopt = w.opt.Limit, n.adopt
+	n.edits = n.settings()
+	cfg.MaxDelete, cfg.Adopt, cfg.Edits = w.opt.Limit, n.adopt, n.edits
+	n.saved.closed = n.saved.closed || n.edits != manifest.EditsOffered
 	cfg.Placing = n.on != nil
 	if cfg.Placing {
 		cfg.Former = n.former

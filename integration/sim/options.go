@@ -26,6 +26,8 @@ type Options struct {
 	Trims    int // of history
 	Rulings  int // by operators, before the last ones
 
+	ReadOnly float64 // share of nodes whose trees take no edits, some of them not for ever
+
 	Mounted int // founders that have one directory; 0: none
 
 	Mishaps   float64              // chance of a crash at each place where it hurts
@@ -59,6 +61,9 @@ func DefaultOptions(seed uint64) Options {
 		o.Unmounts, o.Rulings, o.Trims = upTo(2), upTo(4), upTo(3)
 		o.Limit = manifest.DeleteLimit{Count: 4, Percent: 30}
 	}
+	if rng.IntN(3) == 0 {
+		o.ReadOnly = 0.4
+	}
 	return o
 }
 
@@ -67,6 +72,7 @@ func MountedOptions(seed uint64) Options {
 	o := DefaultOptions(seed)
 	rng := rand.New(rand.NewPCG(seed, 11))
 	o.Mounted = 2 + rng.IntN(o.Nodes-1)
+	o.ReadOnly = 0 // refused
 	o.Removals, o.Unmounts, o.Rulings, o.Trims, o.Steps = 0, 0, 0, 0, 0
 	o.Limit = manifest.DeleteLimit{Count: 1 << 30, Percent: 100}
 	return o

@@ -14,6 +14,7 @@ type job struct {
 	followed manifest.Revision
 	looked   bool
 	joined   bool
+	opened   bool
 	done     func()
 }
 
@@ -57,6 +58,7 @@ func (n *node) drain() {
 		n.saved.followed = max(n.saved.followed, j.followed)
 		n.boot = n.boot || j.looked
 		n.saved.joined = n.saved.joined || j.joined
+		n.saved.closed = n.saved.closed && !j.opened
 	}
 	for _, j := range jobs {
 		if j.done != nil {

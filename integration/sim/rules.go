@@ -17,6 +17,7 @@ type rules struct {
 	before map[manifest.Path]bool             // stood there when the node joined, untouched since
 	joiner bool                               // in this life, at first: history says nothing to it
 	spoken bool                               // an operator has approved something
+	shut   map[manifest.Path]bool             // the newest work there is of a time when the tree took no edits
 }
 
 // written is an entry without its times.
@@ -29,7 +30,7 @@ type written struct {
 func writtenOf(e manifest.Entry) written { return written{e.Kind, e.Mode, e.Digest} }
 
 func newRules() rules {
-	return rules{by: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}}
+	return rules{by: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}, shut: map[manifest.Path]bool{}}
 }
 
 // started forgets what an earlier life has seen, but for what it has noted.
@@ -86,6 +87,10 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		}
 		added = added || !c.New.Absent() && !c.New.IsDir()
 		switch {
+		case !r.spoken && n.edits != manifest.EditsOffered:
+			n.w.fail("node %d offers %q as %s, and its tree takes no edits", n.index, c.Path, c.New)
+		case !r.spoken && r.shut[c.Path]:
+			n.w.fail("node %d offers %q as %s, which is of a time when its tree took no edits", n.index, c.Path, c.New)
 		case c.New.IsDir(), r.spoken:
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)

@@ -148,12 +148,24 @@ func adviseTree(t node.TreeStatus, quorum bool, say func(string, ...any)) {
 	case t.Unsent > 0:
 		say("tree %s: %s not committed yet; tried again until it works: %s", t.Name, plural(t.Unsent, "local edit"), t.UnsentWhy)
 	}
-	held := t.Held
+	held := t.Held - t.Edited
 	if t.Root != "" {
 		held-- // the root itself, which was told of: nobody shall approve a hung mount
 	}
 	if n := len(t.Troubles); n > 0 && t.Root == "" {
 		say("tree %s: %s not go on; the first: %s: %s", t.Name, doesOrDo(t.Busy+t.Failing), showPath(t.Troubles[0].Path), t.Troubles[0].Why)
+	}
+	if n := len(t.EditedPaths); n > 0 {
+		more := ""
+		if t.Edited > n {
+			more = " …"
+		}
+		paths := make([]string, n)
+		for i, e := range t.EditedPaths {
+			paths[i] = showPath(e.Path)
+		}
+		say("tree %s: %s not spread, for this node's tree takes no edits (write: never): %s%s; `gatesync restore` puts the cluster's state back, `gatesync approve PATH` spreads one all the same",
+			t.Name, plural(t.Edited, "local edit"), strings.Join(paths, ", "), more)
 	}
 	if held > 0 {
 		say("tree %s: %s held back by guards: see `gatesync held`, then `gatesync approve` (spread it) or `gatesync restore` (put the cluster's state back)", t.Name, plural(held, "path"))

@@ -14,8 +14,8 @@ func (a *app) heldCmd() *cobra.Command {
 		Use:   "held",
 		Short: "List what guards hold back on this node, and why",
 		Long: `List what guards hold back on this node: deletions of too much at once, a root
-that is missing or not ours, files that stood here before the node joined, what
-cannot be replicated. Held means: neither spread to other nodes nor undone here.`,
+that is missing or not ours, files that stood here before the node joined, edits
+in a tree that takes none (write: never), what cannot be replicated. Held means: neither spread to other nodes nor undone here.`,
 		Example: "  gatesync held --data-dir /var/lib/gatesync",
 		Args:    noArgs,
 	}

@@ -26,6 +26,9 @@ Files that already stand in this node's trees and not in the cluster's are held:
 neither deleted nor spread, until ` + "`gatesync approve`" + ` or ` + "`gatesync restore`" + `.
 With --adopt they are spread at once.
 
+With --write never what is edited in this node's trees is never spread: it is put
+back and kept aside (or, with --edits report, stands and is shown).
+
 With --witness this node has no tree: it holds the log and the content of all
 trees, and votes. Beside two gateways it makes the third voter, so that either
 of them may fail.
@@ -61,6 +64,11 @@ trees and its content. Remove its former self first, if it still is a member.`,
 		cfg, err := settings()
 		if err != nil {
 			return err
+		}
+		for _, t := range cfg.Trees {
+			if write, _ := cfg.Direction(t); adopt && write == "never" {
+				return usage(cmd, fmt.Errorf("--adopt spreads what stands in tree %s, and write: never spreads nothing of it: leave one of them out", t.Name))
+			}
 		}
 		if token == "" {
 			token = a.env("TOKEN", "")

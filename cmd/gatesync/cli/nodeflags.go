@@ -16,6 +16,7 @@ type nodeFlags struct {
 	trees                         []string
 	share                         string
 	ca, cert, key                 string
+	write, edits                  string
 	treeless                      bool // a witness
 }
 
@@ -26,7 +27,9 @@ func (f *nodeFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.listen, "listen", d.Listen, "the one port for everything between nodes")
 	fl.StringVar(&f.advertise, "advertise", "", "what other nodes dial, where that is another address")
 	fl.StringVar(&f.http, "http", d.HTTP, `/healthz, /readyz, /metrics; "" switches them off`)
-	fl.StringArrayVar(&f.trees, "tree", nil, "NAME=PATH[,preset=P][,ignore=GLOB][,storage=auto|local|direct][,nudge=true]: a directory to keep in sync (repeatable)")
+	fl.StringArrayVar(&f.trees, "tree", nil, "NAME=PATH[,preset=P][,ignore=GLOB][,storage=auto|local|direct][,write=any|never][,edits=repair|report][,nudge=true]: a directory to keep in sync (repeatable)")
+	fl.StringVar(&f.write, "write", "", "any (default) or never: whether gateways beside this node may edit its trees")
+	fl.StringVar(&f.edits, "edits", "", "repair (default) or report: what becomes of edits with --write never")
 	fl.StringVar(&f.share, "share", "", "directory on a mount that other members see too: content travels over it while it is well")
 	fl.StringVar(&f.ca, "tls-ca", "", "CA certificates of your own PKI")
 	fl.StringVar(&f.cert, "tls-cert", "", "this node's certificate of your own PKI")
@@ -38,6 +41,7 @@ func (f *nodeFlags) config(cmd *cobra.Command, a *app) (config.Config, error) {
 	cfg := config.Default()
 	cfg.DataDir, cfg.Name, cfg.Listen, cfg.Advertise = a.dataDir, f.name, f.listen, f.advertise
 	cfg.HTTP, cfg.Share = f.http, f.share
+	cfg.WritePolicy, cfg.Edits = f.write, f.edits
 	if cfg.Share != "" {
 		abs, err := filepath.Abs(cfg.Share)
 		if err != nil {

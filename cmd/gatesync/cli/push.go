@@ -88,7 +88,7 @@ func (a *app) push(cmd *cobra.Command, f *pushFlags) error {
 		return usage(cmd, fmt.Errorf("--delete=%s: say held, yes or no", f.delete))
 	}
 	if f.limit != "" {
-		n, err := config.ParseSize(strings.TrimSuffix(f.limit, "/s"))
+		n, err := config.ParseRate(f.limit)
 		if err != nil || n < 1024 {
 			return usage(cmd, fmt.Errorf("--limit %q: write it like 10MB/s, and at least 1KB/s", f.limit))
 		}
@@ -97,6 +97,11 @@ func (a *app) push(cmd *cobra.Command, f *pushFlags) error {
 	over, err := a.way(cmd, f)
 	if err != nil {
 		return err
+	}
+	if f.from == "" && f.limit == "" {
+		if cfg, err := a.load(nil); err == nil { // without one the daemon does not answer either
+			o.Limit = int64(cfg.Limit)
+		}
 	}
 	if f.from == "" {
 		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {

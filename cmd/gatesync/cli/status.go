@@ -133,6 +133,9 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 		members = append(members, memberRow(s, m, now))
 	}
 	table(w, members)
+	if line := proxyLine(s); line != "" {
+		fmt.Fprintln(w, line)
+	}
 
 	fmt.Fprintln(w)
 	writeTrees(w, s)
@@ -161,6 +164,9 @@ func writeTrees(w io.Writer, s node.Status) {
 		if line := placeLine(t); line != "" {
 			fmt.Fprintln(w, line)
 		}
+		if line := directionLine(t); line != "" {
+			fmt.Fprintln(w, line)
+		}
 	}
 }
 
@@ -175,6 +181,33 @@ func placeLine(t node.TreeStatus) string {
 		return t.Name + ": other nodes have the same directory; nobody is its steward just now"
 	}
 	return fmt.Sprintf("%s: other nodes have the same directory; %s is its steward", t.Name, t.Steward)
+}
+
+// proxyLine names the members behind an HTTP proxy; "" where there are none.
+func proxyLine(s node.Status) string {
+	proxy := ""
+	var via []string
+	for _, m := range s.Members {
+		if m.Proxy != "" {
+			proxy, via = m.Proxy, append(via, m.Name)
+		}
+	}
+	if proxy == "" {
+		return ""
+	}
+	return fmt.Sprintf("through the proxy %s (the daemon's HTTPS_PROXY; NO_PROXY exempts hosts): %s", proxy, strings.Join(via, ", "))
+}
+
+// directionLine tells of a tree that takes no edits; "" for all others.
+func directionLine(t node.TreeStatus) string {
+	if t.Write != "never" {
+		return ""
+	}
+	line := fmt.Sprintf("%s: takes no edits (write: never, edits: %s)", t.Name, t.Edits)
+	if t.Repaired > 0 {
+		line += fmt.Sprintf("; %s put back since the start, see `gatesync conflicts`", plural(t.Repaired, "edit"))
+	}
+	return line
 }
 
 // shareLine tells whether content travels over the share.
