@@ -44,7 +44,7 @@ type Share struct {
 	told  func() map[cluster.NodeID]string
 	apart func(real string) error // see ShareConfig
 
-	laid, taken traffic
+	laid, taken moved
 	kick        chan struct{} // wakes Run
 
 	mu     sync.Mutex
@@ -403,8 +403,8 @@ type ShareStatus struct {
 	Why    string                    // why it cannot be used, "" while it can
 	Since  time.Time                 // of this state
 	Peers  []cluster.NodeID          // that see the same directory
-	Laid   Traffic                   // written there by this node
-	Taken  Traffic                   // read from there by this node
+	Laid   Moved                     // written there by this node
+	Taken  Moved                     // read from there by this node
 	Held   int64                     // bytes of this node that lie there
 	Stuck  int                       // calls that have got no answer yet
 	Doubts map[cluster.NodeID]string // members that could not read lately, and why

@@ -143,7 +143,7 @@ func three(t *testing.T) (dir string, a, b, c *sharer) {
 func (s *sharer) spreadAll(t *testing.T, all [][]byte) []manifest.BlobRef {
 	t.Helper()
 	refs := s.store.addAll(all)
-	receipts, err := s.Chain.Spread(testContext(t), refs, nodes("n-b", "n-c"), nil)
+	receipts, err := s.Chain.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), nil)
 	if err != nil || len(receipts) != 3 {
 		t.Fatalf("receipts %v: %v", receipts, err)
 	}

@@ -176,6 +176,7 @@ func (n *Node) open() (err error) {
 	}
 	n.opened.Store(n.log)
 	n.push = fallback.NewPush(n.file.Node, fallback.StoreOf(n.blobs), connections{n.server}, n.slog)
+	n.push.Scratch(n.blobs.Scratch())
 	n.push.Limit(int64(n.cfg.Limit))
 	if err := n.announceAddress(); err != nil {
 		return err

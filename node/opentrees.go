@@ -81,6 +81,7 @@ func (n *Node) openTree(t config.Tree, f treeFile, gate *vfs.Gate) (*tree, error
 		Joiner: !f.Made,
 		Loop: syncer.LoopConfig{
 			Adopt:     n.file.Adopt,
+			Rank:      manifest.Rank(t.Preset),
 			Edits:     edits,
 			MaxDelete: manifest.DeleteLimit{Count: n.cfg.Guard.MaxDelete.Count, Percent: n.cfg.Guard.MaxDelete.Percent},
 		},

@@ -141,6 +141,7 @@ type Loop struct {
 	shut    shut
 	wants   map[manifest.Digest][]manifest.Path // blobs asked for, and who wants them
 	asks    []manifest.BlobRef                  // to be asked for in this call
+	bases   manifest.Bases                      // of these
 	lacks   map[manifest.Digest]lack            // asked for in vain, and not had since
 
 	told manifest.Revision // the newest that Status named as applied
