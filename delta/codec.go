@@ -24,6 +24,7 @@ const (
 // Codec makes and reads deltas. Safe for concurrent use.
 type Codec struct {
 	gear      *gear
+	sums      sums
 	near, far pool[*zstd.Encoder] // with a dictionary, by how far it reaches
 	plain     pool[*zstd.Encoder]
 	dicts     pool[*zstd.Decoder]
@@ -55,7 +56,7 @@ func NewCodec() *Codec {
 	decoder := func() (*zstd.Decoder, error) {
 		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 	}
-	c := &Codec{gear: newGear()}
+	c := &Codec{gear: newGear(), sums: newSums()}
 	c.near.make = encoder(zstd.SpeedDefault, 1<<20)
 	c.far.make = encoder(zstd.SpeedBetterCompression, 4<<20)
 	c.plain.make = encoder(zstd.SpeedDefault, 4<<20)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/fallback"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -50,6 +51,7 @@ type localService struct {
 	readAll func() bool                                                                 // the machine knows all that was ever known here to be committed
 	blobs   *recentBlobs
 	carrier *carrier
+	moved   func() (in, out fallback.Moved) // by all carriers, since the start
 	// proposals goes to the log, and counts.
 	proposals changesetLog
 	identity  *transport.Identity

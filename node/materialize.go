@@ -37,7 +37,7 @@ func (s *localService) Materialize(req *pb.MaterializeRequest, stream grpc.Serve
 func (s *localService) bring(ctx context.Context, refs []manifest.BlobRef) {
 	ctx, cancel := context.WithTimeout(ctx, materializeFetch)
 	defer cancel()
-	_ = s.carrier.Fetch(ctx, refs, func(manifest.Digest, error) {})
+	_ = s.carrier.Fetch(ctx, refs, nil, func(manifest.Digest, error) {})
 }
 
 // MaterializeStopped is Materialize for a node whose daemon does not run, up to

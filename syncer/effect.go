@@ -201,8 +201,11 @@ type Propose struct {
 }
 
 // Fetch asks for blobs that the local store lacks. Answered by Fetched, each
-// digest exactly once.
-type Fetch struct{ Blobs []manifest.BlobRef }
+// digest exactly once. Bases are what stands in their places now.
+type Fetch struct {
+	Blobs []manifest.BlobRef
+	Bases manifest.Bases
+}
 
 // Apply asks to materialize the steps in their order. The plan is persisted
 // before the first step and every step is idempotent. Answered by Applied,

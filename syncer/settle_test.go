@@ -18,7 +18,7 @@ type heldCarrier struct {
 	free  chan struct{} // a token for each that may go on
 }
 
-func (c *heldCarrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manifest.Receipt, error) {
+func (c *heldCarrier) Spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases) ([]manifest.Receipt, error) {
 	select {
 	case c.asked <- blobs[0].Digest:
 	case <-ctx.Done():
@@ -26,7 +26,7 @@ func (c *heldCarrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]m
 	}
 	select {
 	case <-c.free:
-		return c.Carrier.Spread(ctx, blobs)
+		return c.Carrier.Spread(ctx, blobs, bases)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
