@@ -23,5 +23,5 @@
 //     (ErrMalformed), before it allocates.
 //
 // A Codec keeps encoders and decoders for reuse (making one costs up to 17 ms)
-// and is safe for concurrent use. Package push is who calls it.
+// and is safe for concurrent use. Package fallback/target is who calls it.
 package delta

@@ -136,11 +136,7 @@ func (m materializing) run(ctx context.Context, req *pb.MaterializeRequest, head
 func (m materializing) view(tree string, rev manifest.Revision) (view manifest.View, newest manifest.Revision, err error) {
 	view, ok := m.log.View(tree)
 	if !ok {
-		names := []string{}
-		for _, t := range m.log.Trees() {
-			names = append(names, t.Name)
-		}
-		return view, 0, status.Errorf(codes.NotFound, "the cluster has no tree %q, as far as this node knows; it has: %v", tree, names)
+		return view, 0, noTree(tree, m.log.Trees())
 	}
 	newest = view.Revision
 	if rev == 0 || rev == newest {

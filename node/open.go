@@ -76,6 +76,7 @@ type Node struct {
 	following   *following
 	trees       *treeSet
 	gates       []*vfs.Gate // of the trees' paths; since start
+	apart       *apart
 	counted     *countedLog
 	carrier     *carrier
 	keeper      *keeper
@@ -115,6 +116,9 @@ func Open(cfg config.Config, o Options) (*Node, error) {
 // takes down what stands.
 func (n *Node) open() (err error) {
 	if n.ignores, err = ignores(n.cfg); err != nil {
+		return err
+	}
+	if n.apart, err = newApart(n.cfg); err != nil {
 		return err
 	}
 	if n.file, err = n.dir.readNode(); err != nil { // before the lock, which would make a directory

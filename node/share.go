@@ -11,11 +11,11 @@ import (
 
 // prepareShare makes sure, before a node is made, that its share can be used.
 // Later a share may be gone at any time.
-func prepareShare(cfg config.Config) error {
+func prepareShare(cfg config.Config, a *apart) error {
 	if cfg.Share == "" {
 		return nil
 	}
-	return fallback.PrepareShare(cfg.Share)
+	return fallback.PrepareShare(cfg.Share, func(real string) error { return a.share(cfg.Share, real) })
 }
 
 // chain makes the carrier of this node: the push, behind the share where there
@@ -26,6 +26,7 @@ func (n *Node) chain() fallback.Carrier {
 	}
 	n.share = fallback.NewShare(fallback.ShareConfig{
 		Path: n.cfg.Share, Cluster: n.file.Cluster, Self: n.file.Node, Told: n.shareNonces, Log: n.slog,
+		Apart: func(real string) error { return n.apart.share(n.cfg.Share, real) },
 	})
 	return fallback.NewChain(n.share, n.push)
 }

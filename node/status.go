@@ -107,7 +107,7 @@ type TreeStatus struct {
 	Name    string `json:"name"`
 	Path    string `json:"path"`
 	Preset  string `json:"preset"`
-	Storage string `json:"storage"` // local, or direct: other nodes have the same directory; "" while that is found out
+	Storage string `json:"storage"` // local; direct: other nodes have the same directory; unknown while that is found out
 	// Of a directory that other nodes have too: its id, who materializes there
 	// (a name) and since which epoch.
 	Mount        string `json:"mount,omitempty"`

@@ -77,6 +77,7 @@ func (h *hub) commit(c manifest.Changeset) manifest.Result {
 		h.commits = append(h.commits, commit)
 		res.Revision = commit.Revision
 	}
+	res.AsOf = h.revision()
 	for _, ch := range h.watch {
 		token(ch)
 	}

@@ -225,7 +225,7 @@ func (l *Loop) hintBelow(dir *work) {
 			l.hint(p)
 			w = l.works.get(p)
 		}
-		w.witnessed = w.witnessed || dir.witnessed // it went as a whole
+		w.witnessed, w.unheard = w.witnessed || dir.witnessed, w.unheard || dir.unheard // it went as a whole
 		return true
 	})
 }

@@ -60,6 +60,7 @@ type work struct {
 	shut      bool            // differed when the tree began to take edits again, and has not come to rest since
 	repair    bool            // what is being decided undoes an edit
 	witnessed bool            // a process of this very machine changed it, as its events say
+	unheard   bool            // … or may have, while the root was lost and no events told
 	mount     *sharedWork     // of a disk that other nodes have too; nil: nothing
 	step      *Step           // that ends the difference, from staged on
 	chain     []link          // what the log did to the path since its ancestor, oldest first

@@ -96,7 +96,7 @@ func BenchmarkTakeover(tb *testing.B) {
 // BenchmarkIdle: calls to the server while nothing happens, of each node, with
 // three and with two nodes that have one directory.
 func BenchmarkIdle(tb *testing.B) {
-	files, long := size(5000, 20_000), size(time.Minute, 2*time.Minute)
+	files, long := size(5000, 20_000), size(time.Minute, 90*time.Second)
 	b := newBed(tb)
 	for _, f := range []flavour{v4hard, v3hard} {
 		tb.Run(f.name, func(tb *testing.B) {

@@ -12,7 +12,7 @@ import (
 // is proposed as a deletion, and all is equal when the mount is well again. When
 // the file server is gone for good, each node still has everything.
 func TestPromise_NoSurpriseDelete_SharedMountGoesV4(t *testing.T) {
-	full := "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
+	full := "Stale ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
 	sharedMountGoes(t, v4hard, size("CablePulled UnmountedLazily", full))
 }
 func TestPromise_NoSurpriseDelete_SharedMountGoesV4Soft(t *testing.T) {
@@ -27,8 +27,6 @@ func sharedMountGoes(t *testing.T, f flavour, faults string) {
 	b.addHost()
 	d := b.direct(f, layout{on: 2, local: 2})
 	c, one, other := d.cluster, d.mounts[0], d.mounts[1]
-	// Not Stale: after that the two do not find each other again within a minute,
-	// each takes the directory for its own, and what both take in conflicts.
 	c.mountsGo(t, faults, c.nodes[2], c.nodes[3], one, other)
 	if t.Failed() {
 		return
