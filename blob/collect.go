@@ -38,6 +38,7 @@ func (s *Store) Collect(ctx context.Context, live func(manifest.Digest) bool) (c
 		return c, err
 	}
 	defer s.endCollect()
+	s.trimPartials(partialMost)
 
 	dead := map[manifest.Digest]place{}
 	for d, at := range all {
@@ -59,6 +60,30 @@ func (s *Store) Collect(ctx context.Context, live func(manifest.Digest) bool) (c
 		}
 	}
 	return c, s.collectPacks(ctx, dead, &c)
+}
+
+// Discard removes what keep does not vouch for of the large blobs that were not
+// flushed yet: whoever has no more use for them need not wait for their flush.
+func (s *Store) Discard(keep func(manifest.Digest) bool) error {
+	s.flushing.Lock()
+	defer s.flushing.Unlock()
+	var paths []string
+	s.mu.Lock()
+	for d := range s.pending {
+		if !keep(d) {
+			paths = append(paths, s.pendingPath(d))
+			s.used -= s.index[d].size
+			s.unset(d)
+			delete(s.pending, d)
+			delete(s.suspects, d)
+		}
+	}
+	s.mu.Unlock()
+	var err error
+	for _, p := range paths {
+		err = errors.Join(err, s.disk.remove(p))
+	}
+	return err
 }
 
 // beginCollect lists what may be collected, and notes from now on what is

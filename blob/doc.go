@@ -25,6 +25,7 @@
 //	packs/00000001     small blobs (up to SmallLimit), one record behind the other
 //	loose/<digest>     large blobs, a file each; always whole and flushed
 //	tmp/               unfinished, or put and not flushed: emptied at Open
+//	partial/           what came of large blobs before their source was cut off
 //	damaged/           files that Repair took out: nothing reads them
 //
 // Small blobs are appended to the newest pack, so that a batch of thousands

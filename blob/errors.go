@@ -14,6 +14,8 @@ var (
 	ErrMismatch = errors.New("content does not match its digest")
 	// ErrNoRoom: too little space. See RoomError.
 	ErrNoRoom = errors.New("not enough space")
+	// ErrNotBegun: the beginning of the blob is not here, any more.
+	ErrNotBegun = errors.New("the beginning of the blob is not here")
 	// ErrCorrupt: stored content has changed on disk. See CorruptError.
 	ErrCorrupt = errors.New("stored content is corrupt")
 	// ErrClosed: the store was closed.

@@ -226,7 +226,7 @@ func (s *Store) respool(d manifest.Digest) error {
 		return err
 	}
 	defer f.Close()
-	path, ref, err := s.spool(f, -1)
+	path, ref, err := s.spool(f)
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ func open(dir string, o Options, d disk) (_ *Store, err error) {
 		b := make([]byte, headerSize+o.SmallLimit+1)
 		return &b
 	}}
+	s.room.spare = func() bool { return s.trimPartials(0) }
 	defer func() {
 		if err != nil {
 			for _, p := range s.packs {
@@ -108,6 +109,9 @@ func (s *Store) layOut() error {
 		return err
 	}
 	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(s.dir, "partial"), 0o700); err != nil {
 		return err
 	}
 	return s.readID()

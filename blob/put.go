@@ -86,6 +86,15 @@ func (s *Store) PutFile(ref manifest.BlobRef, path string) error {
 	if have := (manifest.BlobRef{Digest: h.Digest(), Size: n}); have != ref {
 		return &MismatchError{Want: ref, Have: have}
 	}
+	return s.TakeFile(ref, path)
+}
+
+// TakeFile is PutFile of a file that the caller has written, and digested on the
+// way: it is not read again.
+func (s *Store) TakeFile(ref manifest.BlobRef, path string) error {
+	if ref.Size <= s.opts.SmallLimit {
+		return s.PutFile(ref, path)
+	}
 	taken, err := s.rename(path, ref)
 	if err == nil && !taken {
 		err = s.disk.remove(path)
@@ -107,7 +116,7 @@ func (s *Store) putSmall(buf []byte) (manifest.BlobRef, error) {
 }
 
 func (s *Store) putLarge(r io.Reader) (manifest.BlobRef, error) {
-	path, ref, err := s.spool(r, -1)
+	path, ref, err := s.spool(r)
 	if err != nil {
 		return manifest.BlobRef{}, err
 	}
@@ -132,62 +141,89 @@ func (s *Store) putKnownLarge(ref manifest.BlobRef, r io.Reader) error {
 		}
 		return &NotFoundError{ref.Digest} // found corrupt meanwhile: send it again
 	}
-	path, have, err := s.spool(r, ref.Size)
+	f, err := s.newSpool(ref.Size)
 	if err != nil {
 		return err
 	}
-	if have != ref {
-		_ = s.disk.remove(path)
-		return &MismatchError{Want: ref, Have: have}
-	}
-	return s.adopt(path, ref)
+	return s.putSpooled(ref, f, manifest.NewHasher(), 0, r)
 }
 
-// spool streams r into a file of its own in tmp/, and says what it was. The
-// size is announced, or -1. After an error there is no file.
-func (s *Store) spool(r io.Reader, size int64) (path string, ref manifest.BlobRef, err error) {
-	if s.isClosed() {
-		return "", ref, ErrClosed
+// putSpooled appends what r holds to a file of known content, of which so many
+// bytes stand there and in h, and takes it in. Where r is cut off what came so
+// far is kept for PutRest.
+func (s *Store) putSpooled(ref manifest.BlobRef, f *os.File, h manifest.Hasher, begun int64, r io.Reader) error {
+	have, cut, err := s.copyInto(f, h, begun, r, true)
+	err = errors.Join(err, f.Close())
+	switch {
+	case err != nil && cut && have.Size <= ref.Size:
+		s.keepPartial(f.Name(), ref.Digest, have.Size)
+		return err
+	case err == nil && have != ref:
+		err = &MismatchError{Want: ref, Have: have}
 	}
-	if size >= 0 {
-		if err := s.room.take(size); err != nil {
-			return "", ref, err
-		}
+	if err != nil {
+		_ = s.disk.remove(f.Name())
+		return err
+	}
+	s.dropPartial(ref.Digest)
+	return s.adopt(f.Name(), ref)
+}
+
+// spool streams r, of which nobody has told the size, into a file of its own in
+// tmp/, and says what it was. After an error there is no file.
+func (s *Store) spool(r io.Reader) (path string, ref manifest.BlobRef, err error) {
+	f, err := s.newSpool(0)
+	if err != nil {
+		return "", ref, err
+	}
+	ref, _, err = s.copyInto(f, manifest.NewHasher(), 0, r, false)
+	if err = errors.Join(err, f.Close()); err != nil {
+		_ = s.disk.remove(f.Name())
+	}
+	return f.Name(), ref, err
+}
+
+// newSpool makes a file in tmp/ for so many bytes.
+func (s *Store) newSpool(size int64) (*os.File, error) {
+	if s.isClosed() {
+		return nil, ErrClosed
+	}
+	if err := s.room.take(size); err != nil {
+		return nil, err
 	}
 	f, err := os.CreateTemp(filepath.Join(s.dir, "tmp"), "put-")
 	if err != nil {
-		return "", ref, s.room.explain(err, max(size, 0))
+		return nil, s.room.explain(err, size)
 	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		if err != nil {
-			_ = s.disk.remove(f.Name())
-		}
-	}()
-	h := manifest.NewHasher()
+	return f, nil
+}
+
+// copyInto writes what r holds behind the first `begun` bytes of f, which h has
+// digested, and says what f holds then. cut tells that an error is r's. Room is
+// asked for unless that was done.
+func (s *Store) copyInto(f *os.File, h manifest.Hasher, begun int64, r io.Reader, known bool) (ref manifest.BlobRef, cut bool, err error) {
+	ref.Size = begun
 	buf := make([]byte, 256<<10)
 	for {
 		n, rerr := fill(r, buf)
 		if n > 0 {
-			if size < 0 {
+			if !known {
 				if err := s.room.take(int64(n)); err != nil {
-					return "", ref, err
+					return ref, false, err
 				}
 			}
 			_, _ = h.Write(buf[:n]) // never fails
 			if _, err := s.disk.write(f, buf[:n], ref.Size); err != nil {
-				return "", ref, s.room.explain(err, int64(n))
+				return ref, false, s.room.explain(err, int64(n))
 			}
 			ref.Size += int64(n)
 		}
 		if errors.Is(rerr, io.EOF) {
 			ref.Digest = h.Digest()
-			return f.Name(), ref, nil
+			return ref, false, nil
 		}
 		if rerr != nil {
-			return "", ref, rerr
+			return ref, true, rerr
 		}
 	}
 }

@@ -14,6 +14,7 @@ type room struct {
 	dir     string
 	reserve int64
 	free    func(dir string) (int64, error)
+	spare   func() bool // frees what can be done without; false where there is nothing
 
 	mu      sync.Mutex
 	granted int64 // bytes that may still be taken without asking
@@ -35,6 +36,9 @@ func (r *room) take(n int64) error {
 	}
 	r.granted = 0
 	free, err := r.free(r.dir)
+	if err == nil && free-r.reserve < n && r.spare != nil && r.spare() {
+		free, err = r.free(r.dir)
+	}
 	if err != nil {
 		return err
 	}

@@ -94,6 +94,10 @@ type Stats struct {
 // whose content was wiped has another.
 func (s *Store) ID() string { return s.id }
 
+// Scratch is a directory beside the content that Open empties: for files of
+// others that are of no use after a restart.
+func (s *Store) Scratch() string { return filepath.Join(s.dir, "tmp") }
+
 // Damage lists what Open found unreadable.
 func (s *Store) Damage() []Damage { return append([]Damage(nil), s.damage...) }
 

@@ -127,14 +127,14 @@ func validateTrees(trees []Tree, dataDir string) []error {
 			bad("path", t.Path, "is empty: name the directory to keep in sync")
 		case filepath.Clean(t.Path) == "/":
 			bad("path", t.Path, "is the whole file system")
-		case dataDir != "" && nested(t.Path, dataDir):
+		case dataDir != "" && Nested(t.Path, dataDir):
 			bad("path", t.Path, "and the data directory "+dataDir+" lie in one another: keep them apart")
 		}
 		for _, o := range trees[:i] {
 			if o.Name == t.Name {
 				bad("name", t.Name, "is used twice")
 			}
-			if o.Path != "" && t.Path != "" && nested(o.Path, t.Path) {
+			if o.Path != "" && t.Path != "" && Nested(o.Path, t.Path) {
 				bad("path", t.Path, "and tree "+o.Name+" ("+o.Path+") lie in one another")
 			}
 		}
@@ -174,19 +174,19 @@ func (c Config) validateShare() (errs []error) {
 		bad("is the whole file system")
 		return errs
 	}
-	if c.DataDir != "" && nested(c.Share, c.DataDir) {
+	if c.DataDir != "" && Nested(c.Share, c.DataDir) {
 		bad("and the data directory " + c.DataDir + " lie in one another: keep them apart")
 	}
 	for _, t := range c.Trees {
-		if t.Path != "" && nested(c.Share, t.Path) {
+		if t.Path != "" && Nested(c.Share, t.Path) {
 			bad("and tree " + t.Name + " (" + t.Path + ") lie in one another: name a directory of its own on the mount")
 		}
 	}
 	return errs
 }
 
-// nested tells whether one of two directories is, or lies in, the other.
-func nested(a, b string) bool {
+// Nested tells whether one of two directories is, or lies in, the other.
+func Nested(a, b string) bool {
 	a, b = filepath.Clean(a)+"/", filepath.Clean(b)+"/"
 	return strings.HasPrefix(a, b) || strings.HasPrefix(b, a)
 }

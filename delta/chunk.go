@@ -53,15 +53,15 @@ func (g *gear) cut(b []byte, avg int) int {
 	n := bits.Len(uint(avg)) - 1
 	hard, easy := ^uint64(0)<<(64-n-2), ^uint64(0)<<(64-n+2)
 	var h uint64
-	i := least
-	for ; i < min(avg, most); i++ {
-		if h = h<<1 + g[b[i]]; h&hard == 0 {
-			return i + 1
+	middle := min(avg, most)
+	for i, c := range b[least:middle] { // by range: without checks of bounds it is a third faster
+		if h = h<<1 + g[c]; h&hard == 0 {
+			return least + i + 1
 		}
 	}
-	for ; i < most; i++ {
-		if h = h<<1 + g[b[i]]; h&easy == 0 {
-			return i + 1
+	for i, c := range b[middle:most] {
+		if h = h<<1 + g[c]; h&easy == 0 {
+			return middle + i + 1
 		}
 	}
 	return most

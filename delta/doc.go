@@ -8,7 +8,7 @@
 //     DictLimit bytes: a dictionary reaches no further back.
 //   - Sign, Encode and Patch: only the receiver holds the old version, or it is
 //     large. It is cut where its own content says so (FastCDC), the receiver
-//     tells short digests of the pieces, and the sender refers to those that
+//     tells short sums of the pieces, and the sender refers to those that
 //     stand in the new version too. What is new travels as zstd; of a small
 //     file with what is old as its dictionary, as deflate does in `rsync -z`.
 //   - Pack and Unpack: nobody holds anything: zstd.
@@ -16,12 +16,12 @@
 // # What it promises
 //
 //   - Patch(old, Encode(Sign(old), new)) is new, but for two pieces with the
-//     same 48 bits of digest: the caller compares the digest of the whole, and
+//     same 48 bits of sums: the caller compares the digest of the whole, and
 //     sends the whole where it differs.
 //   - Whatever the bytes say, no more is allocated or written than the caller
 //     allows: every decoder is told the size of its result and refuses more
 //     (ErrMalformed), before it allocates.
 //
 // A Codec keeps encoders and decoders for reuse (making one costs up to 17 ms)
-// and is safe for concurrent use. Package push is who calls it.
+// and is safe for concurrent use. Package fallback/target is who calls it.
 package delta

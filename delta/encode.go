@@ -17,7 +17,7 @@ import (
 // then all new bytes as zstd, whose dictionary is what was copied. Of larger
 // content the new bytes stand behind their tokens, and zstd is around all.
 
-// literalMost is how much is new at most in one token of large content.
+// literalMost is how much is new, about, in one token of large content.
 const literalMost = 256 << 10
 
 // lookup finds the chunks of a signature.
@@ -85,7 +85,7 @@ func (c *Codec) Encode(sig Signature, content []byte) ([]byte, error) {
 		}
 	}
 	err := c.gear.chunks(bytes.NewReader(content), int64(len(content)), sig.Average, func(b []byte) error {
-		k := sumOf(b)
+		k := c.sums.of(b)
 		_, known := t.at[k]
 		if known && t.count == 0 { // new bytes are under way
 			literal()
@@ -131,7 +131,7 @@ func (c *Codec) EncodeTo(w io.Writer, sig Signature, r io.Reader, size int64) er
 		return err
 	}
 	err = c.gear.chunks(r, size, sig.Average, func(b []byte) error {
-		k := sumOf(b)
+		k := c.sums.of(b)
 		_, known := t.at[k]
 		if known && t.count == 0 {
 			if err := literal(); err != nil {
@@ -148,7 +148,7 @@ func (c *Codec) EncodeTo(w io.Writer, sig Signature, r io.Reader, size int64) er
 		}
 		out = t.flush(out)
 		fresh = append(fresh, b...)
-		if len(fresh) >= literalMost-maxAverage*spread {
+		if len(fresh) >= literalMost {
 			return literal()
 		}
 		return nil

@@ -98,7 +98,7 @@ func (c *Codec) Patch(base Base, delta []byte, size int) ([]byte, error) {
 }
 
 // readAt reads the old version, which may have become shorter since.
-func readAt(base Base, b []byte, off int64) error {
+func readAt(base io.ReaderAt, b []byte, off int64) error {
 	n, err := base.ReadAt(b, off)
 	if n == len(b) {
 		return nil

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/gatesync/gatesync/cluster"
 )
 
 const (
@@ -56,6 +58,10 @@ func checkMembers(s *sheet, f Facts) {
 		s.problem("", remedy, "nothing is known of the members: %s", c.Err)
 		return
 	}
+	if c.removed() {
+		s.problem(c.Name, "to come back, stop its daemon; then "+cluster.JoinAgain, "this node was removed from the cluster: the others refuse it")
+		return
+	}
 	if !c.Running {
 		s.warn(c.Name, "gatesync run --data-dir …", "this node's daemon does not run: what is written here goes nowhere")
 	}
@@ -89,9 +95,21 @@ func memberClock(s *sheet, m Member) {
 	}
 }
 
+// removed tells whether a member says that this node is none, and no other one
+// speaks to it.
+func (c Cluster) removed() (is bool) {
+	for _, m := range c.Members {
+		if m.Err == "" {
+			return false
+		}
+		is = is || m.Disowns
+	}
+	return is
+}
+
 func checkQuorum(s *sheet, f Facts) {
 	c := f.Cluster
-	if c.Err != "" {
+	if c.Err != "" || c.removed() {
 		return
 	}
 	voters, alive := 0, 0

@@ -101,6 +101,13 @@ func TestFindings(t *testing.T) {
 		{"members: unreachable", func(f *Facts) {
 			f.Cluster.Members = append(f.Cluster.Members, Member{Name: "gw4", Err: "refused"})
 		}, "members", Problem, "gatesync remove gw4"},
+		{"members: removed", group(func(c *Cluster) {
+			c.Quorum = false
+			for i := range c.Members {
+				c.Members[i].Err = "refused"
+			}
+			c.Members[0].Disowns = true
+		}), "members", Problem, "this node was removed from the cluster"},
 		{"members: slow", peer(func(m *Member) { m.Took = 3 * time.Second }), "members", Warning, "it took 3s"},
 		{"members: clock off", peer(func(m *Member) { m.Clock = -4 * time.Second }), "members", Warning, "its clock is 4s behind this one's"},
 		{"members: clock far off", peer(func(m *Member) { m.Clock = time.Hour }), "members", Problem, "1h0m0s ahead of"},

@@ -101,6 +101,7 @@ type Member struct {
 	Voter    bool          `json:"voter"`
 	Proxy    string        `json:"proxy,omitempty"` // HTTP proxy on the way there, as doctor's own environment says
 	Err      string        `json:"error,omitempty"` // why no connection came about; with the remedy
+	Disowns  bool          `json:"disowns"`         // it says that this node is no member
 	Took     time.Duration `json:"took_ns"`         // until both sides had accepted each other
 	Clock    time.Duration `json:"clock_ahead_ns"`  // its clock minus ours
 	ClockErr time.Duration `json:"clock_error_ns"`  // the difference is known up to this

@@ -36,7 +36,7 @@ func checkSight(s *sheet, f Facts, t Tree) {
 			told = l
 		}
 	}
-	if told.Storage == "" && told.Why != "" {
+	if told.Why != "" { // storage unknown
 		s.warn(t.Name, "if it stays so: look at `gatesync status` on the nodes that it names", "the daemon has yet to find out whether it is shared: %s", told.Why)
 	}
 	if told.Storage == "direct" && told.Steward == "" {

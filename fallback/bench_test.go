@@ -17,7 +17,7 @@ func BenchmarkSpread(b *testing.B) {
 			refs := a.store.addAll(content(c.n, c.size, 1))
 			b.SetBytes(int64(2 * c.n * c.size))
 			for b.Loop() {
-				if _, err := a.Spread(context.Background(), refs, nodes("n-b", "n-c"), nil); err != nil {
+				if _, err := a.Spread(context.Background(), refs, nil, nodes("n-b", "n-c"), nil); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()

@@ -134,9 +134,9 @@ func carry(b *testing.B, way string, receivers int, all [][]byte) {
 	begun := time.Now()
 	var err error
 	if way == "share" {
-		_, err = chain.Spread(context.Background(), refs, to, nil)
+		_, err = chain.Spread(context.Background(), refs, nil, to, nil)
 	} else {
-		_, err = a.Push.Spread(context.Background(), refs, to, nil)
+		_, err = a.Push.Spread(context.Background(), refs, nil, to, nil)
 	}
 	took := time.Since(begun)
 	b.StopTimer()

@@ -27,14 +27,14 @@ func NewChain(share *Share, push *Push) *Chain {
 }
 
 // Spread implements Carrier, see Push.Spread.
-func (c *Chain) Spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
-	return c.push.spread(ctx, blobs, to, enough, c.share)
+func (c *Chain) Spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
+	return c.push.spread(ctx, blobs, bases, to, enough, c.share)
 }
 
 // Fetch implements Carrier. Who fetches was not there when the content was laid
 // down, and by now the others have taken it: it is pushed.
-func (c *Chain) Fetch(ctx context.Context, blobs []manifest.BlobRef, from []cluster.NodeID, done func(manifest.Digest, error)) error {
-	return c.push.Fetch(ctx, blobs, from, done)
+func (c *Chain) Fetch(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, from []cluster.NodeID, done func(manifest.Digest, error)) error {
+	return c.push.Fetch(ctx, blobs, bases, from, done)
 }
 
 // laying puts the batches of one Spread on the share, ahead of their offers.
@@ -59,10 +59,17 @@ func (p *Push) layOut(share *Share, plan []part, nodes []cluster.NodeID) *laying
 	if len(l.seers) < shareFrom {
 		return nil
 	}
+	some := false
 	for _, part := range plan {
 		for _, b := range part.batches {
-			b.laid = make(chan struct{})
+			if len(b.bases) == 0 { // a delta is less than what everybody reads
+				b.set = make(chan struct{})
+				some = true
+			}
 		}
+	}
+	if !some {
+		return nil
 	}
 	return l
 }
@@ -70,8 +77,9 @@ func (p *Push) layOut(share *Share, plan []part, nodes []cluster.NodeID) *laying
 // load is one batch of a Spread, for all peers.
 type load struct {
 	refs   []manifest.BlobRef
-	laid   chan struct{} // closed when parcel is decided; nil: it is not laid
-	parcel string        // "" where it could not be laid
+	bases  manifest.Bases // of what may become deltas; none of a load that is laid
+	set    chan struct{}  // closed when parcel is decided, or the deltas are made; nil: neither
+	parcel string         // "" where it could not be laid
 }
 
 // run lays all batches, in their order; the first failure leaves the rest to
@@ -80,6 +88,9 @@ func (l *laying) run(ctx context.Context, plan []part, open func(manifest.Digest
 	failed := false
 	for _, part := range plan {
 		for _, b := range part.batches {
+			if len(b.bases) > 0 {
+				continue
+			}
 			if !failed {
 				name, err := l.share.lay(ctx, b.refs, open)
 				if failed = err != nil; !failed {
@@ -89,7 +100,7 @@ func (l *laying) run(ctx context.Context, plan []part, open func(manifest.Digest
 					b.parcel = name
 				}
 			}
-			close(b.laid)
+			close(b.set)
 		}
 	}
 }

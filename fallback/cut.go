@@ -1,6 +1,7 @@
 package fallback
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -8,64 +9,114 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
+// outgoing is a blob on its way out.
+type outgoing struct {
+	ref   manifest.BlobRef
+	base  manifest.Digest // the receiver holds it: a delta will do, where there is one; zero: content
+	begun int64           // of content, so much is there already
+}
+
+// outgoings are blobs that travel whole.
+func outgoings(refs []manifest.BlobRef) []outgoing {
+	out := make([]outgoing, len(refs))
+	for i, ref := range refs {
+		out[i].ref = ref
+	}
+	return out
+}
+
 // cutter cuts blobs of a store into pieces: small blobs together into one
 // message, large ones into many. It is used by one goroutine.
 type cutter struct {
-	store Store
-	pace  pace
-	buf   []byte // of one message; made at first use
+	ctx    context.Context
+	store  Store
+	deltas *deltas
+	pace   pace
+	buf    []byte   // of one message; made at first use
+	sent   *traffic // counts
 
-	cur  Reader // the blob under the knife; nil between blobs
-	off  int64
-	sent func(blobs int, bytes int64) // counts
+	// The blob under the knife; cur is nil between blobs.
+	cur    io.Reader
+	blob   Reader // that cur reads …
+	made   *made  // … or the delta
+	off    int64
+	length int64 // of content or delta
 }
 
 // fill takes blobs from the queue until a message is full. The pieces are valid
 // until the next call. A blob leaves the queue with its last piece.
-func (c *cutter) fill(queue *[]manifest.BlobRef) []*pb.Piece {
+func (c *cutter) fill(queue *[]outgoing) []*pb.Piece {
 	if c.buf == nil {
 		c.buf = make([]byte, c.pace.piece())
 	}
 	var pieces []*pb.Piece
 	used := 0
 	for len(*queue) > 0 && used < len(c.buf) {
-		ref := (*queue)[0]
+		o := (*queue)[0]
+		if len(pieces) > 0 && c.cur == nil && c.deltas.slow(o.ref, o.base) {
+			break // the caller may want to have it made
+		}
+		err := c.begin(o)
 		room := int64(len(c.buf) - used)
-		if len(pieces) > 0 && ref.Size-c.off > room {
+		if len(pieces) > 0 && c.length-c.off > room {
 			break // it begins a message of its own
 		}
-		n := int(min(room, ref.Size-c.off))
-		p := &pb.Piece{Digest: ref.Digest[:], Size: ref.Size, Offset: c.off, Data: c.buf[used : used+n]}
-		last, err := c.read(ref, p.Data)
+		n := int(min(room, c.length-c.off))
+		p := &pb.Piece{Digest: o.ref.Digest[:], Size: o.ref.Size, Offset: c.off, Data: c.buf[used : used+n]}
+		if c.made != nil {
+			p.Form, p.Base, p.Length = c.made.form, c.made.kin.base[:], c.length
+		}
+		last := false
+		if err == nil {
+			last, err = c.read(p.Data)
+		}
 		if err != nil {
-			p = broken(ref)
+			p = broken(o.ref)
 		} else {
 			used += n
+			c.sent.carried(n, c.made != nil)
 		}
 		pieces = append(pieces, p)
+		if last {
+			c.sent.arrived(o.ref.Size, c.made != nil)
+		}
 		if last || err != nil {
 			c.close()
 			*queue = (*queue)[1:]
-			if err == nil {
-				c.sent(1, ref.Size)
-			}
 		}
 	}
 	return pieces
 }
 
-// read fills b with the blob's next bytes.
-func (c *cutter) read(ref manifest.BlobRef, b []byte) (last bool, err error) {
-	if c.cur == nil {
-		if c.cur, err = c.store.Open(ref.Digest); err != nil {
-			c.cur = nil
-			return false, err
+// begin opens a blob, unless it is under the knife.
+func (c *cutter) begin(o outgoing) (err error) {
+	if c.cur != nil {
+		return nil
+	}
+	if !o.base.IsZero() {
+		if c.made = c.deltas.find(c.ctx, o.ref, o.base); c.made != nil {
+			c.cur, c.length = c.made.data.reader(), c.made.data.size
+			return nil
 		}
 	}
+	c.length, c.off = o.ref.Size, o.begun
+	if c.blob, err = c.store.Open(o.ref.Digest); err != nil {
+		c.blob = nil
+		return err
+	}
+	c.cur = c.blob
+	if o.begun > 0 {
+		c.cur = io.NewSectionReader(c.blob, o.begun, o.ref.Size-o.begun)
+	}
+	return nil
+}
+
+// read fills b with the next bytes.
+func (c *cutter) read(b []byte) (last bool, err error) {
 	if _, err := io.ReadFull(c.cur, b); err != nil {
 		return false, err
 	}
-	if c.off += int64(len(b)); c.off < ref.Size {
+	if c.off += int64(len(b)); c.off < c.length {
 		return false, nil
 	}
 	// The end has to be where it should be, and the store tells damage there:
@@ -77,50 +128,71 @@ func (c *cutter) read(ref manifest.BlobRef, b []byte) (last bool, err error) {
 }
 
 // abort gives up the blob under the knife, if any: the receiver has to be told.
-func (c *cutter) abort(ref manifest.BlobRef) []*pb.Piece {
+func (c *cutter) abort(o outgoing) []*pb.Piece {
 	if c.cur == nil {
 		return nil
 	}
 	c.close()
-	return []*pb.Piece{broken(ref)}
+	return []*pb.Piece{broken(o.ref)}
 }
 
 func (c *cutter) close() {
-	if c.cur != nil {
-		_ = c.cur.Close()
+	if c.blob != nil {
+		_ = c.blob.Close()
 	}
-	c.cur, c.off = nil, 0
+	c.deltas.release(c.made)
+	c.cur, c.blob, c.made, c.off, c.length = nil, nil, nil, 0, 0
 }
 
 func broken(ref manifest.BlobRef) *pb.Piece {
 	return &pb.Piece{Digest: ref.Digest[:], Size: ref.Size, Broken: true}
 }
 
-// infos names blobs on the wire.
-func infos(refs []manifest.BlobRef) []*pb.BlobInfo {
-	out := make([]*pb.BlobInfo, len(refs))
-	for i, r := range refs {
-		out[i] = &pb.BlobInfo{Digest: r.Digest[:], Size: r.Size}
-	}
-	return out
+// named is a blob as a peer names it.
+type named struct {
+	manifest.BlobRef
+	base  manifest.Digest // of a delta; zero: none
+	begun int64           // of the blob, so much is with the asker
 }
 
-// refsOf checks what a peer names: how many, and each size, before anything is
+// infoOf names a blob on the wire.
+func infoOf(n named) *pb.BlobInfo {
+	b := &pb.BlobInfo{Digest: n.Digest[:], Size: n.Size, Begun: n.begun}
+	if !n.base.IsZero() {
+		b.Base = n.base[:]
+	}
+	return b
+}
+
+// namesOf checks what a peer names: how many, and each size, before anything is
 // believed.
-func refsOf(blobs []*pb.BlobInfo) ([]manifest.BlobRef, error) {
+func namesOf(blobs []*pb.BlobInfo) ([]named, error) {
 	if len(blobs) == 0 || len(blobs) > batchBlobs {
 		return nil, &ProtocolError{What: "a batch without blobs or with too many"}
 	}
-	refs := make([]manifest.BlobRef, len(blobs))
+	out := make([]named, len(blobs))
 	for i, b := range blobs {
-		d, err := manifest.DigestFromBytes(b.GetDigest())
+		n, err := nameOf(b)
 		if err != nil {
-			return nil, &ProtocolError{What: err.Error()}
+			return nil, err
 		}
-		if b.GetSize() < 0 || b.GetSize() > maxBlob {
-			return nil, &ProtocolError{What: "an impossible size"}
-		}
-		refs[i] = manifest.BlobRef{Digest: d, Size: b.GetSize()}
+		out[i] = n
 	}
-	return refs, nil
+	return out, nil
+}
+
+func nameOf(b *pb.BlobInfo) (n named, err error) {
+	n.Size, n.begun = b.GetSize(), b.GetBegun()
+	if n.Digest, err = manifest.DigestFromBytes(b.GetDigest()); err != nil {
+		return n, &ProtocolError{What: err.Error()}
+	}
+	if n.Size < 0 || n.Size > maxBlob || n.begun < 0 || n.begun > n.Size {
+		return n, &ProtocolError{What: "an impossible size"}
+	}
+	if len(b.GetBase()) > 0 {
+		if n.base, err = manifest.DigestFromBytes(b.GetBase()); err != nil {
+			return n, &ProtocolError{What: err.Error()}
+		}
+	}
+	return n, nil
 }

@@ -16,12 +16,13 @@ import (
 // over several, in no particular order of nodes, so that many followers do not
 // all ask one; and from another one where a node lacks a blob, fails or stalls.
 // What is here is not asked for, and what a peer is pushing here is waited for.
+// Of content whose base is here, or whose beginning, only the rest need come.
 //
 // done is called once for each digest, as soon as its blob is here (or could
 // not be had), never by two goroutines at once; it may be nil. What came is
 // durable when Fetch returns, not yet when done is called. The error is nil
 // only if all came.
-func (p *Push) Fetch(ctx context.Context, blobs []manifest.BlobRef, from []cluster.NodeID, done func(manifest.Digest, error)) error {
+func (p *Push) Fetch(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, from []cluster.NodeID, done func(manifest.Digest, error)) error {
 	if !p.enter() {
 		return ErrClosed
 	}
@@ -31,7 +32,7 @@ func (p *Push) Fetch(ctx context.Context, blobs []manifest.BlobRef, from []clust
 	defer context.AfterFunc(p.ctx, func() { cancel(ErrClosed) })()
 
 	f := newFetch(p, ctx, done, others(from, p.self))
-	coming := f.begin(blobs)
+	coming := f.begin(blobs, bases)
 	// Who sleeps in take wakes up when ctx ends.
 	defer context.AfterFunc(ctx, func() {
 		f.mu.Lock()
@@ -75,6 +76,8 @@ type fetch struct {
 // item is one blob's way through a fetch.
 type item struct {
 	ref   manifest.BlobRef
+	base  manifest.Digest  // zero: none is known
+	whole bool             // nothing else has been of use
 	tried []cluster.NodeID // do not hold it, or failed to send it
 	err   error            // why the last of them did not
 }
@@ -88,7 +91,7 @@ func newFetch(p *Push, ctx context.Context, done func(manifest.Digest, error), p
 
 // begin sorts the blobs into those that are here, those that are coming (which
 // it returns) and those to ask for.
-func (f *fetch) begin(blobs []manifest.BlobRef) (coming []*item) {
+func (f *fetch) begin(blobs []manifest.BlobRef, bases manifest.Bases) (coming []*item) {
 	var here []*item
 	seen := make(map[manifest.Digest]bool, len(blobs))
 	f.mu.Lock()
@@ -97,7 +100,7 @@ func (f *fetch) begin(blobs []manifest.BlobRef) (coming []*item) {
 			continue
 		}
 		seen[ref.Digest] = true
-		it := &item{ref: ref, err: ErrNoSource}
+		it := &item{ref: ref, base: bases[ref.Digest], err: ErrNoSource}
 		f.left[it] = true
 		switch {
 		case f.push.store.Has(ref.Digest):

@@ -50,7 +50,7 @@ func TestFetchFromSeveral(t *testing.T) {
 		refs = s.store.addAll(data)
 	}
 	o := collect(t)
-	if err := a.Fetch(testContext(t), append(refs, refs[:10]...), nodes("n-b", "n-c", "n-a", "n-d"), o.done); err != nil {
+	if err := a.Fetch(testContext(t), append(refs, refs[:10]...), nil, nodes("n-b", "n-c", "n-a", "n-d"), o.done); err != nil {
 		t.Fatal(err)
 	}
 	if len(o.m) != len(refs) || !a.store.holds(refs) {
@@ -74,7 +74,7 @@ func TestFetchFromSeveral(t *testing.T) {
 	}
 	// Once more: nobody is asked.
 	before := sources[0].messages.Load()
-	if err := a.Fetch(testContext(t), refs, nodes("n-b"), nil); err != nil {
+	if err := a.Fetch(testContext(t), refs, nil, nodes("n-b"), nil); err != nil {
 		t.Fatal(err)
 	}
 	if sources[0].messages.Load() != before {
@@ -93,7 +93,7 @@ func TestFetchOneBlobAsksOneNode(t *testing.T) {
 		refs = n.store.addAll(content(1, 5000, 32))
 		sources = append(sources, n)
 	}
-	if err := a.Fetch(testContext(t), refs, nodes("n-0", "n-1", "n-2", "n-3", "n-4"), nil); err != nil {
+	if err := a.Fetch(testContext(t), refs, nil, nodes("n-0", "n-1", "n-2", "n-3", "n-4"), nil); err != nil {
 		t.Fatal(err)
 	}
 	var asked int64
@@ -134,7 +134,7 @@ func TestFetchFailsOver(t *testing.T) {
 			damaged.store.onOpen = func(manifest.Digest, Reader) Reader { return failingReader{} }
 
 			o := collect(t)
-			if err := a.Fetch(testContext(t), refs, append(nodes("n-good"), from...), o.done); err != nil {
+			if err := a.Fetch(testContext(t), refs, nil, append(nodes("n-good"), from...), o.done); err != nil {
 				t.Fatal(err)
 			}
 			if !a.store.holds(refs) || len(o.m) != len(refs) {
@@ -164,7 +164,7 @@ func TestFetchComesBackToASlowPeer(t *testing.T) {
 	}
 	l.stall = time.Second // of the mute one, once it is patient
 	a.limits = l
-	if err := a.Fetch(testContext(t), refs, nodes("n-slow", "n-empty", "n-mute"), nil); err != nil {
+	if err := a.Fetch(testContext(t), refs, nil, nodes("n-slow", "n-empty", "n-mute"), nil); err != nil {
 		t.Fatal(err)
 	}
 	if len(asked) < 2 {
@@ -182,6 +182,8 @@ func slicesOfOne(ids []cluster.NodeID) (out [][]cluster.NodeID) {
 type failingReader struct{ failing }
 
 func (failingReader) Close() error { return nil }
+
+func (r failingReader) ReadAt(b []byte, _ int64) (int, error) { return r.Read(b) }
 
 func TestFetchHostileAnswers(t *testing.T) {
 	want := []byte(strings.Repeat("w", 1000))
@@ -201,7 +203,7 @@ func TestFetchHostileAnswers(t *testing.T) {
 			a := net.node("n-a", withLimits(short()))
 			net.serve("n-evil", scripted{fetch: func(*pb.FetchRequest) []*pb.FetchResponse { return script }})
 			o := collect(t)
-			err := a.Fetch(testContext(t), []manifest.BlobRef{{Digest: digest, Size: 1000}}, nodes("n-evil"), o.done)
+			err := a.Fetch(testContext(t), []manifest.BlobRef{{Digest: digest, Size: 1000}}, nil, nodes("n-evil"), o.done)
 			wantError[*IncompleteError](t, err)
 			wantError[*ProtocolError](t, o.m[digest])
 			if a.store.Has(digest) {
@@ -217,14 +219,14 @@ func TestFetchTells(t *testing.T) {
 	net.node("n-b")
 	ref := manifest.BlobRef{Digest: manifest.DigestOf([]byte("nowhere")), Size: 7}
 	o := collect(t)
-	err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nodes("n-b"), o.done)
+	err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), o.done)
 	if e := wantError[*IncompleteError](t, err); e.Missing != 1 || e.Wanted != 1 {
 		t.Errorf("%+v", e)
 	}
 	if e := wantError[*MissingError](t, o.m[ref.Digest]); e.Peer != "n-b" {
 		t.Errorf("blames %s", e.Peer)
 	}
-	if err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nodes("n-a"), nil); !errors.Is(err, ErrNoSource) {
+	if err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-a"), nil); !errors.Is(err, ErrNoSource) {
 		t.Errorf("from nobody: %v", err)
 	}
 }
@@ -236,7 +238,7 @@ func TestFetchWithoutRoom(t *testing.T) {
 	refs := b.store.addAll(content(1, 100, 34))
 	c.store.addAll(content(1, 100, 34))
 	a.store.onPut = func(manifest.BlobRef) error { return fmt.Errorf("put: %w", blob.ErrNoRoom) }
-	if err := a.Fetch(testContext(t), refs, nodes("n-b", "n-c"), nil); !errors.Is(err, blob.ErrNoRoom) {
+	if err := a.Fetch(testContext(t), refs, nil, nodes("n-b", "n-c"), nil); !errors.Is(err, blob.ErrNoRoom) {
 		t.Errorf("%v", err)
 	}
 	if n := b.messages.Load() + c.messages.Load(); n != 1 {
@@ -268,7 +270,7 @@ func TestFetchCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-mute.asked; cancel() }()
 	o := collect(t)
-	if err := a.Fetch(ctx, refs, nodes("n-mute"), o.done); !errors.Is(err, context.Canceled) {
+	if err := a.Fetch(ctx, refs, nil, nodes("n-mute"), o.done); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 	for _, r := range refs {
@@ -291,7 +293,7 @@ func TestFetchWaitsForAPush(t *testing.T) {
 		t.Fatalf("answer %v", r)
 	}
 	fetched := make(chan error, 1)
-	go func() { fetched <- a.Fetch(testContext(t), []manifest.BlobRef{ref}, nodes("n-b"), nil) }()
+	go func() { fetched <- a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), nil) }()
 	for from := 0; from < 1000; from += 100 {
 		if err := s.Send(&pb.PushRequest{Pieces: []*pb.Piece{pieceOf(data, from, from+100)}}); err != nil {
 			t.Fatal(err)
@@ -329,7 +331,7 @@ func TestFetchDoesNotWaitForAQuietPush(t *testing.T) {
 			t.Fatalf("answer %v", r)
 		}
 		fetched := make(chan error, 1)
-		go func() { fetched <- a.Fetch(testContext(t), []manifest.BlobRef{ref}, nodes("n-b"), nil) }()
+		go func() { fetched <- a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), nil) }()
 		if fails {
 			if err := s.CloseSend(); err != nil {
 				t.Fatal(err)
@@ -353,9 +355,9 @@ func TestFetchesShare(t *testing.T) {
 		return nil
 	}
 	errs := make(chan error, 2)
-	go func() { errs <- a.Fetch(testContext(t), refs, nodes("n-b"), nil) }()
+	go func() { errs <- a.Fetch(testContext(t), refs, nil, nodes("n-b"), nil) }()
 	<-begun
-	go func() { errs <- a.Fetch(testContext(t), refs[:10], nodes("n-b"), nil) }()
+	go func() { errs <- a.Fetch(testContext(t), refs[:10], nil, nodes("n-b"), nil) }()
 	close(release)
 	for range 2 {
 		if err := <-errs; err != nil {
@@ -391,7 +393,7 @@ func TestFetchProperty(t *testing.T) {
 			}
 		}
 		o := collect(t)
-		err := a.Fetch(context.Background(), refs, ids, o.done)
+		err := a.Fetch(context.Background(), refs, nil, ids, o.done)
 		for _, r := range refs {
 			if (o.m[r.Digest] == nil) != available[r.Digest] || a.store.Has(r.Digest) != available[r.Digest] {
 				rt.Fatalf("%s: held by a healthy node %t, done with %v", r.Digest.Short(), available[r.Digest], o.m[r.Digest])
@@ -440,7 +442,7 @@ func TestWithBlobStore(t *testing.T) {
 		}
 		refs = append(refs, ref)
 	}
-	receipts, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2))
+	receipts, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +451,7 @@ func TestWithBlobStore(t *testing.T) {
 			t.Errorf("receipt %v, the store is %s", r, bs.ID())
 		}
 	}
-	if err := c.Fetch(testContext(t), refs, nodes("n-b"), nil); err != nil {
+	if err := c.Fetch(testContext(t), refs, nil, nodes("n-b"), nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []*blob.Store{bs, cs} {

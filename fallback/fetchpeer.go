@@ -26,6 +26,8 @@ type asking struct {
 
 	asked  map[manifest.Digest]*asked
 	bytes  int64       // of what was asked for and has not come
+	based  bool        // a base was named: the peer may take time to make a delta
+	beats  int         // its words that it is at work, since something came
 	pieces []*pb.Piece // of the current message, still to be taken
 	within bool        // a blob is coming in
 }
@@ -33,6 +35,7 @@ type asking struct {
 // asked is a blob that the peer was asked for.
 type asked struct {
 	*item
+	begun   int64 // so much of it was here
 	arrival *arrival
 }
 
@@ -120,9 +123,18 @@ func (a *asking) run() error {
 func (a *asking) request(items []*item) error {
 	m := &pb.FetchRequest{}
 	for _, it := range items {
-		a.asked[it.ref.Digest] = &asked{item: it, arrival: a.fetch.push.arrivals.begin(it.ref.Digest, &a.pulse)}
+		p := a.fetch.push
+		q := &asked{item: it, arrival: p.arrivals.begin(it.ref.Digest, &a.pulse)}
+		a.asked[it.ref.Digest] = q
 		a.bytes += it.ref.Size
-		m.Want = append(m.Want, &pb.BlobInfo{Digest: it.ref.Digest[:], Size: it.ref.Size})
+		n := named{BlobRef: it.ref}
+		if !it.whole {
+			if n.begun = p.begun(it.ref); n.begun == 0 && p.deltas.likely(it.ref, it.base) {
+				n.base, a.based = it.base, true
+			}
+			q.begun = n.begun
+		}
+		m.Want = append(m.Want, infoOf(n))
 	}
 	a.dog.progress(true)
 	return a.why(a.stream.Send(m))
@@ -147,8 +159,12 @@ func (a *asking) message() error {
 	}
 	a.moved()
 	if len(m.GetPieces()) == 0 && len(m.GetMissing()) == 0 {
-		return a.violated("an empty message")
+		if a.beats++; !a.based || a.within || a.beats > maxBeats {
+			return a.violated("an empty message")
+		}
+		return nil
 	}
+	a.beats = 0
 	if a.within && len(m.GetMissing()) > 0 {
 		return a.violated("another answer within a blob")
 	}
@@ -172,7 +188,9 @@ func (a *asking) blob() error {
 		return err
 	}
 	a.within = true
-	stored, blobErr, err := storeBlob(a.fetch.push.store, q.ref, first, a.piece)
+	p := a.fetch.push
+	t := taker{push: p, ref: q.ref, begun: q.begun, next: a.piece, alive: a.alive, count: &p.stats.fetched}
+	blobErr, err := t.take(first)
 	a.within = false
 	if err != nil {
 		return err
@@ -181,10 +199,11 @@ func (a *asking) blob() error {
 	a.drop(q)
 	switch {
 	case blobErr == nil:
-		if stored {
-			a.fetch.push.stats.fetched.add(1, q.ref.Size)
-		}
 		a.fetch.finish(q.item, nil)
+	case !q.whole && errors.As(blobErr, new(*uselessError)):
+		p.inVain(a.peer, q.ref.Digest, blobErr)
+		q.whole = true
+		a.fetch.requeue(q.item, "", nil)
 	case errors.Is(blobErr, blob.ErrNoRoom):
 		a.fetch.finish(q.item, blobErr) // nobody else's copy is smaller
 	default:
@@ -229,6 +248,13 @@ func (a *asking) drop(q *asked) {
 func (a *asking) moved() {
 	a.pulse.beat()
 	a.dog.progress(len(a.asked) > 0)
+}
+
+// alive tells both ends that something takes time; the peer has sent a delta,
+// so it knows this word.
+func (a *asking) alive() {
+	a.moved()
+	_ = a.stream.Send(&pb.FetchRequest{}) // the next Recv says why not
 }
 
 func (a *asking) violated(what string) error { return &ProtocolError{Peer: a.peer, What: what} }

@@ -116,6 +116,11 @@ func FuzzReceive(f *testing.F) {
 	offer := &pb.Offer{Batch: 1, Blobs: []*pb.BlobInfo{{Digest: dx[:], Size: 1}, {Digest: dy[:], Size: 2}}}
 	eager := &pb.Offer{Batch: 1, Blobs: offer.GetBlobs(), Eager: true}
 	px, py := &pb.Piece{Digest: dx[:], Size: 1, Data: x}, &pb.Piece{Digest: dy[:], Size: 2, Data: y}
+	e := edit(2000, 1)
+	packed := deltaOf(e, formDictionary, against(f, e.old, e.content))
+	deltas := &pb.Offer{Batch: 1, Blobs: []*pb.BlobInfo{infoOf(named{BlobRef: e.ref, base: e.bases[e.ref.Digest]})}}
+	f.Add(record(f, &pb.PushRequest{Offer: deltas}, &pb.PushRequest{Pieces: []*pb.Piece{packed}, End: 1}))
+	f.Add(record(f, &pb.PushRequest{Offer: deltas}, &pb.PushRequest{Pieces: []*pb.Piece{deltaOf(e, formCopies, []byte("rubbish"))}, End: 1}, &pb.PushRequest{Pieces: []*pb.Piece{packed}, End: 1}))
 	for _, messages := range [][]proto.Message{
 		{&pb.PushRequest{Offer: eager, Pieces: []*pb.Piece{px, py}, End: 1}},
 		{&pb.PushRequest{Offer: offer}, &pb.PushRequest{Pieces: []*pb.Piece{px, {Digest: dy[:], Size: 2, Data: y[:1]}}}, &pb.PushRequest{Pieces: []*pb.Piece{{Digest: dy[:], Size: 2, Offset: 1, Data: y[1:]}}, End: 1}},
@@ -131,6 +136,10 @@ func FuzzReceive(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, s := fuzzPush(t, nil)
+		s.add(e.old)
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		stream := &tape{ctx: ctx, rest: b}
 		stream.ends = 10 * time.Millisecond // the receipts need a moment
@@ -173,9 +182,13 @@ func FuzzServe(f *testing.F) {
 	dx := manifest.DigestOf(x)
 	f.Add(record(f, &pb.FetchRequest{Want: []*pb.BlobInfo{{Digest: dx[:], Size: 1}}}))
 	f.Add(record(f, &pb.FetchRequest{Want: []*pb.BlobInfo{{Digest: dx[:], Size: 1<<63 - 1}, nil}}, &pb.FetchRequest{}))
+	e := edit(2000, 1)
+	f.Add(record(f, &pb.FetchRequest{Want: []*pb.BlobInfo{infoOf(named{BlobRef: e.ref, base: e.bases[e.ref.Digest], begun: 7})}}, &pb.FetchRequest{}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, s := fuzzPush(t, nil)
 		s.add(x)
+		s.add(e.old)
+		s.add(e.content)
 		ctx, cancel := context.WithCancel(t.Context())
 		stream := &tape{ctx: ctx, rest: b}
 		_ = (&server{push: p}).Fetch(&grpc.GenericServerStream[pb.FetchRequest, pb.FetchResponse]{ServerStream: stream})
@@ -185,7 +198,17 @@ func FuzzServe(f *testing.F) {
 		}
 		for _, m := range stream.sent {
 			for _, piece := range m.(*pb.FetchResponse).GetPieces() {
-				if string(piece.GetDigest()) != string(dx[:]) || string(piece.GetData()) != "x" {
+				d, err := manifest.DigestFromBytes(piece.GetDigest())
+				whole, held := s.blobs[d]
+				off, n := piece.GetOffset(), int64(len(piece.GetData()))
+				switch {
+				case err != nil || !held || off < 0:
+					t.Errorf("sent %v", piece)
+				case piece.GetForm() != formWhole:
+					if base, err := manifest.DigestFromBytes(piece.GetBase()); err != nil || s.blobs[base] == nil {
+						t.Errorf("sent a delta against what is not here: %v", piece)
+					}
+				case off+n > int64(len(whole)) || string(whole[off:off+n]) != string(piece.GetData()):
 					t.Errorf("sent %v", piece)
 				}
 			}
@@ -199,7 +222,11 @@ func FuzzFetch(f *testing.F) {
 	x, y := []byte("x"), []byte("yy")
 	dx, dy := manifest.DigestOf(x), manifest.DigestOf(y)
 	px, py := &pb.Piece{Digest: dx[:], Size: 1, Data: x}, &pb.Piece{Digest: dy[:], Size: 2, Data: y}
+	e := edit(2000, 1)
+	packed := deltaOf(e, formDictionary, against(f, e.old, e.content))
 	for _, messages := range [][]proto.Message{
+		{&pb.FetchResponse{}, &pb.FetchResponse{Pieces: []*pb.Piece{px, packed, py}}},
+		{&pb.FetchResponse{Pieces: []*pb.Piece{px, py, deltaOf(e, formCopies, []byte("rubbish"))}}, &pb.FetchResponse{Pieces: []*pb.Piece{packed}}},
 		{&pb.FetchResponse{Pieces: []*pb.Piece{px, py}}},
 		{&pb.FetchResponse{Pieces: []*pb.Piece{px}, Missing: [][]byte{dy[:]}}},
 		{&pb.FetchResponse{Pieces: []*pb.Piece{{Digest: dx[:], Size: 1, Data: []byte("z")}, nil}}},
@@ -211,9 +238,10 @@ func FuzzFetch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, s := fuzzPush(t, tapePeer{b})
-		want := []manifest.BlobRef{{Digest: dx, Size: 1}, {Digest: dy, Size: 2}}
+		s.add(e.old)
+		want := []manifest.BlobRef{{Digest: dx, Size: 1}, {Digest: dy, Size: 2}, e.ref}
 		told := map[manifest.Digest]error{}
-		err := p.Fetch(t.Context(), want, nodes("n-evil"), func(d manifest.Digest, err error) { told[d] = err })
+		err := p.Fetch(t.Context(), want, e.bases, nodes("n-evil"), func(d manifest.Digest, err error) { told[d] = err })
 		wantWhole(t, s)
 		for _, ref := range want {
 			why, was := told[ref.Digest]
@@ -221,7 +249,7 @@ func FuzzFetch(f *testing.F) {
 				t.Errorf("blob %s: told %v %v, has it %v", ref.Digest.Short(), was, why, s.Has(ref.Digest))
 			}
 		}
-		if all := s.Has(dx) && s.Has(dy); (err == nil) != all {
+		if all := s.Has(dx) && s.Has(dy) && s.Has(e.ref.Digest); (err == nil) != all {
 			t.Errorf("ended with %v, all here %v", err, all)
 		}
 	})
@@ -233,14 +261,19 @@ func FuzzSpread(f *testing.F) {
 	receipt := func(batch uint64, store string) *pb.PushResponse {
 		return &pb.PushResponse{Batch: batch, Of: &pb.PushResponse_Receipt{Receipt: &pb.BatchReceipt{Store: store}}}
 	}
+	e := edit(2000, 1)
+	again := &pb.PushResponse{Batch: 1, Deltas: true, Of: &pb.PushResponse_Needs{Needs: &pb.Needs{Digests: [][]byte{e.ref.Digest[:]}}}}
+	f.Add(record(f, &pb.PushResponse{Deltas: true}, again, again, receipt(1, "s-evil")))
 	f.Add(record(f, receipt(1, "s-evil")))
 	f.Add(record(f, &pb.PushResponse{}, receipt(7, "s-evil"), receipt(1, "")))
 	f.Add(record(f, &pb.PushResponse{Batch: 1, Of: &pb.PushResponse_Refused{Refused: "no"}}))
 	f.Add(record(f, &pb.PushResponse{Batch: 1, Of: &pb.PushResponse_Needs{Needs: &pb.Needs{Digests: [][]byte{nil, []byte("x")}}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, s := fuzzPush(t, tapePeer{b})
-		refs := []manifest.BlobRef{s.add([]byte("x"))}
-		got, err := p.Spread(t.Context(), refs, nodes("n-evil"), func(r []manifest.Receipt) bool { return len(r) == 2 })
+		s.add(e.old)
+		s.add(e.content)
+		refs := []manifest.BlobRef{s.add([]byte("x")), e.ref}
+		got, err := p.Spread(t.Context(), refs, e.bases, nodes("n-evil"), func(r []manifest.Receipt) bool { return len(r) == 2 })
 		var first pb.PushResponse
 		valid := false
 		for in := (&tape{rest: b}); in.next(&first) == nil; {

@@ -3,6 +3,7 @@ package fallback
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -35,13 +36,14 @@ type memStore struct {
 
 	mu      sync.Mutex
 	blobs   map[manifest.Digest][]byte
+	partial map[manifest.Digest][]byte // of large ones: what came before a cut
 	durable map[manifest.Digest]bool
 	puts    map[manifest.Digest]int
 	flushes int
 }
 
 func newMemStore(id string) *memStore {
-	return &memStore{id: id, blobs: map[manifest.Digest][]byte{}, durable: map[manifest.Digest]bool{}, puts: map[manifest.Digest]int{}}
+	return &memStore{id: id, blobs: map[manifest.Digest][]byte{}, partial: map[manifest.Digest][]byte{}, durable: map[manifest.Digest]bool{}, puts: map[manifest.Digest]int{}}
 }
 
 func (s *memStore) ID() string { return s.id }
@@ -62,7 +64,7 @@ func (s *memStore) Open(d manifest.Digest) (Reader, error) {
 	if !ok {
 		return nil, errors.New("not found")
 	}
-	var r Reader = io.NopCloser(bytes.NewReader(b))
+	var r Reader = memReader{bytes.NewReader(b)}
 	if s.onOpen != nil {
 		r = s.onOpen(d, r)
 	}
@@ -75,8 +77,36 @@ func (s *memStore) PutKnown(ref manifest.BlobRef, r io.Reader) error {
 			return err
 		}
 	}
-	b, err := io.ReadAll(io.LimitReader(r, ref.Size+1))
+	return s.put(ref, nil, r)
+}
+
+func (s *memStore) Begun(d manifest.Digest) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64(len(s.partial[d]))
+}
+
+func (s *memStore) PutRest(ref manifest.BlobRef, begun int64, r io.Reader) error {
+	s.mu.Lock()
+	b := s.partial[ref.Digest]
+	delete(s.partial, ref.Digest)
+	s.mu.Unlock()
+	if int64(len(b)) != begun {
+		return blob.ErrNotBegun
+	}
+	return s.put(ref, b, r)
+}
+
+// put takes content in whose first bytes are known.
+func (s *memStore) put(ref manifest.BlobRef, first []byte, r io.Reader) error {
+	rest, err := io.ReadAll(io.LimitReader(r, ref.Size-int64(len(first))+1))
+	b := append(first[:len(first):len(first)], rest...)
 	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if ref.Size > smallBlob && len(b) > len(s.partial[ref.Digest]) {
+			s.partial[ref.Digest] = b
+		}
 		return err
 	}
 	if int64(len(b)) != ref.Size || manifest.DigestOf(b) != ref.Digest {
@@ -88,6 +118,10 @@ func (s *memStore) PutKnown(ref manifest.BlobRef, r io.Reader) error {
 	s.puts[ref.Digest]++
 	return nil
 }
+
+type memReader struct{ *bytes.Reader }
+
+func (memReader) Close() error { return nil }
 
 func (s *memStore) Flush() error {
 	if s.onFlush != nil {
@@ -132,13 +166,14 @@ func (s *memStore) add(b []byte) manifest.BlobRef {
 
 // content makes n different blobs of a size.
 func content(n, size int, seed uint64) [][]byte {
-	r := rand.New(rand.NewPCG(seed, uint64(size)))
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	binary.LittleEndian.PutUint64(key[8:], uint64(size))
+	r := rand.NewChaCha8(key)
 	out := make([][]byte, n)
 	for i := range out {
 		out[i] = make([]byte, size)
-		for j := range out[i] {
-			out[i][j] = byte(r.Uint32())
-		}
+		_, _ = r.Read(out[i]) // never fails
 	}
 	return out
 }

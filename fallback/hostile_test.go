@@ -63,7 +63,7 @@ func TestHostileAnswers(t *testing.T) {
 			net := newNet(t)
 			net.serve("n-evil", scripted{push: script})
 			a := net.node("n-a")
-			_, err := a.Spread(testContext(t), a.store.addAll(content(2, 100_000, 23)), nodes("n-evil"), all(2))
+			_, err := a.Spread(testContext(t), a.store.addAll(content(2, 100_000, 23)), nil, nodes("n-evil"), all(2))
 			e := wantError[*ShortError](t, err)
 			if p := wantError[*ProtocolError](t, e.Failed["n-evil"]); p.Peer != "n-evil" {
 				t.Errorf("blames %q", p.Peer)

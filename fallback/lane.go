@@ -42,14 +42,17 @@ type lane struct {
 // batch is one offer and its answer.
 type batch struct {
 	refs   []manifest.BlobRef
+	bases  manifest.Bases  // of them, where deltas can be made
 	parcel string          // on the share, where all of it lies; "": nowhere
 	ctx    context.Context // nothing more is sent once it has ended
 	result chan<- outcome  // has room for the one answer
 
 	// The session's, under its lock.
 	id       uint64
-	need     []manifest.BlobRef // still to be sent
-	needed   bool               // the peer has said what it needs
+	need     []outgoing // still to be sent
+	needed   bool       // the peer has said what it needs
+	again    bool       // … a second time: what came as a delta was of no use
+	saved    bool       // something was sent that may be of no use
 	answered bool
 	ended    bool // no more messages of it will be sent
 }
@@ -119,13 +122,16 @@ type session struct {
 // it fails, stalls or is idle. Every batch that it took has an answer then.
 func (l *lane) session(first *batch) (err error) {
 	s := &session{lane: l, wake: make(chan struct{}, 1), open: map[uint64]*batch{}}
-	s.cut = cutter{store: l.push.store, pace: l.push.pace, sent: l.push.stats.sent.add}
 	s.ctx, s.cancel = context.WithCancelCause(l.push.ctx)
+	s.cut = cutter{ctx: s.ctx, store: l.push.store, deltas: l.push.deltas, pace: l.push.pace, sent: &l.push.stats.sent}
 	s.dog = startWatchdog(l.push.limits.stall, func() {
 		s.cancel(&StalledError{Peer: l.key.peer, After: l.push.limits.stall})
 	})
 	received := make(chan struct{})
 	defer func() {
+		if err != nil { // perhaps it is another version, when it is back
+			l.push.readsDeltas(l.key.peer, false)
+		}
 		s.cancel(err)
 		s.dog.stop()
 		<-received
@@ -236,15 +242,24 @@ func (s *session) take(b *batch) {
 
 // send offers a batch; an eager one whole.
 func (s *session) send(b *batch) error {
-	m := &pb.PushRequest{Offer: &pb.Offer{Batch: b.id, Blobs: infos(b.refs), Parcel: b.parcel}}
+	m := &pb.PushRequest{Offer: &pb.Offer{Batch: b.id, Parcel: b.parcel}}
+	for _, ref := range b.refs {
+		m.Offer.Blobs = append(m.Offer.Blobs, infoOf(named{BlobRef: ref, base: b.bases[ref.Digest]}))
+	}
 	if s.lane.key.class == eager {
-		queue := b.refs
+		queue := outgoings(b.refs)
+		saved := len(b.bases) > 0 && s.lane.push.deltasTo(s.lane.key.peer)
+		for i := range queue {
+			if saved {
+				queue[i].base = b.bases[queue[i].ref.Digest]
+			}
+		}
 		m.Offer.Eager = true
 		m.Pieces = s.cut.fill(&queue)
 		s.lane.push.pace.passed(dataIn(m.Pieces))
 		m.End = b.id
 		s.mu.Lock()
-		b.ended = true
+		b.ended, b.saved = true, saved
 		s.mu.Unlock()
 	}
 	return s.write(m)
@@ -320,6 +335,9 @@ func (s *session) handle(r *pb.PushResponse) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer func() { s.dog.progress(len(s.open) > 0) }()
+	if r.GetDeltas() {
+		s.lane.push.readsDeltas(s.lane.key.peer, true)
+	}
 	if r.GetOf() == nil {
 		return nil // still at work
 	}
@@ -332,7 +350,7 @@ func (s *session) handle(r *pb.PushResponse) error {
 		if why := of.Needs.GetShareTrouble(); why != "" && b.parcel != "" && s.lane.push.share != nil {
 			s.lane.push.share.doubted(s.lane.key.peer, why)
 		}
-		return s.needs(b, of.Needs.GetDigests())
+		return s.needs(b, of.Needs)
 	case *pb.PushResponse_Receipt:
 		if of.Receipt.GetStore() == "" {
 			return s.violated("a receipt without a store")
@@ -355,30 +373,70 @@ func (s *session) handle(r *pb.PushResponse) error {
 	return nil
 }
 
-// needs notes what the peer lacks of a batch, in the order of the offer.
-func (s *session) needs(b *batch, digests [][]byte) error {
-	if b.needed || b.ended || len(digests) > len(b.refs) {
+// needs notes what the peer lacks of a batch, in the order of the offer, and
+// what it holds that saves some of it. The second time it is what came in vain.
+func (s *session) needs(b *batch, n *pb.Needs) error {
+	switch {
+	case !b.needed && !b.ended:
+		b.needed = true
+	case b.ended && b.saved && !b.again:
+		b.again, b.ended = true, false
+	default:
 		return s.violated("needs that were not asked for")
 	}
-	wanted := make(map[manifest.Digest]bool, len(digests))
-	for _, raw := range digests {
+	if len(n.GetDigests()) > len(b.refs) {
+		return s.violated("more needs than were offered")
+	}
+	wanted := make(map[manifest.Digest]*outgoing, len(n.GetDigests()))
+	for _, raw := range n.GetDigests() {
 		d, err := manifest.DigestFromBytes(raw)
 		if err != nil {
 			return s.violated(err.Error())
 		}
-		wanted[d] = true
+		wanted[d] = &outgoing{}
 	}
-	b.needed = true
+	if !b.again {
+		if err := s.savings(b, n, wanted); err != nil {
+			return err
+		}
+	}
 	for _, ref := range b.refs {
-		if wanted[ref.Digest] {
-			b.need = append(b.need, ref)
+		if o := wanted[ref.Digest]; o != nil {
+			o.ref = ref
+			b.need = append(b.need, *o)
 		}
 	}
 	if len(b.need) != len(wanted) {
 		return s.violated("needs of what was not offered")
 	}
-	s.lane.push.stats.skipped.Add(int64(len(b.refs) - len(b.need)))
+	if !b.again {
+		s.lane.push.stats.skipped.Add(int64(len(b.refs) - len(b.need)))
+	}
 	s.ready = append(s.ready, b)
+	return nil
+}
+
+// savings notes what the peer has of what it needs: the base, or the beginning.
+func (s *session) savings(b *batch, n *pb.Needs, wanted map[manifest.Digest]*outgoing) error {
+	if len(n.GetOver())+len(n.GetBegun()) > len(wanted) {
+		return s.violated("more savings than needs")
+	}
+	for _, raw := range n.GetOver() {
+		d, err := manifest.DigestFromBytes(raw)
+		if err != nil || wanted[d] == nil || b.bases[d].IsZero() {
+			return s.violated("a base that was not offered")
+		}
+		wanted[d].base, b.saved = b.bases[d], true
+	}
+	for _, info := range n.GetBegun() {
+		has, err := nameOf(info)
+		if err != nil || wanted[has.Digest] == nil {
+			return s.violated("the beginning of what it does not need")
+		}
+		if has.begun < has.Size {
+			wanted[has.Digest].begun, b.saved = has.begun, true
+		}
+	}
 	return nil
 }
 

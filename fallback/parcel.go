@@ -95,7 +95,7 @@ func (s *Share) lay(ctx context.Context, refs []manifest.BlobRef, open func(mani
 	var own *ownError
 	switch {
 	case err == nil:
-		s.laid.add(len(refs), size)
+		s.laid.add(int64(len(refs)), size, size)
 		s.log.Debug("laid a parcel on the share", "blobs", len(refs), "bytes", size, "took", time.Since(began).String())
 	case errors.As(err, &own), ctx.Err() != nil: // no fault of the share's
 	default:
@@ -334,7 +334,7 @@ func (s *Share) take(ctx context.Context, name string, refs []manifest.BlobRef, 
 			case err != nil:
 				return &ownError{err}
 			}
-			s.taken.add(1, ref.Size)
+			s.taken.add(1, ref.Size, ref.Size)
 		}
 		r.seek(ref.Size)
 	}

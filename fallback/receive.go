@@ -2,6 +2,7 @@ package fallback
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,7 @@ type inbound struct {
 	id      uint64
 	refs    []manifest.BlobRef
 	parcel  string // where it lies on the share
+	again   bool   // what came in vain was asked for again
 	refused bool   // and the sender knows
 }
 
@@ -50,6 +52,8 @@ type inbound struct {
 type want struct {
 	size    int64
 	batches int
+	begun   int64 // so much of it is here, and the sender was told
+	again   bool  // what came was of no use, the whole is
 	err     error // why it could not be stored
 	arrival *arrival
 }
@@ -156,7 +160,7 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 				continue
 			}
 			select {
-			case r.out <- &pb.PushResponse{}:
+			case r.out <- &pb.PushResponse{Deltas: true}:
 			default: // an answer is on its way anyhow
 			}
 		}
@@ -166,6 +170,7 @@ func (r *receiver) wait() (*pb.PushRequest, error) {
 // respond hands an answer to the sending goroutine. A peer that reads none of
 // them is given up.
 func (r *receiver) respond(m *pb.PushResponse) error {
+	m.Deltas = true
 	return hand(r, r.out, m, r.push.limits.stall)
 }
 
@@ -193,7 +198,7 @@ func (r *receiver) refuse(batch uint64, why error) error {
 
 // offer notes a batch and says what is needed of it.
 func (r *receiver) offer(o *pb.Offer) error {
-	refs, err := refsOf(o.GetBlobs())
+	names, err := namesOf(o.GetBlobs())
 	if err != nil {
 		return err
 	}
@@ -205,17 +210,27 @@ func (r *receiver) offer(o *pb.Offer) error {
 		return &ProtocolError{What: "too many open batches"}
 	}
 	r.last = id
-	var needs [][]byte
+	needs := &pb.Needs{}
+	refs := make([]manifest.BlobRef, 0, len(names))
+	begun := map[manifest.Digest]int64{}
 	var total int64
-	seen := make(map[manifest.Digest]bool, len(refs))
-	for _, ref := range refs {
+	seen := make(map[manifest.Digest]bool, len(names))
+	for _, n := range names {
+		ref := n.BlobRef
+		refs = append(refs, ref)
 		total += ref.Size
 		if w := r.wants[ref.Digest]; w != nil && w.size != ref.Size || seen[ref.Digest] {
 			return &ProtocolError{What: "a blob with two sizes, or twice in a batch"}
 		}
 		seen[ref.Digest] = true
 		if size, ok := r.push.store.Size(ref.Digest); !ok {
-			needs = append(needs, ref.Digest[:])
+			needs.Digests = append(needs.Digests, ref.Digest[:])
+			if has := r.push.begun(ref); has > 0 {
+				begun[ref.Digest] = has
+				needs.Begun = append(needs.Begun, infoOf(named{BlobRef: ref, begun: has}))
+			} else if r.push.deltas.likely(ref, n.base) {
+				needs.Over = append(needs.Over, ref.Digest[:])
+			}
 		} else if size != ref.Size {
 			return &ProtocolError{What: fmt.Sprintf("blob %s has %d bytes, not %d", ref.Digest.Short(), size, ref.Size)}
 		}
@@ -223,7 +238,7 @@ func (r *receiver) offer(o *pb.Offer) error {
 	if o.GetEager() && total > eagerBytes {
 		return &ProtocolError{What: "an eager batch that is too large"}
 	}
-	if !o.GetEager() && len(needs) == 0 {
+	if !o.GetEager() && len(needs.GetDigests()) == 0 {
 		return r.complete(id) // nothing will come, not even its end
 	}
 	r.batches[id] = &inbound{refs: refs}
@@ -237,6 +252,9 @@ func (r *receiver) offer(o *pb.Offer) error {
 			}
 		}
 		w.batches++
+		if n, ok := begun[ref.Digest]; ok {
+			w.begun = n
+		}
 	}
 	if o.GetEager() {
 		return nil
@@ -245,7 +263,7 @@ func (r *receiver) offer(o *pb.Offer) error {
 		r.takes++
 		return hand(r, r.laid, &inbound{id: id, refs: refs, parcel: o.GetParcel()}, r.push.limits.stall)
 	}
-	return r.respond(&pb.PushResponse{Batch: id, Of: &pb.PushResponse_Needs{Needs: &pb.Needs{Digests: needs}}})
+	return r.respond(&pb.PushResponse{Batch: id, Of: &pb.PushResponse_Needs{Needs: needs}})
 }
 
 // blob stores the blob whose first piece is next.
@@ -260,14 +278,16 @@ func (r *receiver) blob() error {
 		return &ProtocolError{What: fmt.Sprintf("blob %s was not offered", d.Short())}
 	}
 	ref := manifest.BlobRef{Digest: d, Size: w.size}
-	stored, blobErr, err := storeBlob(r.push.store, ref, first, r.piece)
+	t := taker{push: r.push, ref: ref, begun: w.begun, next: r.piece, alive: r.alive, count: &r.push.stats.received}
+	blobErr, err := t.take(first)
 	if err != nil {
 		return err
 	}
-	r.push.arrivals.end(d, w.arrival)
-	if stored {
-		r.push.stats.received.add(1, ref.Size)
+	if w.again = errors.As(blobErr, new(*uselessError)); w.again {
+		r.push.inVain(r.peer, d, blobErr)
+		return nil // it is asked for at the end of the batch
 	}
+	r.push.arrivals.end(d, w.arrival)
 	if blobErr != nil {
 		w.err = blobErr
 		return r.refuseAll(d, blobErr)
@@ -317,6 +337,10 @@ func (r *receiver) finish(id uint64) error {
 	if b == nil {
 		return &ProtocolError{What: "the end of a batch that is not open"}
 	}
+	if again := r.inVain(b); len(again) > 0 {
+		b.again = true
+		return r.respond(&pb.PushResponse{Batch: id, Of: &pb.PushResponse_Needs{Needs: &pb.Needs{Digests: again}}})
+	}
 	delete(r.batches, id)
 	var why error
 	for _, ref := range b.refs {
@@ -339,6 +363,28 @@ func (r *receiver) finish(id uint64) error {
 		return r.refuse(id, why)
 	}
 	return r.complete(id)
+}
+
+// inVain is what of a batch came in a way that was of no use, once.
+func (r *receiver) inVain(b *inbound) (again [][]byte) {
+	if b.again || b.refused {
+		return nil
+	}
+	for _, ref := range b.refs {
+		if r.wants[ref.Digest].again && !r.push.store.Has(ref.Digest) {
+			again = append(again, ref.Digest[:])
+		}
+	}
+	return again
+}
+
+// alive says that something takes time, unless an answer is on its way anyhow.
+func (r *receiver) alive() {
+	r.pulse.beat()
+	select {
+	case r.out <- &pb.PushResponse{Deltas: true}:
+	default:
+	}
 }
 
 // complete has a batch flushed and receipted.

@@ -122,11 +122,15 @@ func answerTo(t *testing.T, s grpc.BidiStreamingClient[pb.PushRequest, pb.PushRe
 	if err := s.Send(m); err != nil {
 		t.Fatal(err)
 	}
-	r, err := s.Recv()
-	if err != nil {
-		t.Fatal(err)
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.GetOf() != nil { // not just that it is at work
+			return r
+		}
 	}
-	return r
 }
 
 // A wrong digest is the batch's fault; the stream goes on.
@@ -301,7 +305,7 @@ func TestFetcherThatDoesNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Send(&pb.FetchRequest{Want: infos(refs)}); err != nil {
+	if err := s.Send(&pb.FetchRequest{Want: infosOf(refs)}); err != nil {
 		t.Fatal(err)
 	}
 	<-time.After(3 * short().stall)
@@ -311,4 +315,12 @@ func TestFetcherThatDoesNotRead(t *testing.T) {
 	if status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("%v", err)
 	}
+}
+
+// infosOf names blobs on the wire.
+func infosOf(refs []manifest.BlobRef) (out []*pb.BlobInfo) {
+	for _, ref := range refs {
+		out = append(out, infoOf(named{BlobRef: ref}))
+	}
+	return out
 }

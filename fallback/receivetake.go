@@ -65,7 +65,7 @@ func (r *receiver) took(t taking) error {
 	case errors.As(t.err, &protocol):
 		return t.err
 	}
-	needs := &pb.Needs{ShareTrouble: t.err.Error()}
+	needs := &pb.Needs{ShareTrouble: t.err.Error()} // whole: a share carries no deltas
 	for _, ref := range b.refs {
 		if r.push.store.Has(ref.Digest) {
 			r.push.arrivals.end(ref.Digest, r.wants[ref.Digest].arrival)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -54,7 +54,20 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	requests, out, sent := make(chan *pb.FetchRequest), make(chan *pb.FetchResponse), make(chan error)
-	if !p.spawn(func() { receiveAll(ctx, cancel, stream.Recv, requests) }) || !p.spawn(func() { sendAll(ctx, stream.Send, out, sent) }) {
+	var caller pulse // a request, or a word that it is still at work
+	caller.beat()
+	based := false // it may have to make something of a delta
+	receive := func() (*pb.FetchRequest, error) {
+		for {
+			r, err := stream.Recv()
+			caller.beat()
+			based = based || slices.ContainsFunc(r.GetWant(), func(b *pb.BlobInfo) bool { return len(b.GetBase()) > 0 })
+			if err != nil || len(r.GetWant()) > 0 || !based {
+				return r, err
+			}
+		}
+	}
+	if !p.spawn(func() { receiveAll(ctx, cancel, receive, requests) }) || !p.spawn(func() { sendAll(ctx, stream.Send, out, sent) }) {
 		return statusOf(ErrClosed)
 	}
 	// The cutter's buffer belongs to the message until its Send has returned.
@@ -69,7 +82,11 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 			case err := <-acked:
 				return err
 			case <-stall.C:
-				return errStalled
+				left := p.limits.stall - caller.quiet()
+				if left <= 0 {
+					return errStalled
+				}
+				stall.Reset(left)
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			case <-p.ctx.Done():
@@ -77,7 +94,7 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 			}
 		}
 	}
-	cut := cutter{store: p.store, pace: p.pace, sent: p.stats.served.add}
+	cut := cutter{ctx: ctx, store: p.store, deltas: p.deltas, pace: p.pace, sent: &p.stats.served}
 	defer cut.close()
 	for {
 		select {
@@ -95,20 +112,29 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 }
 
 func (s *server) answer(ctx context.Context, cut *cutter, r *pb.FetchRequest, deliver func(*pb.FetchResponse) error) error {
-	refs, err := refsOf(r.GetWant())
+	names, err := namesOf(r.GetWant())
 	if err != nil {
 		return err
 	}
 	m := &pb.FetchResponse{}
-	var held []manifest.BlobRef
-	for _, ref := range refs {
-		if size, ok := s.push.store.Size(ref.Digest); ok && size == ref.Size {
-			held = append(held, ref)
+	var held []outgoing
+	for _, n := range names {
+		if size, ok := s.push.store.Size(n.Digest); ok && size == n.Size {
+			o := outgoing{ref: n.BlobRef, base: n.base}
+			if n.base.IsZero() && n.begun < n.Size {
+				o.begun = n.begun
+			}
+			held = append(held, o)
 		} else {
-			m.Missing = append(m.Missing, ref.Digest[:])
+			m.Missing = append(m.Missing, n.Digest[:])
 		}
 	}
 	for len(held) > 0 || len(m.GetMissing()) > 0 {
+		if len(held) > 0 && cut.cur == nil && s.push.deltas.slow(held[0].ref, held[0].base) {
+			if err := s.prepare(ctx, held[0], deliver); err != nil {
+				return err
+			}
+		}
 		m.Pieces = cut.fill(&held)
 		if err := s.push.pace.wait(ctx, dataIn(m.Pieces), func() {}); err != nil {
 			return err
@@ -119,6 +145,35 @@ func (s *server) answer(ctx context.Context, cut *cutter, r *pb.FetchRequest, de
 		m = &pb.FetchResponse{}
 	}
 	return nil
+}
+
+// prepare makes the delta of what is sent next, and tells the caller meanwhile
+// that somebody is at work.
+func (s *server) prepare(ctx context.Context, o outgoing, deliver func(*pb.FetchResponse) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.push.ctx, cancel)()
+	ready := make(chan struct{})
+	if !s.push.spawn(func() {
+		defer close(ready)
+		s.push.deltas.release(s.push.deltas.get(ctx, o.ref, o.base))
+	}) {
+		return ErrClosed
+	}
+	beat := time.NewTicker(s.push.limits.hedge / 3)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ready:
+			return nil
+		case <-beat.C:
+			if err := deliver(&pb.FetchResponse{}); err != nil {
+				cancel()
+				<-ready
+				return err
+			}
+		}
+	}
 }
 
 var errStalled = errors.New("no progress")

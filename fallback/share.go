@@ -41,9 +41,10 @@ type Share struct {
 	limits  shareLimits
 	// told names the nonces that the other members say to have written on
 	// theirs; none while they cannot use it.
-	told func() map[cluster.NodeID]string
+	told  func() map[cluster.NodeID]string
+	apart func(real string) error // see ShareConfig
 
-	laid, taken traffic
+	laid, taken moved
 	kick        chan struct{} // wakes Run
 
 	mu     sync.Mutex
@@ -102,7 +103,10 @@ type ShareConfig struct {
 	Cluster string // id: several clusters may use one share
 	Self    cluster.NodeID
 	Told    func() map[cluster.NodeID]string // see Share
-	Log     *slog.Logger                     // nil: silent
+	// Apart refuses the place that the path leads to, where something else lies in
+	// it or around it; nil: never. It is asked at each look.
+	Apart func(real string) error
+	Log   *slog.Logger // nil: silent
 }
 
 // NewShare makes the share of a node. Nothing is asked of the mount before Run.
@@ -111,9 +115,12 @@ func NewShare(c ShareConfig) *Share {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Share{
-		path: c.Path, cluster: c.Cluster, self: c.Self, told: c.Told, log: c.Log, kick: make(chan struct{}, 1),
+		path: c.Path, cluster: c.Cluster, self: c.Self, told: c.Told, apart: c.Apart, log: c.Log, kick: make(chan struct{}, 1),
 		why: "not looked at yet", since: time.Now(), proved: map[cluster.NodeID]string{}, doubts: map[cluster.NodeID]doubt{},
 		mine: map[string]*parcel{}, wrong: map[string]bool{},
+	}
+	if s.apart == nil {
+		s.apart = func(string) error { return nil }
 	}
 	s.limit(defaultShareLimits())
 	return s
@@ -180,6 +187,8 @@ func (s *Share) beat() error {
 			return err
 		}
 		top, _ = s.opened()
+	} else if err := s.apart(s.gate.Real()); err != nil {
+		return err
 	}
 	free, err := vfs.Pass(s.gate, "look", func() (int64, error) { return look(top, s.path) }, nil)
 	if err != nil {
@@ -319,7 +328,7 @@ func (s *Share) lose(err error) {
 	fresh := s.said != said
 	s.mu.Unlock()
 	if fresh {
-		s.log.Warn("the share cannot be used: content is pushed instead", "path", s.path, "err", err)
+		s.log.Warn("the share cannot be used: content is pushed instead", "path", s.path, "err", err.Error()+remedy(err))
 	}
 	if top != nil {
 		_ = s.gate.Close("close", func() error { return errors.Join(dir.Close(), top.Close()) })
@@ -341,11 +350,16 @@ func remedy(err error) string {
 	return ""
 }
 
-// reason is a failure without what changes from time to time.
+// reason is a failure without what changes from time to time: a file that cannot
+// be written has another name at each attempt.
 func reason(err error) string {
 	var hung *vfs.HungError
-	if errors.As(err, &hung) {
+	var errno unix.Errno
+	switch {
+	case errors.As(err, &hung):
 		return vfs.ErrHung.Error()
+	case errors.As(err, &errno):
+		return errno.Error()
 	}
 	return err.Error()
 }
@@ -389,8 +403,8 @@ type ShareStatus struct {
 	Why    string                    // why it cannot be used, "" while it can
 	Since  time.Time                 // of this state
 	Peers  []cluster.NodeID          // that see the same directory
-	Laid   Traffic                   // written there by this node
-	Taken  Traffic                   // read from there by this node
+	Laid   Moved                     // written there by this node
+	Taken  Moved                     // read from there by this node
 	Held   int64                     // bytes of this node that lie there
 	Stuck  int                       // calls that have got no answer yet
 	Doubts map[cluster.NodeID]string // members that could not read lately, and why

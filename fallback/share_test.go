@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
@@ -139,7 +143,7 @@ func three(t *testing.T) (dir string, a, b, c *sharer) {
 func (s *sharer) spreadAll(t *testing.T, all [][]byte) []manifest.BlobRef {
 	t.Helper()
 	refs := s.store.addAll(all)
-	receipts, err := s.Chain.Spread(testContext(t), refs, nodes("n-b", "n-c"), nil)
+	receipts, err := s.Chain.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), nil)
 	if err != nil || len(receipts) != 3 {
 		t.Fatalf("receipts %v: %v", receipts, err)
 	}
@@ -355,13 +359,13 @@ func TestShareOfOthers(t *testing.T) {
 func TestPrepareShare(t *testing.T) {
 	dir := t.TempDir()
 	var not *NotShareError
-	if err := PrepareShare(dir); !errors.As(err, &not) || !strings.Contains(err.Error(), "nothing is mounted") {
+	if err := PrepareShare(dir, anywhere); !errors.As(err, &not) || !strings.Contains(err.Error(), "nothing is mounted") {
 		t.Errorf("an empty local directory: %v", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("something was written there: %v %v", entries, err)
 	}
-	if err := PrepareShare(filepath.Join(dir, "no")); !errors.As(err, &not) {
+	if err := PrepareShare(filepath.Join(dir, "no"), anywhere); !errors.As(err, &not) {
 		t.Errorf("no directory: %v", err)
 	}
 	marker := filepath.Join(dir, ShareMarker)
@@ -371,7 +375,7 @@ func TestPrepareShare(t *testing.T) {
 		if err := os.WriteFile(marker, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := PrepareShare(dir); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+		if err := PrepareShare(dir, anywhere); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("marker %q: %v", c.text, err)
 		}
 	}
@@ -405,5 +409,57 @@ func TestShareIsBounded(t *testing.T) {
 	a.spreadAll(t, content(100, 3000, 1))
 	if st := a.share.Status(); st.Laid.Bytes != 0 || st.Held != 0 {
 		t.Errorf("status %+v", st)
+	}
+}
+
+func anywhere(string) error { return nil }
+
+// logged is a log that several goroutines write.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// A share that turns read-only is named in the log once, with the remedy, and
+// stays in the status: the file that cannot be written has another name at each
+// attempt.
+func TestShareTurnsReadOnly(t *testing.T) {
+	log := &logged{}
+	dir := shareDir(t)
+	s := NewShare(ShareConfig{Path: dir, Cluster: "c-1", Self: "n-a", Told: func() map[cluster.NodeID]string { return nil }, Log: slog.New(slog.NewTextHandler(log, nil))})
+	var tries atomic.Int64
+	s.limit(quickShare())
+	s.gate.Before(func(op, _ string) error {
+		if op != "take up" {
+			return nil
+		}
+		return &fs.PathError{Op: "openat", Path: fmt.Sprintf("nodes/n-a.%d.part", tries.Add(1)), Err: unix.EROFS}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	eventually(t, "it was tried often", func() bool { return tries.Load() > 20 })
+	if why := s.Status().Why; !strings.Contains(why, "export and mount it writable") {
+		t.Errorf("status says %q", why)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	said := log.String()
+	if n := strings.Count(said, "cannot be used") - strings.Count(said, "shutting down"); n != 1 || !strings.Contains(said, "export and mount it writable") {
+		t.Errorf("it was named %d times:\n%s", n, said)
 	}
 }

@@ -38,10 +38,10 @@ func (e *NotShareError) Error() string { return fmt.Sprintf("share %s: %s", e.Pa
 
 // PrepareShare makes sure that a directory can be used as a share, and makes
 // its marker where it is an empty directory on a mount. It waits for a mount
-// that hangs as long as a gate does.
-func PrepareShare(path string) error {
+// that hangs as long as a gate does. apart is ShareConfig's.
+func PrepareShare(path string, apart func(real string) error) error {
 	g := vfs.NewGate(path)
-	top, err := openShare(g, path)
+	top, err := openShare(g, path, apart)
 	if err != nil {
 		return err
 	}
@@ -50,9 +50,12 @@ func PrepareShare(path string) error {
 
 // openShare opens the directory and makes sure, by that descriptor, that it is
 // a share.
-func openShare(g *vfs.Gate, path string) (*os.Root, error) {
+func openShare(g *vfs.Gate, path string, apart func(real string) error) (*os.Root, error) {
 	if err := g.Resolve(); err != nil {
 		return nil, shareMissing(path, err)
+	}
+	if err := apart(g.Real()); err != nil { // before anything is written there
+		return nil, err
 	}
 	mount, err := g.Mount()
 	if err != nil {
@@ -140,7 +143,7 @@ func emptyOnMount(top *os.Root, path string, mount vfs.Mount) error {
 // open takes the share up: the marker, this cluster's directories, and this
 // node's nonce, by which the others see that it sees what they see.
 func (s *Share) open() error {
-	top, err := openShare(s.gate, s.path)
+	top, err := openShare(s.gate, s.path, s.apart)
 	if err != nil {
 		return err
 	}

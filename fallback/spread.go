@@ -22,26 +22,27 @@ type answer struct {
 // the background. A nil enough waits for all. When ctx ends before that, what
 // is left is given up; then, and when every node has answered without it being
 // enough, the error is a *ShortError, and the receipts so far come with it.
-// enough is called by the caller's goroutine. No blobs need no receipts.
-func (p *Push) Spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
-	return p.spread(ctx, blobs, to, enough, nil)
+// enough is called by the caller's goroutine. No blobs need no receipts. To whom
+// holds the base of a blob only the difference is sent.
+func (p *Push) Spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, to []cluster.NodeID, enough func([]manifest.Receipt) bool) ([]manifest.Receipt, error) {
+	return p.spread(ctx, blobs, bases, to, enough, nil)
 }
 
 // spread is Spread, over a share where there is one and it can be used.
-func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, to []cluster.NodeID, enough func([]manifest.Receipt) bool, share *Share) ([]manifest.Receipt, error) {
+func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, to []cluster.NodeID, enough func([]manifest.Receipt) bool, share *Share) ([]manifest.Receipt, error) {
 	refs, err := p.held(blobs)
 	if err != nil || len(refs) == 0 {
 		return nil, err
 	}
 	nodes := others(to, p.self)
-	plan := split(refs)
+	plan := split(refs, p.ours(refs, bases))
 	s := p.newSpreading(plan, p.layOut(share, plan, nodes), len(nodes)+1)
 	s.start(nodes)
 	return s.gather(ctx, append(nodes, p.self), enough)
 }
 
-// spreading is one Spread on its way: a goroutine for each node, and one that
-// lays on the share. They go on when nobody waits for their answers any more.
+// spreading is one Spread on its way: a goroutine for each node, one that
+// lays on the share, and one that makes deltas. They go on when nobody waits for their answers any more.
 type spreading struct {
 	push    *Push
 	plan    []part
@@ -65,6 +66,9 @@ func (s *spreading) start(nodes []cluster.NodeID) {
 	defer s.ended()
 	if s.lay != nil && !s.spawn(func() { s.lay.run(s.ctx, s.plan, p.store.Open) }) {
 		s.cancel() // closed: nobody shall wait for what is not laid
+	}
+	if prepares(s.plan) && len(nodes) > 0 && !s.spawn(func() { p.prepare(s.ctx, s.plan) }) {
+		s.cancel()
 	}
 	s.ask(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
 	for _, node := range nodes {
@@ -173,28 +177,79 @@ type part struct {
 	batches []*load
 }
 
-// split decides which blobs travel together.
-func split(refs []manifest.BlobRef) []part {
-	var total int64
-	var smalls, larges []manifest.BlobRef
-	for _, r := range refs {
-		total += r.Size
-		if r.Size > smallBlob {
-			larges = append(larges, r)
-		} else {
-			smalls = append(smalls, r)
+// ours are the bases that this store holds, too.
+func (p *Push) ours(refs []manifest.BlobRef, bases manifest.Bases) manifest.Bases {
+	ours := manifest.Bases{}
+	for _, ref := range refs {
+		if base, ok := bases[ref.Digest]; ok && p.deltas.likely(ref, base) {
+			ours[ref.Digest] = base
 		}
 	}
+	return ours
+}
+
+// split decides which blobs travel together: those that may become deltas apart
+// from the others, which may go over a share.
+func split(refs []manifest.BlobRef, bases manifest.Bases) []part {
+	var total int64
+	var blobs [2][2][]manifest.BlobRef // small and large ones, without bases and with
+	for _, r := range refs {
+		total += r.Size
+		l, k := 0, 0
+		if r.Size > smallBlob {
+			l = 1
+		}
+		if _, ok := bases[r.Digest]; ok {
+			k = 1
+		}
+		blobs[l][k] = append(blobs[l][k], r)
+	}
 	if total <= eagerBytes && len(refs) <= batchBlobs {
-		return []part{{class: eager, batches: []*load{{refs: refs}}}}
+		return []part{{class: eager, batches: []*load{{refs: refs, bases: bases}}}}
 	}
 	var plan []part
-	for _, p := range []part{{small, cutBatches(smalls)}, {large, cutBatches(larges)}} {
+	for l, class := range []class{small, large} {
+		p := part{class: class, batches: cutBatches(blobs[l][0])}
+		for _, b := range cutBatches(blobs[l][1]) {
+			b.bases = bases
+			if class == large {
+				b.set = make(chan struct{})
+			}
+			p.batches = append(p.batches, b)
+		}
 		if len(p.batches) > 0 {
 			plan = append(plan, p)
 		}
 	}
 	return plan
+}
+
+// prepares tells whether deltas of a plan take time to make.
+func prepares(plan []part) bool {
+	for _, part := range plan {
+		for _, b := range part.batches {
+			if part.class == large && len(b.bases) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// prepare makes the large deltas of a plan before they are offered, once for
+// all peers: nobody waits for them in the middle of a stream.
+func (p *Push) prepare(ctx context.Context, plan []part) {
+	for _, part := range plan {
+		for _, b := range part.batches {
+			if part.class != large || len(b.bases) == 0 {
+				continue
+			}
+			for _, ref := range b.refs {
+				p.deltas.release(p.deltas.get(ctx, ref, b.bases[ref.Digest]))
+			}
+			close(b.set)
+		}
+	}
 }
 
 // cutBatches cuts a list so that a batch is neither long nor, unless it is one
@@ -246,33 +301,33 @@ func (p *Push) toPeer(ctx context.Context, peer cluster.NodeID, plan []part, lay
 
 // overLane sends batches over one lane; the lane takes as many at a time as it
 // may have open. What is laid on a share that the peer sees is offered when it
-// lies there.
+// lies there, and what may become a delta when that is made.
 func (p *Push) overLane(ctx context.Context, key laneKey, batches []*load, shared bool) (store string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := p.lane(key)
 	results := make(chan outcome, len(batches))
 	queue := batches
-	lies := false       // the first of the queue, or it never will
+	ready := false      // the first of the queue: laid, or its deltas are made; or it never will be
 	for range batches { // one answer each
 		var o outcome
 		for waiting := true; waiting; {
 			var in chan *batch // nil, and never chosen, once all are on their way
 			var next *batch
-			var laid chan struct{}
+			var set chan struct{}
 			if len(queue) > 0 {
-				in, next = l.in, &batch{refs: queue[0].refs, ctx: ctx, result: results}
-				if shared && !lies {
-					in, laid = nil, queue[0].laid
-				} else if shared {
+				in, next = l.in, &batch{refs: queue[0].refs, bases: queue[0].bases, ctx: ctx, result: results}
+				if waits := queue[0].set != nil && (shared || len(next.bases) > 0); waits && !ready {
+					in, set = nil, queue[0].set
+				} else if waits {
 					next.parcel = queue[0].parcel
 				}
 			}
 			select {
-			case <-laid:
-				lies = true
+			case <-set:
+				ready = true
 			case in <- next:
-				queue, lies = queue[1:], false
+				queue, ready = queue[1:], false
 			case o = <-results:
 				waiting = false
 			case <-ctx.Done():

@@ -25,7 +25,7 @@ func TestSpreadOneSmallBlob(t *testing.T) {
 	net := newNet(t)
 	a, b := net.node("n-a"), net.node("n-b")
 	refs := a.store.addAll(content(1, 6000, 1))
-	receipts, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2))
+	receipts, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestSpreadOneSmallBlob(t *testing.T) {
 		t.Errorf("%d flushes, want 1", n)
 	}
 	// The stream is kept: a second one is one more message.
-	if _, err := a.Spread(testContext(t), a.store.addAll(content(1, 10, 2)), nodes("n-b"), all(2)); err != nil {
+	if _, err := a.Spread(testContext(t), a.store.addAll(content(1, 10, 2)), nil, nodes("n-b"), all(2)); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.messages.Load(); n != 2 {
@@ -59,7 +59,7 @@ func TestSpreadManySmallBlobs(t *testing.T) {
 	net := newNet(t)
 	a, b, c := net.node("n-a"), net.node("n-b"), net.node("n-c")
 	refs := a.store.addAll(content(10_000, 6<<10, 3))
-	receipts, err := a.Spread(testContext(t), refs, nodes("n-b", "n-c"), all(3))
+	receipts, err := a.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), all(3))
 	if err != nil || len(receipts) != 3 {
 		t.Fatalf("%d receipts, %v", len(receipts), err)
 	}
@@ -89,7 +89,7 @@ func TestSpreadMixedSizes(t *testing.T) {
 	for i, size := range []int{0, 1, maxPiece - 1, maxPiece, maxPiece + 1, smallBlob, smallBlob + 1, 5<<20 + 17, 2 * maxPiece} {
 		refs = append(refs, a.store.addAll(content(1, size, uint64(i)))...)
 	}
-	if _, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2)); err != nil {
+	if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
 		t.Fatal(err)
 	}
 	if !b.store.holds(refs) {
@@ -103,7 +103,7 @@ func TestSpreadSendsOnlyWhatIsNeeded(t *testing.T) {
 	data := content(100, 10_000, 4)
 	refs := a.store.addAll(data)
 	b.store.addAll(data[:60])
-	if _, err := a.Spread(testContext(t), append(refs, refs...), nodes("n-b", "n-b", "n-a"), all(2)); err != nil {
+	if _, err := a.Spread(testContext(t), append(refs, refs...), nil, nodes("n-b", "n-b", "n-a"), all(2)); err != nil {
 		t.Fatal(err)
 	}
 	if s := a.Stats(); s.Sent.Blobs != 40 || s.Skipped != 60 {
@@ -114,7 +114,7 @@ func TestSpreadSendsOnlyWhatIsNeeded(t *testing.T) {
 	}
 	// All of it is there: an offer, a flush, a receipt.
 	before := b.messages.Load()
-	if _, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2)); err != nil {
+	if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
 		t.Fatal(err)
 	}
 	if n := b.messages.Load() - before; n != 1 {
@@ -124,11 +124,11 @@ func TestSpreadSendsOnlyWhatIsNeeded(t *testing.T) {
 
 func TestSpreadNothing(t *testing.T) {
 	a := newNet(t).node("n-a")
-	if r, err := a.Spread(testContext(t), nil, nodes("n-b"), all(1)); err != nil || len(r) != 0 {
+	if r, err := a.Spread(testContext(t), nil, nil, nodes("n-b"), all(1)); err != nil || len(r) != 0 {
 		t.Errorf("%v, %v", r, err)
 	}
 	ref := manifest.BlobRef{Digest: manifest.DigestOf([]byte("x")), Size: 1}
-	_, err := a.Spread(testContext(t), []manifest.BlobRef{ref}, nil, all(1))
+	_, err := a.Spread(testContext(t), []manifest.BlobRef{ref}, nil, nil, all(1))
 	if e := wantError[*NotHeldError](t, err); e.Ref != ref {
 		t.Errorf("names %v", e.Ref)
 	}
@@ -150,7 +150,7 @@ func TestSpreadRefused(t *testing.T) {
 				return nil
 			}
 			refs := a.store.addAll(content(3, size, 5))
-			receipts, err := a.Spread(testContext(t), refs, nodes("n-b", "n-c"), all(3))
+			receipts, err := a.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), all(3))
 			short := wantError[*ShortError](t, err)
 			if len(receipts) != 2 || len(short.Have) != 2 {
 				t.Errorf("receipts %v", receipts)
@@ -162,7 +162,7 @@ func TestSpreadRefused(t *testing.T) {
 				t.Error("the other peer suffered")
 			}
 			full.Store(false)
-			if _, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2)); err != nil {
+			if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
 				t.Fatalf("with room again: %v", err)
 			}
 			if !b.store.holds(refs) {
@@ -176,12 +176,12 @@ func TestSpreadFlushFails(t *testing.T) {
 	net := newNet(t)
 	a, b := net.node("n-a"), net.node("n-b")
 	b.store.onFlush = func() error { return errors.New("I/O error") }
-	_, err := a.Spread(testContext(t), a.store.addAll(content(1, 10, 6)), nodes("n-b"), all(2))
+	_, err := a.Spread(testContext(t), a.store.addAll(content(1, 10, 6)), nil, nodes("n-b"), all(2))
 	wantError[*RefusedError](t, wantError[*ShortError](t, err).Failed["n-b"])
 
 	own := net.node("n-c")
 	own.store.onFlush = func() error { return errors.New("I/O error") }
-	_, err = own.Spread(testContext(t), own.store.addAll(content(1, 10, 6)), nil, all(1))
+	_, err = own.Spread(testContext(t), own.store.addAll(content(1, 10, 6)), nil, nil, all(1))
 	if wantError[*ShortError](t, err).Failed["n-c"] == nil {
 		t.Error("the own store's failure is not told")
 	}
@@ -195,7 +195,7 @@ func TestSpreadGoesOnInTheBackground(t *testing.T) {
 	slow.store.onFlush = func() error { <-release; defer close(flushed); return nil }
 	refs := a.store.addAll(content(2, 1000, 7))
 	ctx, cancel := context.WithCancel(testContext(t))
-	receipts, err := a.Spread(ctx, refs, nodes("n-slow", "n-b"), all(2))
+	receipts, err := a.Spread(ctx, refs, nil, nodes("n-slow", "n-b"), all(2))
 	cancel() // no longer matters
 	if err != nil || len(receipts) != 2 {
 		t.Fatalf("%v, %v", receipts, err)
@@ -213,7 +213,7 @@ func TestSpreadGoesOnInTheBackground(t *testing.T) {
 func TestSpreadUnknownPeer(t *testing.T) {
 	net := newNet(t)
 	a := net.node("n-a")
-	_, err := a.Spread(testContext(t), a.store.addAll(content(1, 10, 8)), nodes("n-z"), nil)
+	_, err := a.Spread(testContext(t), a.store.addAll(content(1, 10, 8)), nil, nodes("n-z"), nil)
 	if e := wantError[*ShortError](t, err); e.Failed["n-z"] == nil || len(e.Have) != 1 {
 		t.Errorf("%v", e)
 	}
@@ -229,7 +229,7 @@ func TestSpreadStalled(t *testing.T) {
 	defer close(hang)
 	c := net.node("n-c")
 	refs := a.store.addAll(content(1, 1000, 9))
-	_, err := a.Spread(testContext(t), refs, nodes("n-b", "n-c"), all(3))
+	_, err := a.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), all(3))
 	wantError[*StalledError](t, wantError[*ShortError](t, err).Failed["n-b"])
 	if !c.store.holds(refs) {
 		t.Error("the other peer suffered")
@@ -244,7 +244,7 @@ func TestSlowFlushIsNoStall(t *testing.T) {
 	l.flush = time.Minute
 	b := net.node("n-b", withLimits(l))
 	b.store.onFlush = func() error { <-time.After(3 * l.stall); return nil }
-	if _, err := a.Spread(testContext(t), a.store.addAll(content(1, 1000, 10)), nodes("n-b"), all(2)); err != nil {
+	if _, err := a.Spread(testContext(t), a.store.addAll(content(1, 1000, 10)), nil, nodes("n-b"), all(2)); err != nil {
 		t.Error(err)
 	}
 }
@@ -267,7 +267,7 @@ func TestSpreadToAMutePeer(t *testing.T) {
 	net.serve("n-mute", mute{})
 	a := net.node("n-a", withLimits(short()))
 	for name, size := range map[string]int{"eager": 100, "large": 3 << 20} {
-		_, err := a.Spread(testContext(t), a.store.addAll(content(1, size, 11)), nodes("n-mute"), all(2))
+		_, err := a.Spread(testContext(t), a.store.addAll(content(1, size, 11)), nil, nodes("n-mute"), all(2))
 		if e := wantError[*ShortError](t, err); e.Err != nil {
 			t.Errorf("%s: %v", name, e)
 		}
@@ -281,7 +281,7 @@ func TestSpreadCancelled(t *testing.T) {
 	a := net.node("n-a")
 	ctx, cancel := context.WithCancel(context.Background())
 	a.store.onFlush = func() error { cancel(); return nil }
-	receipts, err := a.Spread(ctx, a.store.addAll(content(100, 100_000, 12)), nodes("n-mute"), all(2))
+	receipts, err := a.Spread(ctx, a.store.addAll(content(100, 100_000, 12)), nil, nodes("n-mute"), all(2))
 	if e := wantError[*ShortError](t, err); !errors.Is(err, context.Canceled) || e.Failed["n-mute"] == nil {
 		t.Errorf("%v", err)
 	}
@@ -303,7 +303,7 @@ func TestAbandonedBatchFreesTheLane(t *testing.T) {
 	ctx, cancel := context.WithCancel(testContext(t))
 	failed := make(chan error, 1)
 	go func() {
-		_, err := a.Spread(ctx, a.store.addAll(content(1, 30<<20, 13)), nodes("n-b"), all(2))
+		_, err := a.Spread(ctx, a.store.addAll(content(1, 30<<20, 13)), nil, nodes("n-b"), all(2))
 		failed <- err
 	}()
 	<-begun
@@ -313,7 +313,7 @@ func TestAbandonedBatchFreesTheLane(t *testing.T) {
 	}
 	close(release)
 	refs := a.store.addAll(content(1, 2<<20, 14)) // the same lane
-	if _, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2)); err != nil {
+	if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
 		t.Fatal(err)
 	}
 	if !b.store.holds(refs) {
@@ -339,12 +339,12 @@ func TestLargeDelaysNoSmall(t *testing.T) {
 	big := a.store.addAll(content(1, 20<<20, 15))
 	done := make(chan error, 1)
 	go func() {
-		_, err := a.Spread(testContext(t), big, nodes("n-b"), all(2))
+		_, err := a.Spread(testContext(t), big, nil, nodes("n-b"), all(2))
 		done <- err
 	}()
 	<-begun
 	for _, refs := range [][]manifest.BlobRef{a.store.addAll(content(1, 100, 16)), a.store.addAll(content(50, 10_000, 17))} {
-		if _, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2)); err != nil {
+		if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -363,14 +363,14 @@ func TestSpreadBrokenSource(t *testing.T) {
 			bad := a.store.addAll(content(1, size, 18))
 			a.store.onOpen = func(d manifest.Digest, r Reader) Reader {
 				if d == bad[0].Digest {
-					return io.NopCloser(io.MultiReader(io.LimitReader(r, int64(size)-10), failing{}))
+					return brokenReader{r, io.MultiReader(io.LimitReader(r, int64(size)-10), failing{})}
 				}
 				return r
 			}
-			_, err := a.Spread(testContext(t), bad, nodes("n-b"), all(2))
+			_, err := a.Spread(testContext(t), bad, nil, nodes("n-b"), all(2))
 			wantError[*RefusedError](t, wantError[*ShortError](t, err).Failed["n-b"])
 			good := a.store.addAll(content(1, size, 19))
-			if _, err := a.Spread(testContext(t), good, nodes("n-b"), all(2)); err != nil {
+			if _, err := a.Spread(testContext(t), good, nil, nodes("n-b"), all(2)); err != nil {
 				t.Error(err)
 			}
 			if b.store.Has(bad[0].Digest) {
@@ -379,6 +379,14 @@ func TestSpreadBrokenSource(t *testing.T) {
 		})
 	}
 }
+
+// brokenReader reads what it is told to.
+type brokenReader struct {
+	Reader
+	r io.Reader
+}
+
+func (b brokenReader) Read(p []byte) (int, error) { return b.r.Read(p) }
 
 type failing struct{}
 
@@ -394,12 +402,12 @@ func TestSpreadBehind(t *testing.T) {
 		}
 	}
 	refs := a.store.addAll(content(1, 100, 20))
-	_, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2))
+	_, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2))
 	if e := wantError[*BehindError](t, wantError[*ShortError](t, err).Failed["n-b"]); e.Transfers != maxBehind {
 		t.Errorf("%d transfers", e.Transfers)
 	}
 	a.finish("n-b")
-	if _, err := a.Spread(testContext(t), refs, nodes("n-b"), all(2)); err != nil || !b.store.holds(refs) {
+	if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil || !b.store.holds(refs) {
 		t.Errorf("once one has ended: %v", err)
 	}
 	for range maxBehind - 1 {
@@ -417,7 +425,7 @@ func TestSpreadConcurrently(t *testing.T) {
 	for i := range 20 {
 		wg.Go(func() {
 			refs := a.store.addAll(content(1+i*7, 1+i*1500, uint64(200+i)))
-			if _, err := a.Spread(testContext(t), refs, nodes("n-b", "n-c"), all(3)); err != nil {
+			if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), all(3)); err != nil {
 				t.Error(err)
 			}
 			if !b.store.holds(refs) || !c.store.holds(refs) {
@@ -436,7 +444,7 @@ func TestCloseEndsTransfers(t *testing.T) {
 	flushed := make(chan struct{})
 	a.store.onFlush = func() error { close(flushed); return nil }
 	go func() {
-		_, err := a.Spread(context.Background(), a.store.addAll(content(1, 100, 21)), nodes("n-mute"), all(2))
+		_, err := a.Spread(context.Background(), a.store.addAll(content(1, 100, 21)), nil, nodes("n-mute"), all(2))
 		errs <- err
 	}()
 	<-flushed
@@ -444,10 +452,10 @@ func TestCloseEndsTransfers(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError[*ShortError](t, <-errs)
-	if _, err := a.Spread(context.Background(), a.store.addAll(content(1, 1, 22)), nodes("n-mute"), nil); err == nil {
+	if _, err := a.Spread(context.Background(), a.store.addAll(content(1, 1, 22)), nil, nodes("n-mute"), nil); err == nil {
 		t.Error("a spread after close")
 	}
-	if err := a.Fetch(context.Background(), nil, nil, nil); !errors.Is(err, ErrClosed) {
+	if err := a.Fetch(context.Background(), nil, nil, nil, nil); !errors.Is(err, ErrClosed) {
 		t.Errorf("a fetch after close: %v", err)
 	}
 }
@@ -466,7 +474,7 @@ func TestSplit(t *testing.T) {
 		}
 		got := ""
 		count := 0
-		for _, p := range split(refs) {
+		for _, p := range split(refs, nil) {
 			got += fmt.Sprintf("%d:%d", p.class, len(p.batches))
 			for _, b := range p.batches {
 				count += len(b.refs)

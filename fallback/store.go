@@ -17,6 +17,8 @@ type typedStore[R Reader] interface {
 	Size(manifest.Digest) (int64, bool)
 	Open(manifest.Digest) (R, error)
 	PutKnown(ref manifest.BlobRef, r io.Reader) error
+	Begun(manifest.Digest) int64
+	PutRest(ref manifest.BlobRef, begun int64, r io.Reader) error
 	Flush() error
 	ID() string
 }

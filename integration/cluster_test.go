@@ -249,7 +249,7 @@ func (c *cluster) waitTree(limit time.Duration, want snapshot, nodes ...*node) t
 		for _, n := range nodes {
 			got, err := c.reader.read(n.tree)
 			if err == nil {
-				err = want.differs(got)
+				err = want.Differs(got)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", n.name, err)
@@ -285,7 +285,7 @@ func (c *cluster) equal(limit time.Duration) (first snapshot, err error) {
 				continue
 			}
 			if err == nil {
-				err = first.differs(got)
+				err = first.Differs(got)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", n.name, err)

@@ -24,8 +24,8 @@ func TestPromise_Converge_ThreeEmptyNodes(t *testing.T) {
 	}
 	written := time.Since(start)
 	want := c.read(c.nodes[1])
-	if want.files() != files {
-		t.Fatalf("%d files stand in the tree, %d were written", want.files(), files)
+	if fileCount(want) != files {
+		t.Fatalf("%d files stand in the tree, %d were written", fileCount(want), files)
 	}
 	c.waitTree(2*time.Minute, want)
 	t.Logf("%d files, %d MB written in %v, equal everywhere %v after the first", files, bytes>>20, written.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
@@ -80,7 +80,7 @@ func TestPromise_NoLoss_WritersOnAllNodes(t *testing.T) {
 				}
 			}
 		}
-		if got := c.read(n).files(); got != total {
+		if got := fileCount(c.read(n)); got != total {
 			t.Errorf("%s has %d files, %d were written", n.name, got, total)
 		}
 		if left := n.conflicts(); len(left) > 0 {

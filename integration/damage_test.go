@@ -190,7 +190,7 @@ func TestPromise_NoSurpriseDelete_DamagedRecords(t *testing.T) {
 			b.must(verb)
 			after := c.waitEqual(30 * time.Second)
 			if verb == "restore" {
-				if err := before.differs(after); err != nil {
+				if err := before.Differs(after); err != nil {
 					t.Error(err)
 				}
 				if len(b.conflicts()) == 0 {

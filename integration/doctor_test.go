@@ -112,7 +112,7 @@ func TestDoctor(t *testing.T) {
 		}
 		return nil
 	})
-	if err := before.differs(c.read(n)); err != nil {
+	if err := before.Differs(c.read(n)); err != nil {
 		t.Errorf("the tree is not as it was: %v", err)
 	}
 	if a := n.ask("doctor", "--data-dir", filepath.Join(c.dir, "none")); a.code != 1 || !strings.Contains(a.stderr, "gatesync init") {

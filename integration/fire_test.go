@@ -114,7 +114,7 @@ func TestPromise_NoLoss_MembershipUnderFire(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	t.Logf("%d files written", tree.files())
+	t.Logf("%d files written", fileCount(tree))
 	for _, n := range c.running() {
 		if left := n.conflicts(); len(left) > 0 {
 			t.Errorf("%s has conflicts where nobody wrote the same file: %v", n.name, left)

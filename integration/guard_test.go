@@ -80,7 +80,7 @@ func TestPromise_NoSurpriseDelete_Approve(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return want.differs(got)
+		return want.Differs(got)
 	})
 	remove(t, n.tree, files[10:90]...)
 	eventually(t, 30*time.Second, "all eighty are held", func() error {
@@ -158,7 +158,7 @@ func surprise(t *testing.T, c *cluster, want snapshot, terrible func(root string
 		if err != nil {
 			return err
 		}
-		return want.differs(got)
+		return want.Differs(got)
 	})
 	eventually(t, 30*time.Second, "nothing is held any more", func() error {
 		if n := victim.held(); n > 0 {

@@ -49,7 +49,7 @@ func TestPromise_NoLoss_FourthNodeJoins(t *testing.T) {
 			w[p] = what
 		}
 		delete(w, differs.Path)
-		return w.differs(got)
+		return w.Differs(got)
 	})
 	t.Logf("the fourth node was filled after %v", time.Since(start).Round(time.Millisecond))
 	fourth.waitHeld(10 * time.Second)
@@ -98,7 +98,7 @@ func TestPromise_NoLoss_FourthNodeJoins(t *testing.T) {
 		return stands(fifth.tree, "last.xml", "after the removal\n")
 	})
 	final := c.waitEqual(2 * time.Minute)
-	if got, want := final.files(), count+3; got != want {
+	if got, want := fileCount(final), count+3; got != want {
 		t.Errorf("%d files, want %d", got, want)
 	}
 	if err := stands(fourth.tree, differs.Path, string(differs.Data)); err != nil {

@@ -73,7 +73,7 @@ func TestPromise_NoLoss_MaterializeWithoutTheTree(t *testing.T) {
 	copies := 0
 	check := func(what string, m materialized, got, want snapshot, current bool) {
 		t.Helper()
-		if err := want.differs(got); err != nil || !m.Written || m.Current != current || m.Files != want.files() {
+		if err := want.Differs(got); err != nil || !m.Written || m.Current != current || m.Files != fileCount(want) {
 			t.Errorf("%s: %+v, %v", what, m, err)
 		}
 	}

@@ -163,7 +163,7 @@ func TestPromise_Converge_DirectoriesFullOfFiles(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if got := s.files(); got != 260 {
+			if got := fileCount(s); got != 260 {
 				return fmt.Errorf("%s has %d files", n.name, got)
 			}
 		}

@@ -132,7 +132,7 @@ func (c *cluster) confirmStep(conn net.Conn) (took time.Duration, err error) {
 			}
 			if i == 0 {
 				first = s
-			} else if err := first.differs(s); err != nil {
+			} else if err := first.Differs(s); err != nil {
 				return fmt.Errorf("%s differs from %s: %w", n.name, c.nodes[0].name, err)
 			}
 			if got := streamDigest(s); got != want {

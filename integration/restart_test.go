@@ -102,7 +102,7 @@ func TestPromise_Converge_TermInTheMiddle(t *testing.T) {
 		}
 		n.start()
 	}
-	if got, want := c.waitEqual(2*time.Minute).files(), rounds*303; got != want {
+	if got, want := fileCount(c.waitEqual(2*time.Minute)), rounds*303; got != want {
 		t.Errorf("%d files stand, %d were written", got, want)
 	}
 	for _, n := range c.nodes {

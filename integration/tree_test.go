@@ -7,19 +7,19 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/gatesync/gatesync/integration/standing"
 )
 
 // snapshot is what stands in a tree, read by the test itself: each path with
 // its kind, mode and the SHA-256 of its bytes or of its target.
-type snapshot map[string]string
+type snapshot = standing.Tree
 
 // reader reads trees. It remembers the digest of an inode that was not
 // touched since (inode, size, mtime, ctime), so that asking often is cheap.
@@ -115,40 +115,14 @@ func (r *reader) sum(path string, info fs.FileInfo) (string, error) {
 	return sum, nil
 }
 
-// files counts the regular files.
-func (s snapshot) files() (n int) {
+// fileCount counts the regular files of a tree.
+func fileCount(s snapshot) (n int) {
 	for _, what := range s {
 		if strings.HasPrefix(what, "-") {
 			n++
 		}
 	}
 	return n
-}
-
-// differs tells how got differs from want, the first few paths by name.
-func (want snapshot) differs(got snapshot) error {
-	var lines []string
-	for _, p := range slices.Sorted(maps.Keys(want)) {
-		switch g, ok := got[p]; {
-		case !ok:
-			lines = append(lines, fmt.Sprintf("missing %q (%s)", p, want[p]))
-		case g != want[p]:
-			lines = append(lines, fmt.Sprintf("%q is %s, want %s", p, g, want[p]))
-		}
-	}
-	for _, p := range slices.Sorted(maps.Keys(got)) {
-		if _, ok := want[p]; !ok {
-			lines = append(lines, fmt.Sprintf("extra %q (%s)", p, got[p]))
-		}
-	}
-	if len(lines) == 0 {
-		return nil
-	}
-	n := len(lines)
-	if n > 12 {
-		lines = append(lines[:12], "…")
-	}
-	return fmt.Errorf("%d paths differ:\n  %s", n, strings.Join(lines, "\n  "))
 }
 
 // write writes a file in place, as most tools do, and makes its directories.

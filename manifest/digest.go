@@ -48,15 +48,6 @@ func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 // Short prints the first 12 hex digits, for people.
 func (d Digest) Short() string { return hex.EncodeToString(d[:6]) }
 
-// MarshalText makes digests readable in JSON.
-func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText reads what MarshalText wrote.
-func (d *Digest) UnmarshalText(b []byte) (err error) {
-	*d, err = ParseDigest(string(b))
-	return err
-}
-
 // Hasher computes a Digest of content that is streamed through it. It is an
 // io.Writer whose Write never fails. Not safe for concurrent use.
 type Hasher struct{ h *blake3.Hasher }

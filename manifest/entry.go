@@ -116,6 +116,31 @@ type BlobRef struct {
 	Size   int64
 }
 
+// Bases are hints: by digest, the content that it replaces, or is like for
+// another reason. Who holds that needs only what differs. nil: nobody knows any.
+type Bases map[Digest]Digest
+
+// Note adds that content stands in another's place. What has no content is left out.
+func (b Bases) Note(content, base Entry) {
+	if content.HasContent() && base.HasContent() && content.Digest != base.Digest {
+		b[content.Digest] = base.Digest
+	}
+}
+
+// Replaced is the content that stands where the changes are.
+func (v View) Replaced(changes []Change) Bases {
+	if v.Manifest == nil {
+		return nil
+	}
+	bases := Bases{}
+	for _, c := range changes {
+		if was, ok := v.Manifest.Get(c.Path); ok {
+			bases.Note(c.New, was.Entry)
+		}
+	}
+	return bases
+}
+
 // Blob returns the reference to e's content.
 func (e Entry) Blob() BlobRef { return BlobRef{e.Digest, e.Size} }
 

@@ -45,6 +45,12 @@ func (b *recentBlobs) PutKnown(ref manifest.BlobRef, r io.Reader) error {
 	return b.Store.PutKnown(ref, r)
 }
 
+// PutRest is the store's, remembered before it begins.
+func (b *recentBlobs) PutRest(ref manifest.BlobRef, begun int64, r io.Reader) error {
+	b.touch(ref.Digest)
+	return b.Store.PutRest(ref, begun, r)
+}
+
 // Has is the store's; who finds content here may be about to give a receipt.
 func (b *recentBlobs) Has(d manifest.Digest) bool {
 	has := b.Store.Has(d)

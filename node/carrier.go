@@ -37,7 +37,7 @@ type carrier struct {
 
 // Spread makes content durable on a majority of the voters. It goes to every
 // live member of Raft, voter or not: each of them needs it in a moment.
-func (c *carrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manifest.Receipt, error) {
+func (c *carrier) Spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases) ([]manifest.Receipt, error) {
 	voters := map[string]string{} // id → store
 	var to []cluster.NodeID
 	reachable := 0
@@ -59,7 +59,7 @@ func (c *carrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manif
 	}
 	ctx, cancel := context.WithTimeout(ctx, spreadWithin)
 	defer cancel()
-	return c.way.Spread(ctx, blobs, to, func(receipts []manifest.Receipt) bool {
+	return c.way.Spread(ctx, blobs, bases, to, func(receipts []manifest.Receipt) bool {
 		return majority(voters, need, receipts)
 	})
 }
@@ -76,11 +76,11 @@ func majority(voters map[string]string, need int, receipts []manifest.Receipt) b
 }
 
 // Fetch brings content here from whichever live members have it.
-func (c *carrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error {
+func (c *carrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, done func(manifest.Digest, error)) error {
 	c.ask(blobs, 1)
 	defer c.ask(blobs, -1)
 	if c.follows() {
-		return c.fetchUp(ctx, blobs, done)
+		return c.fetchUp(ctx, blobs, bases, done)
 	}
 	var from []cluster.NodeID
 	for _, m := range c.members.Members() {
@@ -88,7 +88,7 @@ func (c *carrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, done func
 			from = append(from, m.ID)
 		}
 	}
-	return c.way.Fetch(ctx, blobs, from, done)
+	return c.way.Fetch(ctx, blobs, bases, from, done)
 }
 
 func (c *carrier) ask(blobs []manifest.BlobRef, more int) {

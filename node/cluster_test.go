@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
@@ -463,6 +464,25 @@ func TestRemovedNodeIsOut(t *testing.T) {
 	waitVoters(t, g[:1], 2)
 	g[1].write("without-gw3.xml", "x\n")
 	everywhere(t, "without-gw3.xml", "x\n", g[:2]...)
+	remove := func(n *gateway) error {
+		return n.local(func(ctx context.Context, c pb.LocalClient) error {
+			_, err := c.RemoveNode(ctx, &pb.RemoveNodeRequest{Node: "gw3"})
+			return err
+		})
+	}
+	if err := remove(g[1]); err == nil || !strings.Contains(err.Error(), `no member is called "gw3"`) {
+		t.Errorf("removed again: %v", err)
+	}
+	// Nobody has to tell it by the log: that the others refuse it is enough.
+	eventually(t, 10*time.Second, func() error {
+		if s, err := g[2].status(); err != nil || s.Node.Role != "removed" || s.Quorum {
+			return fmt.Errorf("the removed node says that it is a %s (quorum: %t), %v", s.Node.Role, s.Quorum, err)
+		}
+		return nil
+	})
+	if err := remove(g[2]); !errors.Is(err, cluster.ErrNotMember) || errors.Is(err, cluster.ErrNoQuorum) {
+		t.Errorf("a removed node says %v, want ErrNotMember", err)
+	}
 	g[2].write("stays-here.xml", "y\n")
 	g[2].stop()
 	g[2].run()

@@ -18,7 +18,9 @@
 // leader.go (Raft membership: who votes), keeper.go (the content that every
 // member holds), upgrade.go (the format of the log), renew.go (this node's
 // certificate), authority.go (a new CA), gc.go (history and content that nobody
-// needs any more).
+// needs any more), mend.go and scrub.go (damaged content), stewards.go and
+// sees.go (directories that several nodes have), feeding.go and following.go
+// (followers, at both ends).
 //
 // Package cmd is the only caller.
 package node

@@ -173,7 +173,7 @@ func (d dataDir) setAside(f *nodeFile, log *slog.Logger) error {
 			return err
 		}
 	}
-	log.Warn("the cluster was recovered without this node: its old log is put aside, it rejoins as a follower; what its trees hold and the cluster does not goes aside (`gatesync conflicts`)",
+	log.Warn("the cluster was recovered without this node: its old log is put aside, it rejoins as a non-voter; what its trees hold and the cluster does not goes aside (`gatesync conflicts`)",
 		"incarnation", f.YieldTo.String(), "old_log", aside)
 	f.Incarnation, f.YieldTo = f.YieldTo, 0
 	f.HasLog, f.Joiner, f.Adopt = false, true, false

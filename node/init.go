@@ -37,6 +37,10 @@ func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 		return made, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	places, err := checkApart(cfg)
+	if err != nil {
+		return made, err
+	}
 	missing, clusters, err := checkRoots(cfg)
 	if err != nil {
 		return made, err
@@ -44,7 +48,7 @@ func Init(_ context.Context, cfg config.Config) (made Made, err error) {
 	if len(clusters) > 0 {
 		return made, fmt.Errorf("a tree's directory belongs to cluster %s already: to add this node to it use `gatesync join`; to begin a new cluster remove the .gatesync directory in it", clusters[0])
 	}
-	if err := prepareShare(cfg); err != nil {
+	if err := prepareShare(cfg, places); err != nil {
 		return made, err
 	}
 	addr, guessed, err := ownAddress(cfg, "")

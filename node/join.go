@@ -51,12 +51,16 @@ func Join(ctx context.Context, cfg config.Config, o JoinOptions) (made Made, err
 		return made, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
+	places, err := checkApart(cfg)
+	if err != nil {
+		return made, err
+	}
 	missing, clusters, err := checkRoots(cfg)
 	if err != nil {
 		return made, err
 	}
 	if !o.Again { // which comes back, be its share there or not
-		if err := prepareShare(cfg); err != nil {
+		if err := prepareShare(cfg, places); err != nil {
 			return made, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -58,7 +59,7 @@ type keptBlobs interface {
 type keeper struct {
 	log    keptLog
 	blobs  keptBlobs
-	fetch  func(context.Context, []manifest.BlobRef, func(manifest.Digest, error)) error
+	fetch  func(context.Context, []manifest.BlobRef, manifest.Bases, func(manifest.Digest, error)) error
 	coming func(manifest.Digest) bool // somebody else fetches it right now
 	logger *slog.Logger
 
@@ -181,13 +182,14 @@ func (k *keeper) overdue(missing []manifest.BlobRef, missed map[manifest.Digest]
 
 // bring fetches blobs, batch by batch.
 func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, err error) {
+	bases := k.kin(refs)
 	for len(refs) > 0 && ctx.Err() == nil {
 		n, size := 0, int64(0)
 		for n < len(refs) && n < keepBatch && (n == 0 || size+refs[n].Size <= keepBytes) {
 			size += refs[n].Size
 			n++
 		}
-		ferr := k.fetch(ctx, refs[:n], func(_ manifest.Digest, e error) {
+		ferr := k.fetch(ctx, refs[:n], bases, func(_ manifest.Digest, e error) {
 			if e == nil {
 				got++
 			}
@@ -201,6 +203,27 @@ func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, e
 		k.logger.Info("fetched content that was missing here", "blobs", got)
 	}
 	return got, err
+}
+
+// kin finds what content has replaced, where that is here, and else what has
+// replaced it, which comes before it.
+func (k *keeper) kin(refs []manifest.BlobRef) manifest.Bases {
+	missing := make(map[manifest.Digest]bool, len(refs))
+	for _, ref := range refs {
+		missing[ref.Digest] = true
+	}
+	bases := manifest.Bases{}
+	for _, c := range k.log.History("", 0, math.MaxInt) {
+		for _, ch := range c.Changes {
+			switch old, content := ch.Old.Entry, ch.New; {
+			case missing[content.Digest] && k.blobs.Has(old.Digest):
+				bases.Note(content, old)
+			case missing[old.Digest] && bases[old.Digest].IsZero():
+				bases.Note(old, content)
+			}
+		}
+	}
+	return bases
 }
 
 // namedAtMost bounds how much of what is nowhere is named.

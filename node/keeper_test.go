@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type library struct {
 	here    map[manifest.Digest]bool
 	there   map[manifest.Digest]bool
 	asked   [][]manifest.BlobRef
+	bases   []manifest.Bases         // of these
 	busy    map[manifest.Digest]bool // somebody else fetches it
 	flushed int
 }
@@ -95,10 +97,11 @@ func (l *library) calls() (n int) {
 	return n
 }
 
-func (l *library) fetch(_ context.Context, refs []manifest.BlobRef, done func(manifest.Digest, error)) (err error) {
+func (l *library) fetch(_ context.Context, refs []manifest.BlobRef, bases manifest.Bases, done func(manifest.Digest, error)) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.asked = append(l.asked, append([]manifest.BlobRef(nil), refs...))
+	l.bases = append(l.bases, bases)
 	for _, r := range refs {
 		if !l.there[r.Digest] {
 			err = errors.New("nobody has it")
@@ -183,6 +186,28 @@ func TestPromise_NoLoss_KeeperBringsManifestAndHistory(t *testing.T) {
 
 // What nobody has now is asked for until somebody has it, or the history lets
 // go of it; a blob that is lost later is found missing by the slow round.
+// What it fetches comes as what differs from the version before, where that is
+// here, else from the one after, which comes first.
+func TestKeeperNamesTheBases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLibrary()
+		first := l.commit("a", "first", false)
+		second := l.commit("a", "second", true)
+		third := l.commit("a", "third", false)
+		fourth := l.commit("a", "fourth", false)
+		fifth := l.commit("a", "fifth", false)
+		l.commit("b", "alone", false)
+		keep(t, l)
+		time.Sleep(5 * time.Second)
+		l.do(func() {
+			want := manifest.Bases{first: second, third: second, fourth: fifth}
+			if len(l.bases) != 1 || !maps.Equal(l.bases[0], want) {
+				t.Errorf("%v, want %v", l.bases, want)
+			}
+		})
+	})
+}
+
 func TestKeeperGoesOnUntilItIsThereOrTrimmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLibrary()

@@ -269,10 +269,16 @@ func (p *proposal) haveContent(ctx context.Context) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	if err := p.of.carrier.Fetch(ctx, missing, func(manifest.Digest, error) {}); err != nil {
+	if err := p.of.carrier.Fetch(ctx, missing, p.replaced(), func(manifest.Digest, error) {}); err != nil {
 		return fmt.Errorf("content that the proposal names is not here, and could not be fetched: %w", err)
 	}
 	return nil
+}
+
+// replaced is the committed content that stands where the changes are.
+func (p *proposal) replaced() manifest.Bases {
+	view, _ := p.of.log.View(p.header.GetTree())
+	return view.Replaced(p.changes)
 }
 
 // refs lists the contents that the changes need, each once.
@@ -334,8 +340,9 @@ func (p *proposal) commit(ctx context.Context) (manifest.Result, error) {
 
 // spread tries for receipts until ctx ends.
 func (p *proposal) spread(ctx context.Context, refs []manifest.BlobRef) ([]manifest.Receipt, error) {
+	bases := p.replaced()
 	for pause := spreadAgain; ; pause = min(2*pause, spreadPause) {
-		receipts, err := p.of.carrier.Spread(ctx, refs)
+		receipts, err := p.of.carrier.Spread(ctx, refs, bases)
 		if err == nil {
 			return receipts, nil
 		}

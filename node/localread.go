@@ -29,7 +29,7 @@ func (s *localService) ReadTree(req *pb.ReadTreeRequest, stream grpc.ServerStrea
 	}
 	view, ok := s.log.View(req.GetTree())
 	if !ok {
-		return status.Errorf(codes.NotFound, "the cluster has no tree %q, as far as this node knows: see `gatesync status`", req.GetTree())
+		return noTree(req.GetTree(), s.log.Trees())
 	}
 	out := treeSender{revision: uint64(view.Revision), send: stream.Send}
 	if len(paths) == 0 {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/fallback"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/syncer"
@@ -25,7 +26,7 @@ func (s *localService) Resync(req *pb.ResyncRequest, stream grpc.ServerStreaming
 		return err
 	}
 	ctx := stream.Context()
-	r := resyncing{log: s.log, trees: trees, send: stream.Send}
+	r := resyncing{log: s.log, trees: trees, moved: s.moved, send: stream.Send}
 	if req.GetDryRun() {
 		if !s.log.Quorum() && !s.readAll() {
 			return s.noQuorum() // what is committed is not known here at all
@@ -39,6 +40,7 @@ func (s *localService) Resync(req *pb.ResyncRequest, stream grpc.ServerStreaming
 type resyncing struct {
 	log   localLog
 	trees []*tree
+	moved func() (in, out fallback.Moved) // by the carriers, since the start
 	send  func(*pb.ResyncEvent) error
 }
 
@@ -66,6 +68,7 @@ func (r resyncing) dryRun(ctx context.Context) error {
 // run waits until the trees' edits are in the log and the newest revision is
 // on the disk; not for a quorum that does not come back.
 func (r resyncing) run(ctx context.Context, set *treeSet) error {
+	in, out := r.moved()
 	g, gctx := errgroup.WithContext(ctx)
 	working, done := context.WithCancel(gctx)
 	g.Go(func() error {
@@ -93,6 +96,10 @@ func (r resyncing) run(ctx context.Context, set *treeSet) error {
 	if err != nil {
 		return err
 	}
+	i, o := r.moved()
+	in, out = i.Minus(in), o.Minus(out)
+	sum.ReceivedContent, sum.ReceivedWire = uint64(in.Bytes), uint64(in.Wire)
+	sum.SentContent, sum.SentWire = uint64(out.Bytes), uint64(out.Wire)
 	return r.send(&pb.ResyncEvent{Of: &pb.ResyncEvent_Summary{Summary: sum}})
 }
 

@@ -1,11 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/fallback"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -48,6 +51,7 @@ type localService struct {
 	readAll func() bool                                                                 // the machine knows all that was ever known here to be committed
 	blobs   *recentBlobs
 	carrier *carrier
+	moved   func() (in, out fallback.Moved) // by all carriers, since the start
 	// proposals goes to the log, and counts.
 	proposals changesetLog
 	identity  *transport.Identity
@@ -120,6 +124,9 @@ const logLimit = 1000
 
 // Log lists revisions, the newest first.
 func (s *localService) Log(req *pb.LogRequest, stream grpc.ServerStreamingServer[pb.Commit]) error {
+	if _, ok := s.log.View(req.GetTree()); !ok && req.GetTree() != "" {
+		return noTree(req.GetTree(), s.log.Trees())
+	}
 	limit := int(req.GetLimit())
 	if limit == 0 {
 		limit = logLimit
@@ -134,6 +141,15 @@ func (s *localService) Log(req *pb.LogRequest, stream grpc.ServerStreamingServer
 		}
 	}
 	return nil
+}
+
+// noTree names the trees that there are.
+func noTree(asked string, trees []raftstore.TreeInfo) error {
+	var names []string
+	for _, t := range trees {
+		names = append(names, t.Name)
+	}
+	return status.Errorf(codes.NotFound, "the cluster has no tree %q, as far as this node knows; it has: %s", asked, cmp.Or(strings.Join(names, ", "), "none"))
 }
 
 // Wait waits until every live member has applied a revision.

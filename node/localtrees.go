@@ -42,6 +42,10 @@ func (s *localService) Held(ctx context.Context, _ *pb.HeldRequest) (*pb.HeldRes
 
 // heldChange is what approving a note would do to the cluster's tree.
 func heldChange(n syncer.Note) string {
+	switch n.Guard {
+	case syncer.GuardUnfit, syncer.GuardUnread, syncer.GuardUnreadLost:
+		return "" // what stands there is no entry, or not known
+	}
 	switch {
 	case n.Entry.Absent():
 		return "delete"

@@ -37,7 +37,7 @@ func (s *localService) Materialize(req *pb.MaterializeRequest, stream grpc.Serve
 func (s *localService) bring(ctx context.Context, refs []manifest.BlobRef) {
 	ctx, cancel := context.WithTimeout(ctx, materializeFetch)
 	defer cancel()
-	_ = s.carrier.Fetch(ctx, refs, func(manifest.Digest, error) {})
+	_ = s.carrier.Fetch(ctx, refs, nil, func(manifest.Digest, error) {})
 }
 
 // MaterializeStopped is Materialize for a node whose daemon does not run, up to
@@ -136,11 +136,7 @@ func (m materializing) run(ctx context.Context, req *pb.MaterializeRequest, head
 func (m materializing) view(tree string, rev manifest.Revision) (view manifest.View, newest manifest.Revision, err error) {
 	view, ok := m.log.View(tree)
 	if !ok {
-		names := []string{}
-		for _, t := range m.log.Trees() {
-			names = append(names, t.Name)
-		}
-		return view, 0, status.Errorf(codes.NotFound, "the cluster has no tree %q, as far as this node knows; it has: %v", tree, names)
+		return view, 0, noTree(tree, m.log.Trees())
 	}
 	newest = view.Revision
 	if rev == 0 || rev == newest {

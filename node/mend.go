@@ -29,7 +29,7 @@ type mender struct {
 	blobs   *recentBlobs
 	trees   *treeSet
 	current func(context.Context) error // waits until it is known what is committed
-	fetch   func(context.Context, []manifest.BlobRef, func(manifest.Digest, error)) error
+	fetch   func(context.Context, []manifest.BlobRef, manifest.Bases, func(manifest.Digest, error)) error
 	coming  func(manifest.Digest) bool // the keeper or a tree fetches it right now
 	again   time.Duration
 	slog    *slog.Logger
@@ -85,7 +85,7 @@ func (m *mender) mend(ctx context.Context) (left bool, err error) {
 			}
 		}
 		m.slog.Warn("content is missing in the damaged blob store; it is fetched anew", "blobs", len(refs))
-		if err := m.fetch(ctx, refs, nil); err != nil {
+		if err := m.fetch(ctx, refs, nil, nil); err != nil {
 			m.slog.Info("not all of it is on other members", "err", err)
 		}
 		m.fromTrees(ctx, wanted)

@@ -62,7 +62,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 			if f, known := n.treeFileOf(t.Name); known && !f.New {
 				why = "its mount has not answered yet; the tree is taken up as soon as it does"
 			}
-			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Root: why})
+			s.Trees = append(s.Trees, TreeStatus{Name: t.Name, Path: t.Path, Preset: preset(t.Preset), Root: why, Storage: storageUnknown, StorageWhy: "the tree is not open yet"})
 		}
 	}
 	for _, m := range members {
@@ -175,7 +175,7 @@ func (n *Node) memberStatus(ctx context.Context, m cluster.Member) MemberStatus 
 
 // treeStatus tells of one tree; one that does not answer in time says so.
 func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
-	ts := TreeStatus{Name: t.cfg.Name, Path: t.cfg.Path, Preset: preset(t.cfg.Preset)}
+	ts := TreeStatus{Name: t.cfg.Name, Path: t.cfg.Path, Preset: preset(t.cfg.Preset), Storage: storageUnknown, StorageWhy: "the tree does not answer"}
 	if ts.Write, ts.Edits = n.cfg.Direction(t.cfg); ts.Write == "any" {
 		ts.Edits = ""
 	}
@@ -211,11 +211,14 @@ func (n *Node) treeStatus(ctx context.Context, t *tree) TreeStatus {
 	return ts
 }
 
+// storageUnknown is what is said of a tree until it is known where it lies.
+const storageUnknown = "unknown"
+
 // placeStatus tells where a tree lies.
 func (n *Node) placeStatus(ts *TreeStatus, at syncer.Place) {
+	ts.StorageWhy = at.Why
 	switch {
 	case at.Unknown:
-		ts.StorageWhy = at.Why
 	case at.Mount == "":
 		ts.Storage = "local"
 	default:

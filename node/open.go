@@ -77,6 +77,7 @@ type Node struct {
 	following   *following
 	trees       *treeSet
 	gates       []*vfs.Gate // of the trees' paths; since start
+	apart       *apart
 	counted     *countedLog
 	carrier     *carrier
 	keeper      *keeper
@@ -117,6 +118,9 @@ func Open(cfg config.Config, o Options) (*Node, error) {
 // takes down what stands.
 func (n *Node) open() (err error) {
 	if n.ignores, err = ignores(n.cfg); err != nil {
+		return err
+	}
+	if n.apart, err = newApart(n.cfg); err != nil {
 		return err
 	}
 	if n.file, err = n.dir.readNode(); err != nil { // before the lock, which would make a directory
@@ -174,6 +178,7 @@ func (n *Node) open() (err error) {
 	}
 	n.opened.Store(n.log)
 	n.push = fallback.NewPush(n.file.Node, fallback.StoreOf(n.blobs), connections{n.server}, n.slog)
+	n.push.Scratch(n.blobs.Scratch())
 	n.push.Limit(int64(n.cfg.Limit))
 	if err := n.announceAddress(); err != nil {
 		return err

@@ -72,13 +72,16 @@ func (n *Node) openTree(t config.Tree, f treeFile, gate *vfs.Gate) (*tree, error
 	sy, err := syncer.Open(syncer.Config{
 		Self: string(n.file.Node), Tree: t.Name,
 		ClusterID: n.file.Cluster, TreeID: f.ID, Generation: f.Generation, Since: f.KeepFrom, Aside: f.Returned,
-		OpenRoot: func() (vfs.FS, error) { return gate.OpenRoot(vfs.Options{Node: string(n.file.Node)}) },
-		Records:  n.dir.records(t.Name),
-		Blobs:    n.blobs, Carrier: n.carrier, Log: n.counted,
+		OpenRoot: func() (vfs.FS, error) {
+			return n.apart.openRoot(t.Name, gate, t.Path, vfs.Options{Node: string(n.file.Node)})
+		},
+		Records: n.dir.records(t.Name),
+		Blobs:   n.blobs, Carrier: n.carrier, Log: n.counted,
 		Ignore: n.ignores[t.Name], ModeMask: mask,
 		Joiner: !f.Made,
 		Loop: syncer.LoopConfig{
 			Adopt:     n.file.Adopt,
+			Rank:      manifest.Rank(t.Preset),
 			Edits:     edits,
 			MaxDelete: manifest.DeleteLimit{Count: n.cfg.Guard.MaxDelete.Count, Percent: n.cfg.Guard.MaxDelete.Percent},
 		},

@@ -70,6 +70,7 @@ func (r *Recovery) open(ctx context.Context, cfg config.Config) (err error) {
 		seen = seenFile{} // a hint that is not there
 	}
 	r.Facts = RecoveryFacts{
+		Members: []RecoveryMember{}, Trees: []RecoveryTree{}, Uncertain: []UncertainRevision{}, Missing: []MissingContent{}, // [] in JSON, not null
 		Cluster: r.file.Cluster, Node: string(r.file.Node), Name: r.file.Name, Incarnation: r.file.incarnation().Number(), KnownCommitted: seen.Applied,
 	}
 	r.log, err = raftstore.Replay(r.dir.raft(), 0, seen.Applied, func(t raftstore.Tailing) { r.Facts.uncertain(t) })
@@ -81,11 +82,11 @@ func (r *Recovery) open(ctx context.Context, cfg config.Config) (err error) {
 		return fmt.Errorf("this node's log is empty: it has not received the cluster's yet. Recover on another survivor, or `gatesync restore-cluster` from a backup")
 	}
 	if !contains(m.Members(), r.file.Node) {
-		return fmt.Errorf("this node's own log says that it is no member of the cluster any more: recover on another survivor. This node can join again as a new one, with an empty data directory: %w", cluster.ErrNotMember)
+		return fmt.Errorf("this node's own log says that it is no member of the cluster any more: recover on another survivor. To come back, "+cluster.JoinAgain+": %w", cluster.ErrNotMember)
 	}
 	r.Facts.Revision, r.Facts.LastIndex, r.Facts.LastTerm = uint64(m.Revision()), r.log.End, r.log.LastTerm
 	r.ask = func() error {
-		r.Facts.Members, r.asked = nil, time.Now()
+		r.Facts.Members, r.asked = []RecoveryMember{}, time.Now()
 		return r.members(ctx, cfg, seen)
 	}
 	if err := r.ask(); err != nil {

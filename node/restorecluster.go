@@ -45,6 +45,9 @@ func RestoreCluster(cfg config.Config, in io.Reader) (made Made, sum backup.Summ
 		}
 		err = errors.Join(err, lock.Close())
 	}()
+	if _, err := checkApart(cfg); err != nil {
+		return made, sum, err
+	}
 	missing, clusters, err := checkRoots(cfg)
 	if err != nil {
 		return made, sum, err

@@ -62,7 +62,7 @@ func (n *Node) resync(ctx context.Context, o ResyncOptions, take func(*pb.Resync
 	if err != nil {
 		return err
 	}
-	r := resyncing{log: n.log, trees: trees, send: take}
+	r := resyncing{log: n.log, trees: trees, moved: n.moved, send: take}
 	if o.DryRun {
 		return r.dryRun(ctx)
 	}

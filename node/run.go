@@ -170,7 +170,7 @@ func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
 		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
-		carrier: n.carrier, proposals: n.counted, nowhere: n.keeper.lacking, readAll: n.readAll,
+		carrier: n.carrier, moved: n.moved, proposals: n.counted, nowhere: n.keeper.lacking, readAll: n.readAll,
 	})
 }
 

@@ -11,11 +11,11 @@ import (
 
 // prepareShare makes sure, before a node is made, that its share can be used.
 // Later a share may be gone at any time.
-func prepareShare(cfg config.Config) error {
+func prepareShare(cfg config.Config, a *apart) error {
 	if cfg.Share == "" {
 		return nil
 	}
-	return fallback.PrepareShare(cfg.Share)
+	return fallback.PrepareShare(cfg.Share, func(real string) error { return a.share(cfg.Share, real) })
 }
 
 // chain makes the carrier of this node: the push, behind the share where there
@@ -26,6 +26,7 @@ func (n *Node) chain() fallback.Carrier {
 	}
 	n.share = fallback.NewShare(fallback.ShareConfig{
 		Path: n.cfg.Share, Cluster: n.file.Cluster, Self: n.file.Node, Told: n.shareNonces, Log: n.slog,
+		Apart: func(real string) error { return n.apart.share(n.cfg.Share, real) },
 	})
 	return fallback.NewChain(n.share, n.push)
 }
@@ -50,12 +51,14 @@ func (n *Node) shareNonce() string {
 }
 
 // carriers tells of the ways that content takes, the preferred one first.
-func (n *Node) carriers() (out []CarrierStatus) {
+func (n *Node) carriers() (list []CarrierStatus) {
 	push := n.push.Stats()
+	in, out := pushed(push)
 	if n.share != nil {
 		s := n.share.Status()
 		c := CarrierStatus{
 			Name: "share", SentBytes: uint64(s.Laid.Bytes), ReceivedBytes: uint64(s.Taken.Bytes),
+			SentWire: uint64(s.Laid.Wire), ReceivedWire: uint64(s.Taken.Wire),
 			Path: s.Path, Well: s.Why == "", Why: s.Why, Since: &s.Since, HeldBytes: s.Held, Members: []string{},
 		}
 		for _, id := range s.Peers {
@@ -67,12 +70,32 @@ func (n *Node) carriers() (out []CarrierStatus) {
 			}
 			c.Doubts[n.nameOf(id)] = why
 		}
-		out = append(out, c)
+		list = append(list, c)
 	}
-	return append(out, CarrierStatus{
+	return append(list, CarrierStatus{
 		Name: "push", Well: true,
-		SentBytes: uint64(push.Sent.Bytes + push.Served.Bytes), ReceivedBytes: uint64(push.Received.Bytes + push.Fetched.Bytes),
+		SentBytes: uint64(out.Bytes), SentWire: uint64(out.Wire), ReceivedBytes: uint64(in.Bytes), ReceivedWire: uint64(in.Wire),
+		Deltas: &DeltaStatus{
+			SentBytes: uint64(out.Deltas.Bytes), SentWire: uint64(out.Deltas.Wire),
+			ReceivedBytes: uint64(in.Deltas.Bytes), ReceivedWire: uint64(in.Deltas.Wire), Useless: uint64(push.Useless),
+		},
 	})
+}
+
+// pushed sums up what the push has brought here and taken away.
+func pushed(s fallback.Stats) (in, out fallback.Traffic) {
+	return s.Received.Plus(s.Fetched), s.Sent.Plus(s.Served)
+}
+
+// moved is what all carriers have brought here and taken away.
+func (n *Node) moved() (in, out fallback.Moved) {
+	i, o := pushed(n.push.Stats())
+	in, out = i.Moved, o.Moved
+	if n.share != nil {
+		s := n.share.Status()
+		in, out = in.Plus(s.Taken), out.Plus(s.Laid)
+	}
+	return in, out
 }
 
 func (n *Node) nameOf(id cluster.NodeID) string {
@@ -87,7 +110,17 @@ func (n *Node) nameOf(id cluster.NodeID) string {
 // webCarriers are the same for /metrics.
 func (n *Node) webCarriers() (out []web.Carrier) {
 	for _, c := range n.carriers() {
-		out = append(out, web.Carrier{Name: c.Name, Sent: c.SentBytes, Received: c.ReceivedBytes, Well: c.Well})
+		w := web.Carrier{Name: c.Name, Well: c.Well, Whole: web.Moved{
+			Sent: c.SentBytes, SentWire: c.SentWire, Received: c.ReceivedBytes, ReceivedWire: c.ReceivedWire,
+		}}
+		if d := c.Deltas; d != nil {
+			w.Deltas = web.Moved{Sent: d.SentBytes, SentWire: d.SentWire, Received: d.ReceivedBytes, ReceivedWire: d.ReceivedWire}
+			w.Whole.Sent -= d.SentBytes
+			w.Whole.SentWire -= d.SentWire
+			w.Whole.Received -= d.ReceivedBytes
+			w.Whole.ReceivedWire -= d.ReceivedWire
+		}
+		out = append(out, w)
 	}
 	return out
 }

@@ -109,7 +109,7 @@ type TreeStatus struct {
 	Name    string `json:"name"`
 	Path    string `json:"path"`
 	Preset  string `json:"preset"`
-	Storage string `json:"storage"` // local, or direct: other nodes have the same directory; "" while that is found out
+	Storage string `json:"storage"` // local; direct: other nodes have the same directory; unknown while that is found out
 	// Of a directory that other nodes have too: its id, who materializes there
 	// (a name) and since which epoch.
 	Mount        string `json:"mount,omitempty"`
@@ -186,11 +186,25 @@ type LostBlob struct {
 	Where  []string `json:"where"`
 }
 
+// DeltaStatus counts the content that travelled as what differs from another
+// version, and what travelled for it.
+type DeltaStatus struct {
+	SentBytes     uint64 `json:"sent_bytes"`
+	SentWire      uint64 `json:"sent_wire_bytes"`
+	ReceivedBytes uint64 `json:"received_bytes"`
+	ReceivedWire  uint64 `json:"received_wire_bytes"`
+	Useless       uint64 `json:"useless"` // blobs that had to come whole after all
+}
+
 // CarrierStatus counts what one carrier has moved since the daemon started.
 type CarrierStatus struct {
 	Name          string `json:"name"`
-	SentBytes     uint64 `json:"sent_bytes"`
+	SentBytes     uint64 `json:"sent_bytes"` // of content, here and below
 	ReceivedBytes uint64 `json:"received_bytes"`
+	// What travelled for it, and what of both were deltas.
+	SentWire     uint64       `json:"sent_wire_bytes"`
+	ReceivedWire uint64       `json:"received_wire_bytes"`
+	Deltas       *DeltaStatus `json:"deltas,omitempty"`
 	// Well: it carries. The others are of the share: Path is its directory, Why
 	// says why it cannot be used, Since when this state began, Members who sees
 	// the same directory, HeldBytes what this node has lying there, Doubts which

@@ -225,7 +225,7 @@ func (s *Surveyed) ask(ctx context.Context, identity *transport.Identity, m clus
 		err = errors.Join(&transport.PeerMismatchError{Addr: m.Address, Want: m.ID, Have: met.Node}, conn.Close())
 	}
 	if err != nil {
-		out.Err = err.Error()
+		out.Err, out.Disowns = err.Error(), errors.Is(err, cluster.ErrNotMember)
 		return out
 	}
 	defer conn.Close()

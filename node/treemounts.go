@@ -26,6 +26,8 @@ func (t *treeMounts) Shares() cluster.Shares { return t.log.Shares(t.tree) }
 
 func (t *treeMounts) Member(id cluster.NodeID) (string, bool) { return t.log.Member(id) }
 
+func (t *treeMounts) Removed(id cluster.NodeID) bool { return t.log.Removed(id) }
+
 func (t *treeMounts) Heard() time.Time { return t.log.Heard() }
 
 var errOldFormat = errors.New("not every member understands shared mounts yet: `gatesync status` names those that are to be upgraded")

@@ -27,7 +27,7 @@ func missingThere(err error) bool {
 // fetchUp is Fetch on a follower: from its parent, which fetches the same from
 // its own; then from whoever of the path and of Raft's members answers. So what
 // an author or a leader sends does not grow with the number of followers.
-func (c *carrier) fetchUp(ctx context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error {
+func (c *carrier) fetchUp(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, done func(manifest.Digest, error)) error {
 	if done == nil {
 		done = func(manifest.Digest, error) {}
 	}
@@ -39,7 +39,7 @@ func (c *carrier) fetchUp(ctx context.Context, blobs []manifest.BlobRef, done fu
 			break
 		}
 		var coming bool
-		left, coming = c.fetchFrom(ctx, left, parent, done)
+		left, coming = c.fetchFrom(ctx, left, bases, parent, done)
 		if ctx.Err() != nil || len(left) == 0 || !coming {
 			break
 		}
@@ -48,15 +48,15 @@ func (c *carrier) fetchUp(ctx context.Context, blobs []manifest.BlobRef, done fu
 	if len(left) == 0 {
 		return nil
 	}
-	return c.way.Fetch(ctx, left, c.beyond(), done)
+	return c.way.Fetch(ctx, left, bases, c.beyond(), done)
 }
 
 // fetchFrom fetches what it can and returns the rest; coming tells that the
 // peer answers, and may have that in a moment.
-func (c *carrier) fetchFrom(ctx context.Context, blobs []manifest.BlobRef, from cluster.NodeID, done func(manifest.Digest, error)) (left []manifest.BlobRef, coming bool) {
+func (c *carrier) fetchFrom(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, from cluster.NodeID, done func(manifest.Digest, error)) (left []manifest.BlobRef, coming bool) {
 	got := map[manifest.Digest]bool{}
 	coming = true
-	_ = c.way.Fetch(ctx, blobs, []cluster.NodeID{from}, func(d manifest.Digest, err error) { // never two at once
+	_ = c.way.Fetch(ctx, blobs, bases, []cluster.NodeID{from}, func(d manifest.Digest, err error) { // never two at once
 		if err == nil {
 			got[d] = true
 			done(d, nil)

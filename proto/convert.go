@@ -81,12 +81,12 @@ func ToNode(m *pb.Node) (manifest.Node, error) {
 	return manifest.Node{Entry: e, Revision: manifest.Revision(m.GetRevision()), Author: m.GetAuthor()}, err
 }
 
-// FromID turns a changeset's id into its message.
-func FromID(id manifest.ChangesetID) *pb.ChangesetID {
+// fromID turns a changeset's id into its message.
+func fromID(id manifest.ChangesetID) *pb.ChangesetID {
 	return &pb.ChangesetID{Node: id.Node, Seq: id.Seq}
 }
 
-// ToID is the reverse of FromID.
+// ToID is the reverse of fromID.
 func ToID(m *pb.ChangesetID) manifest.ChangesetID {
 	return manifest.ChangesetID{Node: m.GetNode(), Seq: m.GetSeq()}
 }
@@ -94,7 +94,7 @@ func ToID(m *pb.ChangesetID) manifest.ChangesetID {
 // FromChangeset turns a changeset into its message.
 func FromChangeset(c manifest.Changeset) *pb.Changeset {
 	m := &pb.Changeset{
-		Id: FromID(c.ID), Tree: c.Tree, Mode: uint32(c.Mode), Origin: fromOrigin(c.Origin),
+		Id: fromID(c.ID), Tree: c.Tree, Mode: uint32(c.Mode), Origin: fromOrigin(c.Origin),
 		TimeNs: c.Time, Message: c.Message,
 		Changes: make([]*pb.Change, len(c.Changes)), Receipts: make([]*pb.Receipt, len(c.Receipts)),
 	}
@@ -130,7 +130,7 @@ func ToResult(m *pb.Result) manifest.Result {
 // FromCommit turns a revision of the history into its message.
 func FromCommit(c manifest.Commit) *pb.Commit {
 	m := &pb.Commit{
-		Revision: uint64(c.Revision), Id: FromID(c.ID), Tree: c.Tree, Origin: fromOrigin(c.Origin),
+		Revision: uint64(c.Revision), Id: fromID(c.ID), Tree: c.Tree, Origin: fromOrigin(c.Origin),
 		TimeNs: c.Time, Message: c.Message, Changes: make([]*pb.Committed, len(c.Changes)),
 	}
 	for i, ch := range c.Changes {

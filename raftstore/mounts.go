@@ -38,6 +38,13 @@ func (m *Machine) Member(id cluster.NodeID) (name string, ok bool) {
 	return p.GetName(), ok
 }
 
+// Removed tells whether an id was a member's that was removed.
+func (m *Machine) Removed(id cluster.NodeID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.removed[string(id)]
+}
+
 // SharesKnown tells whether the log's format has sightings and stewards.
 func (m *Machine) SharesKnown() bool {
 	m.mu.Lock()

@@ -45,6 +45,9 @@ func (s *Store) Format() uint32 { return s.machine.Format() }
 // Member returns a member's name; false where the id is none's.
 func (s *Store) Member(id cluster.NodeID) (name string, ok bool) { return s.machine.Member(id) }
 
+// Removed tells whether an id was a member's that was removed: it never comes back.
+func (s *Store) Removed(id cluster.NodeID) bool { return s.machine.Removed(id) }
+
 // SharesKnown tells whether the log's format has sightings and stewards.
 func (s *Store) SharesKnown() bool { return s.machine.SharesKnown() }
 

@@ -22,11 +22,11 @@ type Blobs interface {
 // Carrier moves content between the nodes' stores.
 type Carrier interface {
 	// Spread makes content durable on a majority of the voters and returns
-	// their receipts.
-	Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manifest.Receipt, error)
+	// their receipts. Bases are hints, here and below.
+	Spread(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases) ([]manifest.Receipt, error)
 	// Fetch brings content into the local store and calls done once for each
 	// digest, from any goroutine.
-	Fetch(ctx context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error
+	Fetch(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, done func(manifest.Digest, error)) error
 }
 
 // Log is the order of the writes.

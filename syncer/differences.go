@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/vfs"
@@ -63,6 +64,8 @@ type surveyed struct {
 	obs  Observation
 	anc  Ancestor
 	node manifest.Node // committed
+
+	rested time.Time // when it may have rested, if that is all that keeps it from being read
 }
 
 func (v surveyed) difference(st LoopStatus) (d Difference, differs bool) {
@@ -116,8 +119,8 @@ func changeWord(from, to manifest.Entry) string {
 	return "change"
 }
 
-// survey looks at every path that disk, ancestor or log know, in path order.
-// With rehash every file is read.
+// survey looks at every path that disk, ancestor or log know, in path order, but
+// for files that have to rest first: they come last. With rehash every file is read.
 func (s *Syncer) survey(ctx context.Context, anc *AncestorMap, view manifest.View, rehash bool, fn func(surveyed) error) error {
 	g, done, err := s.root.borrow()
 	if err != nil {
@@ -138,6 +141,23 @@ func (s *Syncer) survey(ctx context.Context, anc *AncestorMap, view manifest.Vie
 		paths = append(paths, p)
 	}
 	slices.SortFunc(paths, manifest.Compare)
+	var resting []surveyed // where leases do not work: they come last
+	look := func(v surveyed, last bool) error {
+		was := v.anc
+		if rehash {
+			was.Stamp = Stamp{}
+		}
+		v.obs, _ = s.look(ctx, g.fs, LookAt{Path: v.path, Was: was}, true, Digester{})
+		if v.obs.Rest > 0 && !last {
+			v.rested = time.Now().Add(v.obs.Rest)
+			resting = append(resting, v)
+			return nil
+		}
+		if s.cfg.Ignore.Match(v.path, v.obs.Entry.IsDir() || v.node.Entry.IsDir()) {
+			return nil
+		}
+		return fn(v)
+	}
 	for _, p := range paths {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -145,15 +165,17 @@ func (s *Syncer) survey(ctx context.Context, anc *AncestorMap, view manifest.Vie
 		v := surveyed{path: p}
 		v.anc, _ = anc.Get(p)
 		v.node, _ = view.Manifest.Get(p)
-		was := v.anc
-		if rehash {
-			was.Stamp = Stamp{}
+		if err := look(v, false); err != nil {
+			return err
 		}
-		v.obs, _ = s.look(ctx, g.fs, LookAt{Path: p, Was: was}, true, Digester{})
-		if s.cfg.Ignore.Match(p, v.obs.Entry.IsDir() || v.node.Entry.IsDir()) {
-			continue
+	}
+	for _, v := range resting {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Until(v.rested)):
 		}
-		if err := fn(v); err != nil {
+		if err := look(v, true); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,10 @@
 // the simulator does it with models on virtual time. Loop owns its state and
 // is driven by a single goroutine; everything slow happens in executors.
 //
-// One file per verb: hint (watch.go, scan.go), look.go, propose.go, fetch.go,
-// materialize.go, record.go.
+// The loop is loop.go with its parts loop_*.go, over the works of work.go; what
+// goes in and comes out stands in inbox.go and effect.go. The executor is one
+// file per verb: hint (watch.go, scan.go), look.go, settle.go, propose.go,
+// fetch.go, materialize.go (stage.go, swap.go, remove.go), record.go, verify.go,
+// differences.go. root.go keeps the directory, placer.go finds out who else has
+// it; target.go is the executor alone, for pushes.
 package syncer

@@ -48,6 +48,9 @@ type Observation struct {
 	Entry manifest.Entry
 	Stamp Stamp
 	Why   string
+	// Rest, of what is Busy only because it has not been left alone for long
+	// enough: how much longer it has to be. A whole quietPeriod: it was changed.
+	Rest time.Duration
 }
 
 // ---- Events: what happened. An executor posts them; Loop.Handle takes them.
@@ -198,8 +201,11 @@ type Propose struct {
 }
 
 // Fetch asks for blobs that the local store lacks. Answered by Fetched, each
-// digest exactly once.
-type Fetch struct{ Blobs []manifest.BlobRef }
+// digest exactly once. Bases are what stands in their places now.
+type Fetch struct {
+	Blobs []manifest.BlobRef
+	Bases manifest.Bases
+}
 
 // Apply asks to materialize the steps in their order. The plan is persisted
 // before the first step and every step is idempotent. Answered by Applied,

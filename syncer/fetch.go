@@ -27,7 +27,7 @@ func (s *Syncer) fetch(ctx context.Context, e Fetch) {
 	}
 	for _, refs := range [][]manifest.BlobRef{small, big} {
 		if len(refs) > 0 {
-			s.bg.Go(func() { s.fetchAll(ctx, refs) })
+			s.bg.Go(func() { s.fetchAll(ctx, refs, e.Bases) })
 		}
 	}
 }
@@ -41,13 +41,13 @@ func (s *Syncer) PeerBack() {
 }
 
 // fetchAll answers for each digest exactly once, whatever the carrier does.
-func (s *Syncer) fetchAll(ctx context.Context, refs []manifest.BlobRef) {
+func (s *Syncer) fetchAll(ctx context.Context, refs []manifest.BlobRef, bases manifest.Bases) {
 	var mu sync.Mutex
 	open := make(map[manifest.Digest]struct{}, len(refs))
 	for _, ref := range refs {
 		open[ref.Digest] = struct{}{}
 	}
-	err := s.cfg.Carrier.Fetch(ctx, refs, func(d manifest.Digest, err error) {
+	err := s.cfg.Carrier.Fetch(ctx, refs, bases, func(d manifest.Digest, err error) {
 		mu.Lock()
 		_, wanted := open[d]
 		delete(open, d)

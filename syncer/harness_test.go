@@ -77,6 +77,7 @@ func (h *hub) commit(c manifest.Changeset) manifest.Result {
 		h.commits = append(h.commits, commit)
 		res.Revision = commit.Revision
 	}
+	res.AsOf = h.revision()
 	for _, ch := range h.watch {
 		token(ch)
 	}
@@ -160,11 +161,11 @@ func (n *node) Propose(ctx context.Context, c manifest.Changeset) (manifest.Resu
 	return n.commit(c), nil
 }
 
-func (n *node) Spread(context.Context, []manifest.BlobRef) ([]manifest.Receipt, error) {
+func (n *node) Spread(context.Context, []manifest.BlobRef, manifest.Bases) ([]manifest.Receipt, error) {
 	return nil, nil
 }
 
-func (n *node) Fetch(_ context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error {
+func (n *node) Fetch(_ context.Context, blobs []manifest.BlobRef, _ manifest.Bases, done func(manifest.Digest, error)) error {
 	n.mu.Lock()
 	stores := n.stores
 	n.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"sync"
 	"time"
 
@@ -26,8 +27,10 @@ const (
 	racyWindow = 20 * time.Millisecond
 	// quietPeriod is how long a file has to rest where leases do not work.
 	quietPeriod = time.Second
-	// quietMost bounds the files that are remembered as resting.
-	quietMost = 4096
+	// restFor is for how long a resting file is remembered that nobody looked at
+	// again: a look may have to wait for those at all the others.
+	restFor    = 10 * time.Minute
+	sweepFirst = 4096
 )
 
 // writerGrace are the pauses after which a refused lease is asked for again:
@@ -51,6 +54,7 @@ type lookers struct {
 
 	restMu sync.Mutex
 	rest   map[manifest.Path]resting
+	sweep  int // size of rest at which those are dropped that nobody looks at any more
 }
 
 // resting is a file that was seen where leases do not work: it is read once it
@@ -58,11 +62,12 @@ type lookers struct {
 type resting struct {
 	stamp Stamp
 	since time.Time
+	asked time.Time // last
 }
 
 func newLookers(s *Syncer) *lookers {
 	return &lookers{
-		s: s, rest: map[manifest.Path]resting{},
+		s: s, rest: map[manifest.Path]resting{}, sweep: sweepFirst,
 		small: make(chan struct{}, smallLookers), large: make(chan struct{}, bigLookers),
 	}
 }
@@ -279,8 +284,14 @@ func (s *Syncer) lookFile(ctx context.Context, root vfs.FS, obs Observation, was
 	switch {
 	case errors.Is(err, vfs.ErrWriter):
 		return busy(obs, "somebody is writing it")
-	case errors.Is(err, errOvertaken), errors.Is(err, errRestless):
+	case errors.Is(err, errOvertaken):
 		return busy(obs, err.Error())
+	case errors.Is(err, errRestless):
+		restless := (*restlessError)(nil)
+		errors.As(err, &restless)
+		obs = busy(obs, err.Error())
+		obs.Rest = restless.left
+		return obs
 	case err != nil:
 		return unreadable(obs, err)
 	}
@@ -428,28 +439,37 @@ func (r *watchedReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// errRestless: leases do not work, and the file has not rested long enough.
-var errRestless = errors.New("waiting for a quiet second, because leases do not work here")
+// restlessError: leases do not work, and the file has not rested long enough.
+type restlessError struct{ left time.Duration }
+
+func (e *restlessError) Error() string {
+	return fmt.Sprintf("waiting for a quiet second, because leases do not work here (%s left)", e.left.Round(time.Millisecond))
+}
+
+func (e *restlessError) Is(target error) bool { return target == errRestless }
+
+// errRestless is any *restlessError.
+var errRestless = errors.New("waiting for a quiet second")
 
 // rested tells whether a file has not changed since an earlier look, a quiet
 // period ago. The clocks of a file server play no part in it.
 func (l *lookers) rested(p manifest.Path, stamp Stamp, now time.Time) error {
 	l.restMu.Lock()
 	defer l.restMu.Unlock()
-	if r, ok := l.rest[p]; ok && r.stamp == stamp && now.Sub(r.since) >= quietPeriod {
-		delete(l.rest, p)
-		return nil
-	} else if ok && r.stamp == stamp {
-		return fmt.Errorf("%w (%s left)", errRestless, (quietPeriod - now.Sub(r.since)).Round(time.Millisecond))
-	}
-	for old, r := range l.rest {
-		if len(l.rest) < quietMost {
-			break
+	if r, ok := l.rest[p]; ok && r.stamp == stamp {
+		left := quietPeriod - now.Sub(r.since)
+		if left <= 0 {
+			delete(l.rest, p)
+			return nil
 		}
-		if now.Sub(r.since) > quietPeriod || len(l.rest) >= 2*quietMost {
-			delete(l.rest, old)
-		}
+		r.asked = now
+		l.rest[p] = r
+		return &restlessError{left}
 	}
-	l.rest[p] = resting{stamp: stamp, since: now}
-	return errRestless
+	if len(l.rest) >= l.sweep {
+		maps.DeleteFunc(l.rest, func(_ manifest.Path, r resting) bool { return now.Sub(r.asked) > restFor })
+		l.sweep = max(sweepFirst, 2*len(l.rest))
+	}
+	l.rest[p] = resting{stamp: stamp, since: now, asked: now}
+	return &restlessError{quietPeriod}
 }

@@ -116,6 +116,7 @@ type Loop struct {
 	unread   []Trouble // directories that the last complete scan could not list
 	careful  pathSet   // those with a note of it: what stands below is unknown (loop_unread.go)
 	scanned  bool      // the first scan since the root was found is complete
+	rooted   bool      // a scan was complete in this run, so that a loss is one of events, too
 	refill   bool      // what is unknown in the root goes aside: it is filled anew, or of an older life
 	joined   bool      // no joiner any more, which is told when all is quiet: a crash before that begins anew
 	cutSeen  bool      // after a loss of power: what differed when all was known for the first time is marked
@@ -140,6 +141,7 @@ type Loop struct {
 	shut    shut
 	wants   map[manifest.Digest][]manifest.Path // blobs asked for, and who wants them
 	asks    []manifest.BlobRef                  // to be asked for in this call
+	bases   manifest.Bases                      // of these
 	lacks   map[manifest.Digest]lack            // asked for in vain, and not had since
 
 	told manifest.Revision // the newest that Status named as applied
@@ -188,9 +190,9 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 	case Hinted:
 		for _, p := range ev.Paths {
 			l.hint(p)
-			if w := l.works.get(p); ev.Witnessed {
-				w.witnessed = true
-			}
+			w := l.works.get(p)
+			w.witnessed = w.witnessed || ev.Witnessed
+			w.unheard = w.unheard || l.rooted && !l.scanned
 		}
 	case Looked:
 		l.looked(ev)
@@ -379,7 +381,7 @@ func (l *Loop) readyAll() {
 }
 
 func (l *Loop) scanEnded(unread []Trouble) {
-	l.scanned, l.unread = true, unread
+	l.scanned, l.rooted, l.unread = true, true, unread
 	l.markShut()
 	l.readyAll()
 }
@@ -390,20 +392,8 @@ func (l *Loop) maybeJoined() {
 	if !l.state.Joiner || !l.mayAct() {
 		return
 	}
-	unseen := false
-	var busy []*work
-	l.works.each(func(w *work) bool {
-		unseen = (w.phase == toLook || w.phase == looking || l.state.Aside && l.rulings[w.path] == Restore) && !w.stuck()
-		if w.stuck() {
-			busy = append(busy, w)
-		}
-		return !unseen
-	})
-	if unseen {
+	if !l.holdStuck(l.works.each) {
 		return
-	}
-	for _, w := range busy {
-		l.holdUnseen(w)
 	}
 	if l.state.Aside { // what cannot go aside now must not be taken for an edit later
 		l.works.each(func(w *work) bool {
@@ -452,6 +442,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 	l.scanned = false
 	l.forget("")
 	if fresh {
+		l.rooted = false
 		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
 		l.dropAncestors()

@@ -31,8 +31,23 @@ func (l *Loop) fetch(w *work, ref manifest.BlobRef) {
 	w.phase = fetching
 	if _, asked := l.wants[ref.Digest]; !asked {
 		l.asks = append(l.asks, ref)
+		l.baseOf(w, ref)
 	}
 	l.wants[ref.Digest] = append(l.wants[ref.Digest], w.path)
+}
+
+// baseOf notes what stands in the place of what is asked for: the content of
+// both is in the blob store, what was seen and what was agreed on.
+func (l *Loop) baseOf(w *work, ref manifest.BlobRef) {
+	base := w.obs.Entry
+	if w.obs.Sight != Seen {
+		a, _ := l.anc.Get(w.path)
+		base = a.Entry
+	}
+	if l.bases == nil {
+		l.bases = manifest.Bases{}
+	}
+	l.bases.Note(manifest.Entry{Kind: manifest.File, Digest: ref.Digest}, base)
 }
 
 // awaitContent parks a work whose content cannot be had now.
@@ -61,8 +76,8 @@ func (l *Loop) peerBack() {
 
 func (l *Loop) flushAsks() {
 	if len(l.asks) > 0 {
-		l.emit(Fetch{Blobs: l.asks})
-		l.asks = nil
+		l.emit(Fetch{Blobs: l.asks, Bases: l.bases})
+		l.asks, l.bases = nil, nil
 	}
 }
 

@@ -163,6 +163,15 @@ func (l *Loop) sight(w *work, obs Observation) {
 			w.tries += 3
 			return
 		}
+		if obs.Rest > 0 {
+			// It is looked at once, when it may have rested: each look costs a file
+			// server several calls. One that goes on changing is noisy after some.
+			if obs.Rest >= quietPeriod {
+				w.tries += 3
+			}
+			l.lookLater(w, obs.Rest)
+			return
+		}
 		l.lookLater(w, backoff(busyDelay, busyMax, w.tries))
 		w.tries++
 		return
@@ -216,7 +225,7 @@ func (l *Loop) hintBelow(dir *work) {
 			l.hint(p)
 			w = l.works.get(p)
 		}
-		w.witnessed = w.witnessed || dir.witnessed // it went as a whole
+		w.witnessed, w.unheard = w.witnessed || dir.witnessed, w.unheard || dir.unheard // it went as a whole
 		return true
 	})
 }

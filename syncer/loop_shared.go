@@ -138,18 +138,22 @@ func (l *Loop) believe(w *work, v manifest.Verdict, a Ancestor, d manifest.Entry
 }
 
 // believeEdit decides on what the disk has and the log has not. It is offered
-// by who saw it being written, and else by the steward; and what the path has
-// held before may be an old steward's late work.
+// by who saw it being written, and else by the steward, or by who would have seen
+// it had its root not been lost at the time (the steward's next scan may be far);
+// and what the path has held before may be an old steward's late work.
 func (l *Loop) believeEdit(w *work, a Ancestor, d manifest.Entry, c manifest.Node) bool {
 	_, noted := l.notes[w.path]
 	switch {
 	case w.witnessed, w.wanted, w.needed, noted, l.state.Joiner:
 		return false
-	case !l.steward():
+	case !l.steward() && !w.unheard:
 		l.leave(w, c)
 		return true
 	case l.place.Epoch <= 1 || !d.HasContent() || l.cfg.Former == nil || d.SameContent(c.Entry) || !l.cfg.Former(w.path, d):
 		return false
+	case !l.steward():
+		l.leave(w, c)
+		return true
 	}
 	if w.onMount().doubtAt.IsZero() {
 		w.onMount().doubtAt = l.now

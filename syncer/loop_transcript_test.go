@@ -284,6 +284,13 @@ func (p *player) observe(path manifest.Path, text string) Observation {
 	case "unfit":
 		return Observation{Path: path, Sight: Unfit, Why: "a FIFO"}
 	}
+	if left, ok := strings.CutPrefix(text, "resting="); ok { // without leases
+		d, err := time.ParseDuration(left)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return Observation{Path: path, Sight: Busy, Why: "it has to rest", Rest: d}
+	}
 	e := p.entry(text)
 	return Observation{Path: path, Sight: Seen, Entry: e, Stamp: p.stamp(e)}
 }

@@ -1,6 +1,10 @@
 package syncer
 
-import "github.com/gatesync/gatesync/manifest"
+import (
+	"slices"
+
+	"github.com/gatesync/gatesync/manifest"
+)
 
 // unread tells whether a guard is about what stands below a directory that
 // could not be read.
@@ -45,27 +49,32 @@ func (l *Loop) maybeRead() {
 		return
 	}
 	for _, dir := range l.careful.sorted() {
-		unseen := false
-		for _, t := range l.unread {
-			unseen = unseen || t.Path == dir || t.Path.Under(dir) || dir.Under(t.Path)
+		unread := slices.ContainsFunc(l.unread, func(t Trouble) bool { return t.Path == dir || t.Path.Under(dir) || dir.Under(t.Path) })
+		if !unread && l.holdStuck(func(fn func(*work) bool) { l.works.under(dir, fn) }) {
+			l.forgetUnread(dir)
 		}
-		var busy []*work
-		l.works.under(dir, func(w *work) bool {
-			stuck := w.stuck()
-			unseen = unseen || (w.phase == toLook || w.phase == looking) && !stuck
-			if stuck {
-				busy = append(busy, w)
-			}
-			return !unseen
-		})
-		if unseen {
-			continue
+	}
+}
+
+// holdStuck holds what is stuck among these works, once everything else of them
+// has been looked at and decided; false until then.
+func (l *Loop) holdStuck(these func(func(*work) bool)) bool {
+	decided := true
+	var stuck []*work
+	these(func(w *work) bool {
+		if w.stuck() {
+			stuck = append(stuck, w)
+		} else {
+			decided = w.phase != toLook && w.phase != looking && !(l.state.Aside && l.rulings[w.path] == Restore)
 		}
-		for _, w := range busy {
+		return decided
+	})
+	if decided {
+		for _, w := range stuck {
 			l.holdUnseen(w)
 		}
-		l.forgetUnread(dir)
 	}
+	return decided
 }
 
 func (l *Loop) forgetUnread(dir manifest.Path) {

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -35,6 +36,21 @@ func TestNoncesThatWereRemoved(t *testing.T) {
 		m.b.start()
 		m.a.until("the two know of each other", func() bool { return m.a.s.onMount() && m.b.s.onMount() })
 	})
+}
+
+// After a restart it may take long until it is known where the tree lies: the log
+// has to be told. Status says so all the while.
+func TestWhyItIsNotKnownWhereTheTreeLies(t *testing.T) {
+	m := moor(t)
+	m.b.halt()
+	m.berths["b"].deaf.Store(true)
+	m.b.start()
+	m.b.until("status says what it waits for, and that it cannot be said", func() bool {
+		st, err := m.b.s.Status(ctxOf(t))
+		return err == nil && st.Place.Unknown && strings.Contains(st.Place.Why, "waiting for a") && strings.Contains(st.Place.Why, "no leader")
+	})
+	m.berths["b"].deaf.Store(false)
+	m.b.until("the two know of each other", func() bool { return m.b.s.onMount() })
 }
 
 // A node that was off while another one joined reads a log that does not know

@@ -106,6 +106,17 @@ func (w *waters) settle(t *testing.T, ids ...cluster.NodeID) string {
 	return strings.Join(out, ", ")
 }
 
+// forget is the machine, when a node was removed.
+func (w *waters) forget(id cluster.NodeID) {
+	all := w.shares.Sightings
+	w.shares.Sightings = nil
+	for _, g := range all {
+		if g.Node != id {
+			w.say(g)
+		}
+	}
+}
+
 // say is the machine, as far as mounts matter here: groups of pairs that see
 // each other; raftstore has the whole of it.
 func (w *waters) say(g cluster.Sighting) {

@@ -21,6 +21,8 @@ type Mounts interface {
 	Shares() cluster.Shares
 	// Member tells whether a node is a member of the cluster, and its name.
 	Member(cluster.NodeID) (name string, ok bool)
+	// Removed tells whether a node was a member and was removed: it never comes back.
+	Removed(cluster.NodeID) bool
 	// Say tells the log what this node sees beside its tree.
 	Say(ctx context.Context, g cluster.Sighting) error
 	// Former tells whether a path held some content in an earlier revision, as far
@@ -43,6 +45,12 @@ const (
 	missPause = 700 * time.Millisecond
 )
 
+// miss is how often a nonce was looked for in vain.
+type miss struct {
+	nonce string
+	looks int
+}
+
 // placer finds out whether other nodes have the same directory: each puts a
 // fresh nonce beside the tree, and says through the log whose it reads there.
 // begin is called by whoever opens the root, run is one goroutine of Run.
@@ -50,21 +58,26 @@ type placer struct {
 	s    *Syncer
 	kick chan struct{}
 
-	mu    sync.Mutex
-	shore shore
-	gen   *rootGen // that the nonce stands in
-	place Place
-	taken uint64 // epoch that this node has taken up as a steward
+	leaving sync.Mutex // one at a time leaves a nonce; before mu
+
+	mu      sync.Mutex
+	shore   shore
+	gen     *rootGen // that the nonce is for
+	written *rootGen // that the nonce stands in
+	place   Place
+	taken   uint64 // epoch that this node has taken up as a steward
 	// refuses: the directory is several nodes', and this one is to take no edits there.
 	refuses bool
-	broken  string // why the nonce could not be put there
-	misses  map[cluster.NodeID]int
+	broken  string // why the nonce could not be put there, or the others' not be read
+	unsaid  string // why the log could not be told the last time
+	misses  map[cluster.NodeID]miss
 	joiner  bool
-	heard   bool // the log was read up to where it stood
+	heard   bool     // the log was read up to where it stood
+	stagers *rootGen // whose staging directories were listed for those of removed nodes
 }
 
 func newPlacer(s *Syncer) *placer {
-	p := &placer{s: s, kick: make(chan struct{}, 1), misses: map[cluster.NodeID]int{}}
+	p := &placer{s: s, kick: make(chan struct{}, 1), misses: map[cluster.NodeID]miss{}}
 	if s.cfg.Mounts == nil {
 		return p
 	}
@@ -94,27 +107,83 @@ func (p *placer) begin(g *rootGen) {
 	known := p.gen == g
 	p.gen = g
 	p.mu.Unlock()
-	if known && p.stands(g) {
-		return
+	if known {
+		if p.stands(g) {
+			return
+		}
+		p.gone(g)
 	}
-	nonce := cluster.NewNonce()
-	err := g.fs.WriteNote(noncePrefix+p.s.cfg.Self, []byte(nonce))
+	p.leave(g, false)
+	token(p.kick)
+}
+
+// gone notes that this node's nonce does not stand in a root any more.
+func (p *placer) gone(g *rootGen) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.written == g {
+		p.written = nil
+	}
+}
+
+// leave puts a fresh nonce into a root, unless this node's stands there, and
+// reads whose stand there. again: it failed before. What the log was told goes
+// on then until the nonce stands there: others may have missed it.
+func (p *placer) leave(g *rootGen, again bool) {
+	p.leaving.Lock()
+	defer p.leaving.Unlock()
+	p.mu.Lock()
+	stands := p.written == g
+	p.mu.Unlock()
+	nonce, err := cluster.NewNonce(), error(nil)
+	if !stands {
+		err = g.fs.WriteNote(noncePrefix+p.s.cfg.Self, []byte(nonce))
+	}
 	found, rerr := p.read(g.fs)
 	p.mu.Lock()
-	p.shore.nonce, p.shore.found, p.shore.missed = nonce, found, map[cluster.NodeID]string{}
+	if p.gen != g { // opened anew meanwhile
+		p.mu.Unlock()
+		return
+	}
+	if !stands && (!again || err == nil || p.shore.nonce == "") {
+		p.shore.nonce, p.shore.missed = nonce, map[cluster.NodeID]string{}
+		p.shore.checked = map[cluster.NodeID]string{}
+		p.taken = 0
+		clear(p.misses)
+	}
+	if err == nil {
+		p.written = g
+	}
+	if rerr == nil || !again {
+		p.shore.found = found
+	}
+	if err != nil && rerr == nil && len(found) == 0 { // read-only, or full: a directory of one's own has troubles enough
+		p.shore.nonce = ""
+	}
 	p.broken = ""
 	if err = errors.Join(err, rerr); err != nil {
 		p.broken = err.Error()
-		if len(found) == 0 { // read-only, or full: a directory of one's own has troubles enough
-			p.shore.nonce = ""
-		}
 	}
-	p.taken = 0
-	clear(p.misses)
-	p.shore.checked = map[cluster.NodeID]string{}
 	p.mu.Unlock()
 	p.settle()
-	token(p.kick)
+}
+
+// mend tries again what failed when the root was opened: until then this node
+// does not know with whom it shares the directory, nor do they.
+func (p *placer) mend() (broken bool) {
+	g, broken := p.ill()
+	if !broken || p.s.root.verify(g) != nil {
+		return broken
+	}
+	p.leave(g, true)
+	_, broken = p.ill()
+	return broken
+}
+
+func (p *placer) ill() (g *rootGen, broken bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gen, p.broken != ""
 }
 
 // stands tells whether this node's nonce still stands beside the tree: whoever
@@ -146,7 +215,8 @@ func (p *placer) missed() (again bool) {
 		if _, err := g.fs.ReadNote(noncePrefix + p.s.cfg.Self); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return true
 		}
-		p.begin(g)
+		p.gone(g)
+		p.leave(g, false)
 		return false
 	}
 	p.mu.Lock()
@@ -196,13 +266,15 @@ func (p *placer) settle() next {
 	was := p.refuses
 	p.refuses = false
 	switch {
-	case p.shore.nonce == "" && p.broken != "" && len(p.shore.found) == 0:
+	case p.shore.nonce == "" && p.broken != "":
 		n = next{}
 	case n.place.Mount != "" && p.s.cfg.Loop.Edits != manifest.EditsOffered:
 		n.place = unknown("write: never cannot be kept in a directory that other nodes have too, for they propose what is edited in it: set write: any, or give this node a directory of its own; until then it leaves the tree alone")
 		p.refuses = true
 	case p.broken != "":
 		n.place = unknown("this node cannot leave its nonce beside the tree: %s", p.broken)
+	case n.place.Unknown && n.say != nil && p.unsaid != "":
+		n.place.Why += "; what this node sees there cannot be said now: " + p.unsaid
 	}
 	if p.refuses && !was {
 		p.s.log.Error("the tree is left alone", "why", n.place.Why)
@@ -269,9 +341,12 @@ func (p *placer) opened() bool {
 // step does what is due, and tells after which pause it wants to be called
 // again whatever happens; 0: not.
 func (p *placer) step(ctx context.Context) time.Duration {
+	pause := time.Duration(0)
+	if p.mend() {
+		pause = beatEvery
+	}
 	again := p.missed()
 	n := p.settle()
-	pause := time.Duration(0)
 	if n.wait || again { // that it is read is no news of the log
 		pause = missPause
 	}
@@ -285,11 +360,19 @@ func (p *placer) step(ctx context.Context) time.Duration {
 		ctx, cancel := context.WithTimeout(ctx, sayWithin)
 		err := p.s.cfg.Mounts.Say(ctx, *n.say)
 		cancel()
+		p.mu.Lock()
+		if p.unsaid = ""; err != nil {
+			p.unsaid = err.Error()
+		}
+		p.mu.Unlock()
+		p.settle()
 		if err != nil {
 			p.s.log.Debug("cannot say yet what is seen beside the tree", "err", err)
 			return sayRetry
 		}
-		p.settle()
+	}
+	if p.inherit(ctx) && pause == 0 {
+		pause = beatEvery
 	}
 	if !p.stewarding() {
 		if p.s.beat.failed.Load() { // it may be well again, and this node a steward
@@ -308,10 +391,18 @@ func (p *placer) step(ctx context.Context) time.Duration {
 
 // lookFor looks for the nonces of those who say to see this node's. Its own is
 // written once more: that voids what NFS believes of the directory.
+//
+// Not while begin leaves a fresh one: an old one written over it would have the
+// others miss the one that the log was told, for good.
 func (p *placer) lookFor() error {
+	p.leaving.Lock()
+	defer p.leaving.Unlock()
 	p.mu.Lock()
-	g, nonce := p.gen, p.shore.nonce
+	g, nonce, stands := p.gen, p.shore.nonce, p.written == p.gen
 	p.mu.Unlock()
+	if !stands {
+		return errors.New("this node's own nonce does not stand there yet")
+	}
 	if err := p.s.root.verify(g); err != nil {
 		return err
 	}
@@ -336,7 +427,12 @@ func (p *placer) lookFor() error {
 			delete(p.misses, id)
 			continue
 		}
-		if p.misses[id]++; p.misses[id] >= missTries {
+		m := p.misses[id]
+		if m.nonce != theirs.Nonce { // it looks somewhere else now
+			m = miss{nonce: theirs.Nonce}
+		}
+		m.looks++
+		if p.misses[id] = m; m.looks >= missTries {
 			missed[id] = theirs.Nonce
 		}
 	}

@@ -55,7 +55,8 @@ func (s *Syncer) offer(ctx context.Context, e Propose, refs []manifest.BlobRef, 
 		Time:   s.cfg.Now().UnixNano(), Changes: e.Changes,
 	}
 	if len(refs) > 0 {
-		receipts, err := s.spread(ctx, refs, size)
+		view, _ := s.cfg.Log.View(s.cfg.Tree)
+		receipts, err := s.spread(ctx, refs, view.Replaced(e.Changes), size)
 		if err != nil {
 			return manifest.Result{}, err
 		}
@@ -82,7 +83,7 @@ func (s *Syncer) offer(ctx context.Context, e Propose, refs []manifest.BlobRef, 
 }
 
 // spread flushes the content here while it travels to the others.
-func (s *Syncer) spread(ctx context.Context, refs []manifest.BlobRef, size int64) (receipts []manifest.Receipt, err error) {
+func (s *Syncer) spread(ctx context.Context, refs []manifest.BlobRef, bases manifest.Bases, size int64) (receipts []manifest.Receipt, err error) {
 	ctx, cancel := context.WithTimeout(ctx, spreadTimeout+time.Duration(size/slowestLink)*time.Second)
 	defer cancel()
 	var both errgroup.Group
@@ -93,7 +94,7 @@ func (s *Syncer) spread(ctx context.Context, refs []manifest.BlobRef, size int64
 		return nil
 	})
 	both.Go(func() (err error) {
-		if receipts, err = s.cfg.Carrier.Spread(ctx, refs); err != nil {
+		if receipts, err = s.cfg.Carrier.Spread(ctx, refs, bases); err != nil {
 			return fmt.Errorf("spread content: %w", err)
 		}
 		return nil

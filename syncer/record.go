@@ -250,88 +250,114 @@ type recordJob struct {
 }
 
 func (j recordJob) write(tx *sealed.Tx) error {
-	if j.marker != "" {
-		now, err := tx.Bucket(bucketMeta).Get([]byte(metaMarker))
-		if err != nil {
+	void, err := j.void(tx)
+	if err != nil {
+		return err
+	}
+	if void {
+		j.updates, j.followed, j.looked, j.joined = nil, 0, false, false
+	}
+	for _, write := range []func() error{
+		func() error { return writeAncestors(tx.Bucket(bucketAncestor), j.updates) },
+		func() error { return writeNotes(tx.Bucket(bucketNotes), j.notes) },
+		func() error { return writeConflicts(tx.Bucket(bucketConflicts), j.conflicts, j.unconflict) },
+		func() error { return writePlan(tx.Bucket(bucketPlan), j.plan, j.unplan) },
+		func() error { return j.writeMeta(tx.Bucket(bucketMeta)) },
+	} {
+		if err := write(); err != nil {
 			return err
 		}
-		if now != nil && string(now) != j.marker {
-			j.updates, j.followed, j.looked, j.joined = nil, 0, false, false
-		}
 	}
-	anc := tx.Bucket(bucketAncestor)
-	for _, u := range j.updates {
+	return nil
+}
+
+// void tells whether the records belong to another root by now.
+func (j recordJob) void(tx *sealed.Tx) (bool, error) {
+	if j.marker == "" {
+		return false, nil
+	}
+	now, err := tx.Bucket(bucketMeta).Get([]byte(metaMarker))
+	return now != nil && string(now) != j.marker, err
+}
+
+func writeAncestors(b *sealed.Bucket, updates []Update) error {
+	for _, u := range updates {
 		var err error
 		if u.Ancestor == nil {
-			err = anc.Delete([]byte(u.Path))
+			err = b.Delete([]byte(u.Path))
 		} else {
-			err = anc.Put([]byte(u.Path), encodeAncestor(*u.Ancestor))
+			err = b.Put([]byte(u.Path), encodeAncestor(*u.Ancestor))
 		}
 		if err != nil {
 			return err
 		}
 	}
-	notes := tx.Bucket(bucketNotes)
-	for _, n := range j.notes {
+	return nil
+}
+
+func writeNotes(b *sealed.Bucket, notes []Remember) error {
+	for _, n := range notes {
 		var err error
 		if n.Note == nil {
-			err = notes.Delete(keyOfNote(n.Path))
+			err = b.Delete(keyOfNote(n.Path))
 		} else {
-			err = notes.Put(keyOfNote(n.Path), encodeNote(*n.Note))
+			err = b.Put(keyOfNote(n.Path), encodeNote(*n.Note))
 		}
 		if err != nil {
 			return err
 		}
 	}
-	conflicts := tx.Bucket(bucketConflicts)
-	for _, c := range j.conflicts {
-		if err := conflicts.Put([]byte(c.ID), encodeConflict(c)); err != nil {
+	return nil
+}
+
+func writeConflicts(b *sealed.Bucket, kept []Conflict, dropped []string) error {
+	for _, c := range kept {
+		if err := b.Put([]byte(c.ID), encodeConflict(c)); err != nil {
 			return err
 		}
 	}
-	for _, id := range j.unconflict {
-		if err := conflicts.Delete([]byte(id)); err != nil {
+	for _, id := range dropped {
+		if err := b.Delete([]byte(id)); err != nil {
 			return err
 		}
 	}
-	plan := tx.Bucket(bucketPlan)
-	for _, name := range j.unplan {
-		if err := plan.Delete([]byte(name)); err != nil {
+	return nil
+}
+
+func writePlan(b *sealed.Bucket, plan []planned, done []string) error {
+	for _, name := range done { // first: a name may be planned anew
+		if err := b.Delete([]byte(name)); err != nil {
 			return err
 		}
 	}
-	for _, p := range j.plan {
-		if err := plan.Put([]byte(p.name), encodePlanned(p)); err != nil {
+	for _, p := range plan {
+		if err := b.Put([]byte(p.name), encodePlanned(p)); err != nil {
 			return err
 		}
 	}
-	meta := tx.Bucket(bucketMeta)
+	return nil
+}
+
+func (j recordJob) writeMeta(meta *sealed.Bucket) error {
+	values := map[string][]byte{}
 	if j.looked {
-		if err := meta.Put([]byte(metaBoot), []byte(j.boot)); err != nil {
-			return err
-		}
+		values[metaBoot] = []byte(j.boot)
 	}
 	if j.followed > 0 {
-		if err := meta.Put([]byte(metaFollowed), binary.BigEndian.AppendUint64(nil, uint64(j.followed))); err != nil {
-			return err
-		}
+		values[metaFollowed] = binary.BigEndian.AppendUint64(nil, uint64(j.followed))
 	}
 	before, err := meta.Get([]byte(metaReached))
 	if err != nil {
 		return err
 	}
 	if j.reached > revisionOf(before) { // there are two lanes
-		if err := meta.Put([]byte(metaReached), binary.BigEndian.AppendUint64(nil, uint64(j.reached))); err != nil {
-			return err
-		}
+		values[metaReached] = binary.BigEndian.AppendUint64(nil, uint64(j.reached))
 	}
 	if j.opened {
-		if err := meta.Delete([]byte(metaClosed)); err != nil {
-			return err
-		}
+		values[metaClosed] = nil
 	}
 	if j.joined {
-		return putAll(meta, map[string][]byte{metaJoiner: nil, metaAside: nil, metaLost: nil})
+		values[metaJoiner], values[metaAside], values[metaLost] = nil, nil, nil
 	}
-	return nil
+	return putAll(meta, values)
 }

@@ -2,7 +2,9 @@ package syncer
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/vfs"
@@ -51,6 +53,10 @@ func (a *applier) dropDir(j *job) (gone bool) {
 		a.failed(j, err)
 		return false
 	}
+	if len(names) == 0 {
+		j.surprise("what stood in it went at this moment")
+		return false
+	}
 	for _, e := range names {
 		if manifest.SillyRenamed(manifest.Path(e.Name)) { // goes with the last close
 			j.surprise("a file that was removed from it is still open")
@@ -85,19 +91,27 @@ func (a *applier) takeOut(j *job) (gone bool, err error) {
 	}
 	j.touched = true
 	st, err := a.fs.StatStaged(j.name)
-	expected, unsure := false, false
+	differs, unsure := "", false
 	switch {
 	case err != nil:
+		differs = err.Error()
 	case h != nil:
-		expected = st.Ino == h.st.Ino && st.Size == h.st.Size && st.MTime == h.st.MTime && st.Mode == h.st.Mode
+		differs = differences(h.st, st)
 		unsure = h.lease == nil
 	case st.Kind == manifest.Symlink:
-		target, err := a.fs.ReadlinkStaged(j.name)
-		expected = err == nil && target == j.step.Expect.Entry.Target
+		if target, err := a.fs.ReadlinkStaged(j.name); err != nil || target != j.step.Expect.Entry.Target {
+			differs = fmt.Sprintf("its target is %q, not %q (%v)", target, j.step.Expect.Entry.Target, err)
+		}
+	default:
+		differs = "it is a " + kindName(st.Kind) + " now"
 	}
-	if h != nil && !h.release() && !unsure {
-		expected = false // somebody opens it for writing at this moment
+	if h != nil && !h.release() && !unsure && differs == "" {
+		differs = "somebody opens it for writing"
 	}
+	if unsure && err == nil && differs != "" && a.stagedAs(j, st) {
+		differs = "" // a network file system may tell other times under another name
+	}
+	expected := differs == ""
 	switch {
 	case expected && !unsure && a.fs.RemoveStaged(j.name) == nil:
 		j.out = true
@@ -108,12 +122,40 @@ func (a *applier) takeOut(j *job) (gone bool, err error) {
 		a.quarantine(j, j.name)
 		return true, nil
 	}
-	return false, a.putBack(j)
+	return false, a.putBack(j, differs)
 }
 
-// putBack returns to the tree what should not have been taken out. Where
-// something new stands there by now, it is kept aside instead.
-func (a *applier) putBack(j *job) error {
+// stagedAs tells whether what came out has the content that was expected.
+func (a *applier) stagedAs(j *job, st vfs.Stat) bool {
+	e := j.step.Expect.Entry
+	if st.Kind != e.Kind || st.Size != e.Size || a.s.modeOf(st, e) != e.Mode {
+		return false
+	}
+	ref, err := digestStaged(a.ctx, a.fs, j.name)
+	return err == nil && ref.Digest == e.Digest
+}
+
+// differences names what is different in two looks at one file; "": nothing that
+// tells of a write.
+func differences(was, is vfs.Stat) string {
+	var out []string
+	for _, d := range []struct {
+		what    string
+		was, is any
+	}{
+		{"kind", was.Kind, is.Kind}, {"inode", was.Ino, is.Ino}, {"size", was.Size, is.Size}, {"mtime", was.MTime, is.MTime}, {"mode", was.Mode, is.Mode},
+	} {
+		if d.was != d.is {
+			out = append(out, fmt.Sprintf("%s %v, was %v", d.what, d.is, d.was))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// putBack returns to the tree what should not have been taken out, and differs
+// from what was expected. Where something new stands there by now, it is kept
+// aside instead.
+func (a *applier) putBack(j *job, differs string) error {
 	err := a.fs.Place(j.name, j.step.Path)
 	switch {
 	case err == nil:
@@ -123,7 +165,8 @@ func (a *applier) putBack(j *job) error {
 	default:
 		return err
 	}
-	j.surprise("it was changed a moment ago")
+	a.s.log.Info("a file that was to be removed is not what was expected: it was put back", "path", j.step.Path, "differs", differs)
+	j.surprise("it was changed a moment ago (%s)", differs)
 	return nil
 }
 

@@ -23,6 +23,9 @@ const (
 	// rootBeat is how often a root on a mount is asked whether it is still there:
 	// one call to the file server.
 	rootBeat = 5 * time.Second
+	// markerWatch is for how many beats a new marker is looked at: of two nodes
+	// that make one at once for one directory, the last one's counts.
+	markerWatch = 3
 )
 
 // ErrRootLost: the tree's root is not there or not ours; nothing is done to it
@@ -71,6 +74,7 @@ type rootKeeper struct {
 
 	mu    sync.Mutex
 	finds uint64   // how often the root was found
+	watch int      // so many beats more look whether our new marker still stands there
 	made  string   // the marker that the records belong to, "": not known yet
 	cur   *rootGen // nil before the first successful opening
 	lost  string   // why nothing may be done; "" while all is well
@@ -226,6 +230,9 @@ func (k *rootKeeper) newMarker(root vfs.FS, first, older bool) (made string, err
 	if !first {
 		made = rand.Text()
 	}
+	k.mu.Lock()
+	k.watch = markerWatch
+	k.mu.Unlock()
 	return made, k.writeMarker(root, made, older)
 }
 
@@ -393,99 +400,4 @@ func (k *rootKeeper) close() error {
 		return nil
 	}
 	return g.fs.Close()
-}
-
-// beat finds out that a mount has gone, or hangs, although nobody needs it
-// just now.
-func (k *rootKeeper) beat() {
-	g, done, err := k.borrow()
-	if err != nil {
-		return
-	}
-	defer done()
-	if vfs.GateOf(g.fs) == nil {
-		return // the watcher tells, and a scan
-	}
-	_, err = g.fs.Free()
-	if err == nil {
-		err = g.fs.Check()
-	}
-	if err != nil {
-		_ = k.verify(g) // tells everybody
-	}
-}
-
-// guardRoot looks for a lost root until it is back. One goroutine of Run.
-func (s *Syncer) guardRoot(ctx context.Context) {
-	said := ""
-	timer, beat := time.NewTimer(rootRetry), time.NewTicker(rootBeat)
-	defer timer.Stop()
-	defer beat.Stop()
-	for {
-		if lost, _ := s.root.state(); lost == "" {
-			select {
-			case <-ctx.Done():
-				return
-			case <-s.root.kick:
-			case <-beat.C:
-				s.root.beat()
-			}
-			continue
-		}
-		found, err := s.root.find(ctx, s.first.Load(), s.remake.Load(), s.recoverStaging)
-		if err == nil {
-			said = ""
-			s.remake.Store(false)
-			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
-			s.watcher.reset(found.gen.fs)
-			s.placer.begin(found.gen)
-			if found.fresh {
-				s.floor.Store(0) // nothing counts any more that was agreed on
-				s.reached.Store(0)
-				s.afresh.Store(true)
-			}
-			s.inbox.post(RootBack{Fresh: found.fresh, Aside: found.older && s.cfg.Aside, made: found.made, find: found.find})
-			s.scanner.request("")
-			continue
-		}
-		if why := err.Error(); why != said {
-			said = why
-			lost, _ := s.root.state()
-			s.inbox.post(RootLost{Why: lost})
-		}
-		timer.Reset(rootRetry)
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.root.kick:
-		case <-timer.C:
-		}
-	}
-}
-
-// remakeRoot gives a root that has lost its marker a new one, on a person's
-// word. Everything on its disk is unknown from then on.
-func (s *Syncer) remakeRoot() {
-	if _, bare := s.root.state(); !bare {
-		return
-	}
-	s.remake.Store(true)
-	select {
-	case s.root.kick <- struct{}{}:
-	default:
-	}
-}
-
-// CheckMarker tells why the marker of a root is not the one that a node expects
-// there; nil if it is. since is the oldest generation that is the node's own, 0
-// for the present one alone.
-func CheckMarker(content []byte, cluster, tree string, generation, since uint64) error {
-	if since == 0 {
-		since = generation
-	}
-	_, err := inspectMarker(content, marker{Cluster: cluster, Tree: tree, Generation: generation}, since)
-	if errors.Is(err, errOurs) {
-		return nil
-	}
-	return err
 }

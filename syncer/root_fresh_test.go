@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/sealed"
@@ -244,5 +245,32 @@ func TestMarkerLearnsItsPlace(t *testing.T) {
 	must(t, json.Unmarshal(text, &m))
 	if m.Place != at {
 		t.Errorf("the marker says %+v, it is at %+v", m.Place, at)
+	}
+}
+
+// A root that is lost again between its finding and the word of it (or found
+// before the loop heard that it was lost): looks of before are never answered,
+// so they begin anew.
+func TestLooksThatWereUnderWayWhenTheRootWasFoundAnew(t *testing.T) {
+	b := newBox(t, newHub(), "b")
+	s := b.open()
+	defer func() { must(t, s.Close()) }()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	find := s.found.find
+	looks := func() (n int) { return len(s.lookers.few) }
+	s.handle(t.Context(), RootBack{find: find}, timer)
+	s.handle(t.Context(), Hinted{Paths: []manifest.Path{"f"}}, timer)
+	if looks() != 1 {
+		t.Fatalf("%d looks are asked for, want one", looks())
+	}
+	s.handle(t.Context(), RootBack{find: find + 1}, timer)
+	s.handle(t.Context(), Looked{Observations: []Observation{{Path: "f", Sight: Gone}}, find: find}, timer)
+	if looks() != 2 {
+		t.Fatal("what was under way is never looked at again")
+	}
+	s.handle(t.Context(), Looked{Observations: []Observation{{Path: "f", Sight: Gone}}, find: find + 1}, timer)
+	if w := s.loop.works.get("f"); w != nil && w.phase == looking {
+		t.Fatal("the answer of this finding does not count")
 	}
 }

@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -18,15 +19,25 @@ import (
 
 // bay is the log's part of mounts for boxes that share a root.
 type bay struct {
-	hub *hub
-	mu  sync.Mutex
-	w   *waters
+	hub     *hub
+	mu      sync.Mutex
+	w       *waters
+	removed map[cluster.NodeID]bool
+	// epochs is the newest of any steward.
+	epochs uint64
 }
 
 // berth is one node's view of a bay; it implements Mounts.
 type berth struct {
 	*bay
-	deaf atomic.Bool // it hears from no leader any more
+	deaf atomic.Bool // it hears from no leader any more, and can tell the log nothing
+}
+
+func (b *berth) Say(ctx context.Context, g cluster.Sighting) error {
+	if b.deaf.Load() {
+		return errors.New("no leader")
+	}
+	return b.bay.Say(ctx, g)
 }
 
 func (b *bay) change(fn func(*waters)) {
@@ -48,7 +59,21 @@ func (b *bay) Shares() cluster.Shares {
 	return s
 }
 
-func (b *bay) Member(id cluster.NodeID) (string, bool) { return string(id), true }
+func (b *bay) Member(id cluster.NodeID) (string, bool) { return string(id), !b.Removed(id) }
+
+func (b *bay) Removed(id cluster.NodeID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.removed[id]
+}
+
+// remove takes a node out of the cluster.
+func (b *bay) remove(id cluster.NodeID) {
+	b.change(func(w *waters) {
+		b.removed = map[cluster.NodeID]bool{id: true}
+		w.forget(id)
+	})
+}
 
 func (b *bay) Say(_ context.Context, g cluster.Sighting) error {
 	b.change(func(w *waters) { w.say(g) })
@@ -81,7 +106,8 @@ func (b *bay) name(id cluster.NodeID) {
 		for i := range w.shares.Mounts {
 			if strings.Contains(fmt.Sprint(w.shares.Mounts[i].Members), string(id)) {
 				w.shares.Mounts[i].Steward = id
-				w.shares.Mounts[i].Epoch++
+				b.epochs++ // of the tree: none comes twice, whatever becomes of mounts
+				w.shares.Mounts[i].Epoch = b.epochs
 			}
 		}
 	})
@@ -93,15 +119,28 @@ type moored struct {
 	bay     *bay
 	berths  map[string]*berth
 	writes  map[string]*atomic.Int64 // changes of the shared tree, by node
+	faults  map[string]*errorfs.Switch
 }
 
 func moor(t *testing.T) *moored {
 	h := newHub()
-	m := &moored{a: newBox(t, h, "a"), b: newBox(t, h, "b"), c: newBox(t, h, "c"), bay: &bay{hub: h, w: newWaters()}, berths: map[string]*berth{}, writes: map[string]*atomic.Int64{}}
+	m := &moored{a: newBox(t, h, "a"), b: newBox(t, h, "b"), c: newBox(t, h, "c"), bay: &bay{hub: h, w: newWaters()}, berths: map[string]*berth{}, writes: map[string]*atomic.Int64{}, faults: map[string]*errorfs.Switch{}}
 	m.b.root = m.a.root
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		for _, c := range h.commits {
+			for _, ch := range c.Changes {
+				t.Logf("revision %d of %s from %v: %s %v → %v", c.Revision, c.ID.Node, c.Origin, ch.Path, ch.Old.Entry, ch.New)
+			}
+		}
+	})
 	for _, x := range []*box{m.a, m.b, m.c} {
-		berth, writes := &berth{bay: m.bay}, &atomic.Int64{}
-		m.berths[x.node.id], m.writes[x.node.id] = berth, writes
+		berth, writes, faults := &berth{bay: m.bay}, &atomic.Int64{}, &errorfs.Switch{}
+		m.berths[x.node.id], m.writes[x.node.id], m.faults[x.node.id] = berth, writes, faults
 		x.change = func(c *Config) {
 			c.Mounts, c.Nudge = berth, true
 			c.OpenRoot = func() (vfs.FS, error) {
@@ -109,12 +148,12 @@ func moor(t *testing.T) *moored {
 				if err != nil {
 					return nil, err
 				}
-				return errorfs.Wrap(r, errorfs.Func(func(op, _ string) error {
+				return errorfs.Wrap(r, errorfs.Func(func(op, arg string) error {
 					switch op {
 					case "Exchange", "Place", "Replace", "TakeOut", "Mkdir", "Rmdir":
 						writes.Add(1)
 					}
-					return nil
+					return faults.Op(op, arg)
 				})), nil
 			}
 		}

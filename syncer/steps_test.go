@@ -204,7 +204,7 @@ type stepCarrier struct {
 	*steps
 }
 
-func (c stepCarrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]manifest.Receipt, error) {
+func (c stepCarrier) Spread(ctx context.Context, blobs []manifest.BlobRef, _ manifest.Bases) ([]manifest.Receipt, error) {
 	if err := c.Op("Carrier.Spread", ""); err != nil {
 		return nil, err
 	}
@@ -216,11 +216,11 @@ func (c stepCarrier) Spread(ctx context.Context, blobs []manifest.BlobRef) ([]ma
 	return nil, c.Op("Carrier.Receipts", "")
 }
 
-func (c stepCarrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, done func(manifest.Digest, error)) error {
+func (c stepCarrier) Fetch(ctx context.Context, blobs []manifest.BlobRef, bases manifest.Bases, done func(manifest.Digest, error)) error {
 	if err := c.Op("Carrier.Fetch", ""); err != nil {
 		return err
 	}
-	return c.carrier.Fetch(ctx, blobs, func(d manifest.Digest, err error) {
+	return c.carrier.Fetch(ctx, blobs, bases, func(d manifest.Digest, err error) {
 		if err == nil {
 			err = c.Op("Carrier.Fetched", d.Short())
 		}

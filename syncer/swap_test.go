@@ -354,3 +354,59 @@ func TestOpenWriterIsNeverReplicated(t *testing.T) {
 		}
 	}
 }
+
+// otherTimes is a file system that tells other times of a file once it has another
+// name, as an NFS client may.
+type otherTimes struct{ vfs.FS }
+
+func (o otherTimes) StatStaged(name string) (vfs.Stat, error) {
+	st, err := o.FS.StatStaged(name)
+	st.MTime++
+	return st, err
+}
+
+// Where there are no leases a deletion goes on although the moved file looks
+// different, as long as its content is what was expected; an edit is put back.
+func TestTakenOutWithOtherTimes(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "a")
+	b.inject = errorfs.Func(func(op, _ string) error {
+		if op == errorfs.FileLease {
+			return vfs.ErrNoLease
+		}
+		return nil
+	})
+	b.change = func(c *Config) {
+		open := c.OpenRoot
+		c.OpenRoot = func() (vfs.FS, error) {
+			r, err := open()
+			if err != nil {
+				return nil, err
+			}
+			return otherTimes{r}, nil
+		}
+	}
+	b.write("f", "text")
+	b.start()
+	h.committed(t, "f", "text")
+	b.settle()
+	h.drop(t, "f")
+	b.settle() // it may be gone for moments, too, and be put back
+	b.until("what came out is judged", func() bool { return b.s.quarantine.len() == 0 })
+	st, err := b.s.Status(ctxOf(t))
+	if got := b.tree(); err != nil || len(got) > 0 || len(st.Loop.Busy) > 0 {
+		t.Errorf("%v stands there; busy %v, %v", got, st.Loop.Busy, err)
+	}
+	if list := conflictsOf(t, b); len(list) > 0 {
+		t.Errorf("kept aside: %+v", list)
+	}
+}
+
+// What a step did not expect is named, so that a person can tell what happens.
+func TestWhatDiffersIsNamed(t *testing.T) {
+	was := vfs.Stat{Kind: manifest.File, Ino: 1, Size: 2, MTime: 3, Mode: 0o644}
+	is := vfs.Stat{Kind: manifest.File, Ino: 1, Size: 5, MTime: 4, Mode: 0o644}
+	if got := differences(was, is); got != "size 5, was 2; mtime 4, was 3" || differences(was, was) != "" {
+		t.Error(got)
+	}
+}

@@ -268,6 +268,11 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 	// What was seen in a root that was lost since says nothing about this one.
 	switch ev := ev.(type) {
 	case RootBack:
+		if s.find != 0 && s.loop.rootLost == "" {
+			// Lost again before anybody was told that it is back, or found before that
+			// was told: what is under way is of another finding, and its answers are dropped.
+			s.handle(ctx, RootLost{Why: "it was lost for a moment"}, timer)
+		}
 		s.marker, s.find = ev.made, ev.find
 	case Scanned:
 		if ev.find != s.find {
@@ -299,12 +304,12 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Remember:
 			s.sayEdit(e)
 			s.persister.add(recordJob{notes: []Remember{e}})
-			s.placer.holds(s.loop.unknownHeld())
+			s.tellHeld()
 		case Follow:
 			s.persister.add(recordJob{marker: s.marker, followed: e.Revision, looked: true})
 		case Joined:
 			s.persister.add(recordJob{marker: s.marker, joined: true})
-			s.placer.holds(s.loop.unknownHeld())
+			s.tellHeld()
 		case Opened:
 			s.persister.add(recordJob{opened: true})
 		case Keep:
@@ -314,6 +319,14 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Wake:
 			timer.Reset(max(0, e.At.Sub(s.cfg.Now())))
 		}
+	}
+}
+
+// tellHeld has the other nodes of a mount told whether anything is unknown here.
+// Of a root that was found anew the loop may know nothing yet.
+func (s *Syncer) tellHeld() {
+	if s.find == s.root.finding() {
+		s.placer.holds(s.loop.unknownHeld())
 	}
 }
 

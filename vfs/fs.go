@@ -134,6 +134,17 @@ type Shared interface {
 	WriteNote(name string, content []byte) error
 	// ListNotes lists the names of notes with a prefix, in order.
 	ListNotes(prefix string) ([]string, error)
+	// RemoveNote removes a note; one that is not there is removed.
+	RemoveNote(name string) error
+	// Stagers lists the other nodes that have a staging directory beside this one's.
+	Stagers() ([]string, error)
+	// StagedBy lists what another node has staged; fs.ErrNotExist.
+	StagedBy(node string) ([]string, error)
+	// TakeOver moves it into this node's staging directory, under another name: the
+	// other one, should it still be about to put it in place, cannot any more.
+	TakeOver(node, name, as string) error
+	// DropStager removes another node's staging directory: ErrNotEmpty.
+	DropStager(node string) error
 	// Nudge wakes who watches the file p on this machine, and changes nothing.
 	Nudge(p manifest.Path) error
 }

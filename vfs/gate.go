@@ -116,6 +116,13 @@ func (g *Gate) Resolve() error {
 	return nil
 }
 
+// Real is where the path leads, as of the last Resolve.
+func (g *Gate) Real() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.real
+}
+
 // Hurry says that the program is about to end: calls under way have a second
 // more. Calling it again is well.
 func (g *Gate) Hurry() {

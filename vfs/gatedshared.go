@@ -25,3 +25,23 @@ func (f *gated) ListNotes(prefix string) ([]string, error) {
 func (f *gated) Nudge(p manifest.Path) error {
 	return f.do("nudge", string(p), func() error { return f.FS.Nudge(p) })
 }
+
+func (f *gated) RemoveNote(name string) error {
+	return f.do("remove", name, func() error { return f.FS.RemoveNote(name) })
+}
+
+func (f *gated) Stagers() ([]string, error) {
+	return ask(f, "list", "", f.FS.Stagers, nil)
+}
+
+func (f *gated) StagedBy(node string) ([]string, error) {
+	return ask(f, "list", node, func() ([]string, error) { return f.FS.StagedBy(node) }, nil)
+}
+
+func (f *gated) TakeOver(node, name, as string) error {
+	return f.do("take over", name, func() error { return f.FS.TakeOver(node, name, as) })
+}
+
+func (f *gated) DropStager(node string) error {
+	return f.do("remove", node, func() error { return f.FS.DropStager(node) })
+}

@@ -28,6 +28,7 @@ type Root struct {
 	path    string // as people call it: absolute, symlinks in it not resolved
 	root    dir
 	stage   dir
+	node    string                                               // whose part of the staging directory stage is; "": it is all of it
 	beneath func(dirfd int, path string, flags int) (int, error) // beneath or walkBeneath
 	leases  *keeper
 	caps    Capabilities
@@ -49,6 +50,9 @@ func OpenRoot(path string, o Options) (*Root, error) {
 		}
 	}
 	r := &Root{path: abs, beneath: beneath}
+	if o.Staging == "" {
+		r.node = o.Node
+	}
 	if r.root, err = openDir(abs); err != nil {
 		return nil, err
 	}

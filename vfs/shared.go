@@ -82,3 +82,15 @@ func (r *Root) Nudge(p manifest.Path) error {
 		return unix.Fchmod(fd, st.Mode)
 	})
 }
+
+// RemoveNote implements Shared.
+func (r *Root) RemoveNote(name string) error {
+	if err := stagedName(name); err != nil {
+		return pathError("remove", name, err)
+	}
+	err := r.inMarkerDir("remove", name, func(dirfd int) error { return unix.Unlinkat(dirfd, name, 0) })
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -80,12 +80,15 @@ type Blobs struct {
 	Scrubs   uint64 // complete passes
 }
 
-// Carrier counts the bytes of one way of travelling.
+// Carrier counts the bytes of one way of travelling, by what travels.
 type Carrier struct {
-	Name           string
-	Sent, Received uint64
-	Well           bool // it can be used
+	Name          string
+	Whole, Deltas Moved
+	Well          bool // it can be used
 }
+
+// Moved is bytes of content, and those that travelled for it.
+type Moved struct{ Sent, SentWire, Received, ReceivedWire uint64 }
 
 // Unready lists why a load balancer should not send traffic to the gateway
 // beside this node; empty: it should.

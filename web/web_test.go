@@ -32,7 +32,7 @@ func current() web.State {
 		Version: "v1", Node: "n-1", Name: "gw1", Revision: 12, Quorum: true, CaughtUp: true, Raft: "follower",
 		Trees:     []web.Tree{{Name: "server", Applied: 11, Lag: 2500 * time.Millisecond, Conflicts: 3, Held: 4}},
 		Blobs:     web.Blobs{Count: 5, Bytes: 600, Disk: 700},
-		Carriers:  []web.Carrier{{Name: "push", Sent: 8, Received: 9}},
+		Carriers:  []web.Carrier{{Name: "push", Whole: web.Moved{Sent: 8, SentWire: 8, Received: 9, ReceivedWire: 9}, Deltas: web.Moved{Sent: 100, SentWire: 3}}},
 		Proposals: map[string]uint64{"committed": 6, "conflict": 1},
 	}
 }
@@ -76,7 +76,10 @@ func TestMetrics(t *testing.T) {
 		`gatesync_conflicts{tree="server"} 3`,
 		`gatesync_held{tree="server"} 4`,
 		"gatesync_blob_bytes 600",
-		`gatesync_carrier_bytes_total{carrier="push",direction="sent"} 8`,
+		`gatesync_carrier_bytes_total{carrier="push",direction="sent"} 108`,
+		`gatesync_carrier_content_bytes_total{carrier="push",direction="sent",encoding="delta"} 100`,
+		`gatesync_carrier_wire_bytes_total{carrier="push",direction="sent",encoding="delta"} 3`,
+		`gatesync_carrier_wire_bytes_total{carrier="push",direction="received",encoding="whole"} 9`,
 		`gatesync_raft_state{state="follower"} 1`,
 		`gatesync_raft_state{state="leader"} 0`,
 	} {

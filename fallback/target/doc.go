@@ -28,7 +28,7 @@
 //
 // What is decided is a pure function (plan.go). Files: link.go is the stream,
 // push.go and pushcontent.go the source's end, receiver.go, receivetree.go and
-// receivecontent.go the target's; tls.go and ssh.go open streams.
+// receivecontent.go the target's; listen.go and ssh.go open streams.
 //
 // A session takes a Source, not a folder, and knows epochs, so that a member
 // of a cluster can drive it.

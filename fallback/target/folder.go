@@ -14,11 +14,30 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/gatesync/gatesync/delta"
 	"github.com/gatesync/gatesync/manifest"
 )
 
 // Folder is a directory as a source. It is only read.
-type Folder struct{ root *os.Root }
+type Folder struct {
+	root *os.Root
+
+	mu     sync.Mutex
+	stamps map[manifest.Path]stamp // of large files, when they were digested
+}
+
+// stamp tells whether a file was written, as far as stat knows.
+type stamp struct {
+	ino, size, mtime, ctime int64
+}
+
+func stampOf(f *os.File) (stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return stamp{}, err
+	}
+	return stamp{int64(st.Ino), st.Size, st.Mtim.Nano(), st.Ctim.Nano()}, nil
+}
 
 // OpenFolder opens a directory.
 func OpenFolder(dir string) (*Folder, error) {
@@ -26,7 +45,7 @@ func OpenFolder(dir string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the folder to push: %w", err)
 	}
-	return &Folder{root: r}, nil
+	return &Folder{root: r, stamps: map[manifest.Path]stamp{}}, nil
 }
 
 // Close lets go of it.
@@ -174,7 +193,32 @@ func (s *folderScan) file(p manifest.Path, e manifest.Entry) {
 		s.leave(p, "was written while it was read: push again")
 	default:
 		s.set(p, e)
+		s.f.remember(p, file, e.Size)
 	}
+}
+
+// remember notes how a large file was when it was digested.
+func (f *Folder) remember(p manifest.Path, file *os.File, size int64) {
+	if size <= delta.SmallLimit {
+		return
+	}
+	if st, err := stampOf(file); err == nil && st.size == size {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.stamps[p] = st
+	}
+}
+
+// largeFile vouches for what is read of it.
+type largeFile struct {
+	*os.File
+	was stamp
+}
+
+// Unchanged implements vouching.
+func (f largeFile) Unchanged() bool {
+	st, err := stampOf(f.File)
+	return err == nil && st == f.was
 }
 
 // open opens a regular file that nobody has open for writing.
@@ -211,5 +255,14 @@ func onNFS(fd uintptr) bool {
 
 // Open implements Source.
 func (f *Folder) Open(_ context.Context, _ string, p manifest.Path, _ manifest.BlobRef) (io.ReadCloser, error) {
-	return f.open(p)
+	file, err := f.open(p)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if was, ok := f.stamps[p]; ok {
+		return largeFile{file, was}, nil
+	}
+	return file, nil
 }

@@ -314,8 +314,10 @@ func (f *fetching) put(ref manifest.BlobRef, content []byte) error {
 	return f.flushSome(ref.Size)
 }
 
+// flushSome bounds what a cut of this host's power costs; with the last of the
+// content it is soon in the tree, and flushed there.
 func (f *fetching) flushSome(n int64) error {
-	if f.arrived += n; f.arrived < flushEvery {
+	if f.arrived += n; f.arrived < flushEvery || len(f.open) <= 1 {
 		return nil
 	}
 	f.arrived = 0
@@ -334,11 +336,12 @@ func (f *fetching) stream(i int, how uint32) (err error) {
 	}
 	b := f.baseOf(i)
 	codec := f.x.r.codec
+	out := &digesting{w: file, h: manifest.NewHasher()}
 	switch {
 	case how == howDelta && b != nil:
-		err = codec.PatchTo(file, b.Base, data, ref.Size)
+		err = codec.PatchTo(out, b.Base, data, ref.Size)
 	case how == howPacked:
-		err = codec.UnpackTo(file, data, ref.Size)
+		err = codec.UnpackTo(out, data, ref.Size)
 	default:
 		err = fmt.Errorf("%w: streamed content in the form %d", ErrProtocol, how)
 	}
@@ -351,7 +354,11 @@ func (f *fetching) stream(i int, how uint32) (err error) {
 		return f.close(i, data.void)
 	}
 	if err == nil {
-		err = f.x.r.blobs.PutFile(ref, spool)
+		if have := (manifest.BlobRef{Digest: out.h.Digest(), Size: out.n}); have != ref {
+			err = &blob.MismatchError{Want: ref, Have: have}
+		} else {
+			err = f.x.r.blobs.TakeFile(ref, spool)
+		}
 	}
 	if err != nil {
 		_ = os.Remove(spool)
@@ -362,6 +369,20 @@ func (f *fetching) stream(i int, how uint32) (err error) {
 		return err
 	}
 	return f.flushSome(ref.Size)
+}
+
+// digesting digests what is written on the way.
+type digesting struct {
+	w io.Writer
+	h manifest.Hasher
+	n int64
+}
+
+func (d *digesting) Write(b []byte) (int, error) {
+	n, err := d.w.Write(b)
+	_, _ = d.h.Write(b[:n]) // never fails
+	d.n += int64(n)
+	return n, err
 }
 
 // withoutVoids takes the steps out whose content cannot be had.

@@ -25,7 +25,7 @@ import (
 )
 
 // protocol is the version of what this package speaks. Another one is refused.
-const protocol = 1
+const protocol = 2
 
 // lingerMost is how long a pusher may take to hear a refusal.
 const lingerMost = 3 * time.Second
@@ -243,7 +243,12 @@ func (r *Receiver) tidy(ctx context.Context, live map[manifest.Digest]struct{}) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if _, err := r.blobs.Collect(ctx, func(d manifest.Digest) bool { _, ok := live[d]; return ok }); err != nil {
+	lives := func(d manifest.Digest) bool { _, ok := live[d]; return ok }
+	err := r.blobs.Discard(lives) // what is in place was flushed there
+	if _, cerr := r.blobs.Collect(ctx, lives); err == nil {
+		err = cerr
+	}
+	if err != nil {
 		r.cfg.Log.Warn("cannot tidy the blob store", "err", err)
 	}
 	left, _ := os.ReadDir(r.partialDir())

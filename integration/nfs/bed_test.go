@@ -32,6 +32,7 @@ func newBed(t testing.TB) *bed {
 		t.Skipf("NEEDS A GUEST to mount NFS in: %v", absent)
 	}
 	b := &bed{t: t}
+	b.must("mount", "-o", "remount,size=80%", "/tmp") // all that the nodes store
 	b.must("ip", "link", "set", "lo", "up")
 	b.must("ip", "link", "add", "br0", "type", "bridge")
 	b.must("ip", "addr", "add", serverAddr+"/24", "dev", "br0")

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,7 @@ func (b *bed) share(name string, f flavour) *shared {
 	for _, h := range b.hosts {
 		s.mounts = append(s.mounts, h.mount(name, f))
 	}
-	s.cluster = b.cluster([]string{"", "", ""}, "--share", "/mnt/{host}/"+name)
+	s.cluster = b.cluster(make([]string, len(b.hosts)), "--share", "/mnt/{host}/"+name)
 	s.waitUsed(90 * time.Second)
 	return s
 }
@@ -187,48 +188,86 @@ func shareOnNFS(t *testing.T, f flavour, faults ...string) {
 	s.waitEqual(30 * time.Second)
 }
 
-// BenchmarkShare: what the carriers cost and take here.
+// BenchmarkShare: what the carriers cost and take here, with one, three and (with
+// GATESYNC_LONG) six receivers. More are `make bench`'s, BenchmarkCarriers: here one
+// slow processor runs the server and all nodes, and would be what is measured.
 func BenchmarkShare(tb *testing.B) {
 	b := newBed(tb)
-	b.share("figures", v4hard).figures()
+	for _, receivers := range size([]int{1, 3}, []int{1, 3, 6}) {
+		tb.Run(fmt.Sprint(receivers), func(tb *testing.B) {
+			b.in(tb)
+			all := b.hosts
+			for len(all) <= receivers {
+				all = append(all, b.addHost())
+			}
+			b.hosts = all[:receivers+1]
+			defer func() { b.hosts = all }()
+			b.share(fmt.Sprintf("figures-%d", receivers), v4hard).figures()
+		})
+	}
 }
 
-// sent is how many bytes have left a host.
-func (h *host) sent() (n int64) {
+// sent and received are how many bytes have left a host, and have reached it.
+func (h *host) sent() int64     { return h.bytes("rx_bytes") }
+func (h *host) received() int64 { return h.bytes("tx_bytes") }
+
+// bytes reads a counter of the cable's other end.
+func (h *host) bytes(counter string) (n int64) {
 	h.b.t.Helper()
-	b, err := os.ReadFile("/sys/class/net/" + h.cable() + "/statistics/rx_bytes")
+	b, err := os.ReadFile("/sys/class/net/" + h.cable() + "/statistics/" + counter)
 	h.b.check(err)
 	_, err = fmt.Sscan(string(b), &n)
 	h.b.check(err)
 	return n
 }
 
-// figures compares the carriers here: the time until a file is on both of the
-// others, and what leaves the author for it.
+// worked is how much of the processor a daemon has had.
+func (n *node) worked() time.Duration {
+	n.host.b.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.daemon.Process.Pid))
+	n.host.b.check(err)
+	_, after, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(after)
+	user, err1 := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	n.host.b.check(errors.Join(err1, err2))
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// figures compares the carriers here: the time until a file is on all others,
+// what leaves the author for it and reaches the others, and what the author works.
 func (s *shared) figures() {
 	s.b.t.Helper()
 	a := s.nodes[0]
+	const times = 5
 	measure := func(way string) {
-		for _, size := range []int{4_000, 60_000, 70_000, 1 << 20, 8 << 20} {
+		for _, size := range []int{4_000, 70_000, 1 << 20, 8 << 20} {
 			var took []time.Duration
-			before := a.host.sent()
-			for range 5 {
-				took = append(took, s.put(a, size, 60*time.Second))
+			left, reached, worked := a.host.sent(), int64(0), a.worked()
+			for _, n := range s.others(a) {
+				reached -= n.host.received()
+			}
+			for range times {
+				took = append(took, s.put(a, size, 2*time.Minute))
+			}
+			for _, n := range s.others(a) {
+				reached += n.host.received()
 			}
 			slices.Sort(took)
-			s.b.t.Logf("%s: a file of %d bytes is on both others after %v (median of 5: %v); %.0f kB leave the author for each",
-				way, size, took[2].Round(time.Millisecond), took, float64(a.host.sent()-before)/5000)
+			s.b.t.Logf("%s, %d receivers, %d bytes: everywhere after %v (median of %d, the longest %v); for each %.0f kB leave the author, %.0f kB reach the others, and the author works %v",
+				way, len(s.nodes)-1, size, took[times/2].Round(time.Millisecond), times, took[times-1].Round(time.Millisecond),
+				float64(a.host.sent()-left)/1000/times, float64(reached)/1000/times, ((a.worked() - worked) / times).Round(time.Millisecond))
 		}
 	}
-	idle := s.mounts[0].rpcs()
-	time.Sleep(20 * time.Second) // nobody does anything
-	s.b.t.Logf("idle: %d calls of a node to the server in a minute", 3*(s.mounts[0].rpcs()-idle))
 	measure("share")
 	s.b.server.export(readOnly)
 	s.put(a, 300_000, 30*time.Second)
 	measure("push")
 	s.b.server.export(writable)
 	s.waitUsed(90 * time.Second)
+	idle := s.mounts[0].rpcs()
+	time.Sleep(size(20*time.Second, 2*time.Minute)) // nobody does anything
+	s.b.t.Logf("idle: %.0f calls of a node to the server in a minute", float64(s.mounts[0].rpcs()-idle)/size(20*time.Second, 2*time.Minute).Minutes())
 }
 
 // faults lets the share go in the ways that are named, under load, and come

@@ -154,7 +154,7 @@ func TestPromise_NoLoss_MaterializeWhileTheMountHangs(t *testing.T) {
 		t.Logf("daemon %v: a copy after %v: %s", running, a.took, a.stdout)
 		copied, err := readTree(dir)
 		if err == nil {
-			err = want.differs(copied)
+			err = want.Differs(copied)
 		}
 		if err != nil {
 			t.Errorf("daemon %v: %v", running, err)

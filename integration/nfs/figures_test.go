@@ -16,60 +16,6 @@ import (
 // one processor that runs the server and all nodes: compare them with each
 // other, not with other machines.
 
-// sharing boots a cluster whose nodes all have one directory, and waits until
-// they know.
-// files are made on the server's own disk before.
-func (b *bed) sharing(f flavour, nodes int, flags string, files int) (*cluster, []*mount) {
-	b.t.Helper()
-	name := b.server.dir(fmt.Sprintf("shared-%s-%d", f.name, nodes))
-	for i := range files {
-		b.check(write(b.server.path(name), fmt.Sprintf("d%d/%d.xml", i%100, i), fmt.Sprintf("file %d\n", i)))
-	}
-	var mounts []*mount
-	var trees []string
-	for _, h := range b.hosts[:nodes] {
-		m := h.mount(name, f)
-		mounts, trees = append(mounts, m), append(trees, m.path+flags)
-	}
-	c := b.cluster(trees)
-	for i, n := range c.nodes {
-		n.tree = mounts[i].path
-	}
-	c.steward(60 * time.Second)
-	return c, mounts
-}
-
-// steward waits until all that run agree on one.
-func (c *cluster) steward(limit time.Duration) (found *node) {
-	c.b.t.Helper()
-	eventually(c.b.t, limit, "one steward", func() error {
-		found = nil
-		for _, n := range c.nodes {
-			if n.daemon == nil {
-				continue
-			}
-			s, err := n.status()
-			if err != nil {
-				return err
-			}
-			at := s.Trees[0]
-			i := slices.IndexFunc(c.nodes, func(m *node) bool { return m.name == at.Steward })
-			switch {
-			case at.Storage != "direct" || i < 0 || c.nodes[i].daemon == nil:
-				return fmt.Errorf("%s: %+v", n.name, at)
-			case found != nil && found != c.nodes[i]:
-				return fmt.Errorf("%s says %s, not %s", n.name, at.Steward, found.name)
-			}
-			found = c.nodes[i]
-		}
-		if found == nil {
-			return errors.New("nobody runs")
-		}
-		return nil
-	})
-	return found
-}
-
 // BenchmarkPropagation: a gateway writes; until the others' daemons have
 // verified the digest through their own mounts, and until a local inotify user
 // there was woken (nudge).
@@ -78,7 +24,8 @@ func BenchmarkPropagation(tb *testing.B) {
 	for _, f := range []flavour{v4hard, v3hard} {
 		tb.Run(f.name, func(tb *testing.B) {
 			b.in(tb)
-			c, mounts := b.sharing(f, 3, ",nudge=true", 0)
+			c := b.direct(f, layout{on: 3, flags: ",nudge=true"})
+			mounts := c.mounts
 			watcher, err := fsnotify.NewWatcher()
 			b.check(err)
 			defer watcher.Close()
@@ -132,16 +79,16 @@ func median(all []time.Duration) time.Duration {
 // one is named, and until it has materialized a write from elsewhere.
 func BenchmarkTakeover(tb *testing.B) {
 	b := newBed(tb)
-	c, _ := b.sharing(v4hard, 3, "", 0)
+	c := b.direct(v4hard, layout{on: 3})
 	var killed []time.Duration
 	for range 3 {
-		old := c.steward(60 * time.Second)
+		old, _ := c.steward()
 		start := time.Now()
 		old.kill()
-		c.steward(60 * time.Second)
+		c.steward()
 		killed = append(killed, time.Since(start))
 		old.start()
-		c.steward(60 * time.Second)
+		c.steward()
 	}
 	tb.Logf("killed: another steward after %v", killed)
 }
@@ -149,56 +96,77 @@ func BenchmarkTakeover(tb *testing.B) {
 // BenchmarkIdle: calls to the server while nothing happens, of each node, with
 // three and with two nodes that have one directory.
 func BenchmarkIdle(tb *testing.B) {
-	files, long := size(5000, 20_000), size(time.Minute, 2*time.Minute)
+	files, long := size(5000, 20_000), size(time.Minute, 90*time.Second)
 	b := newBed(tb)
 	for _, f := range []flavour{v4hard, v3hard} {
 		tb.Run(f.name, func(tb *testing.B) {
 			b.in(tb)
 			start := time.Now()
-			c, mounts := b.sharing(f, 3, "", files)
-			c.idleAfter(files, 4*time.Minute)
-			tb.Logf("%d files, made on the server, are known to all nodes after %v", files, time.Since(start).Round(time.Second))
-			c.idle(mounts, long)
-			c.nodes[2].term(10 * time.Second)
-			c.idle(mounts[:2], long)
+			d := b.direct(f, layout{on: 3, files: files})
+			eventually(tb, 15*time.Minute, "all files are known", func() error {
+				for _, n := range d.nodes {
+					if at, err := n.place(); err != nil || at.Files < files || at.Pending > 0 {
+						return fmt.Errorf("%s: %+v %w", n.name, at, err)
+					}
+				}
+				return nil
+			})
+			tb.Logf("%s: %d files, made on the server, are known to all nodes after %v", f.name, files, time.Since(start).Round(time.Second))
+			d.idle(long)
+			d.nodes[2].term(10 * time.Second)
+			d.mounts, d.nodes = d.mounts[:2], d.nodes[:2]
+			d.idle(long)
 		})
 	}
 }
 
-// idleAfter waits until all nodes know so many files and have no work left.
-func (c *cluster) idleAfter(files int, limit time.Duration) {
-	c.b.t.Helper()
-	eventually(c.b.t, limit, "all files are known", func() error {
-		for _, n := range c.nodes {
-			if s, err := n.status(); err != nil || s.Trees[0].Files < files || s.Trees[0].Applied < s.Revision || s.Trees[0].Pending > 0 {
-				return fmt.Errorf("%s: %+v %w", n.name, s.Trees, err)
-			}
+// idle tells what the nodes ask of the server in that time, while nobody does
+// anything.
+func (d *direct) idle(long time.Duration) {
+	t := d.b.t
+	t.Helper()
+	steward, _ := d.steward()
+	// The client of NFSv4 gives back what it was delegated file by file, in the
+	// minutes after the files were read: that is the kernel's, and it ends.
+	returned := -1
+	eventually(t, 10*time.Minute, "delegations are given back", func() error {
+		was := returned
+		returned = 0
+		for _, m := range d.mounts {
+			returned += m.calls()["DELEGRETURN"]
+		}
+		if returned != was {
+			time.Sleep(10 * time.Second) // what is looked at is whether some more are, in that time
+			return fmt.Errorf("%d, %d before", returned, was)
 		}
 		return nil
 	})
-}
-
-// idle tells what the nodes ask of the server in that time, while nobody does
-// anything.
-func (c *cluster) idle(mounts []*mount, long time.Duration) {
-	c.b.t.Helper()
-	steward := c.steward(60 * time.Second)
-	var before []map[string]int
-	for _, m := range mounts {
-		before = append(before, m.calls())
-	}
-	time.Sleep(long) // what is measured
-	for i, m := range mounts {
-		what, all := "", 0
-		if c.nodes[i] == steward {
-			what = " (the steward)"
+	tell := func(what string, per float64, during func()) {
+		var before []map[string]int
+		for _, m := range d.mounts {
+			before = append(before, m.calls())
 		}
-		calls := m.calls()
-		for op, n := range calls {
-			calls[op] = n - before[i][op]
-			all += calls[op]
+		during()
+		for i, m := range d.mounts {
+			who, all := d.nodes[i].name, 0
+			if d.nodes[i] == steward {
+				who += " (the steward)"
+			}
+			calls := m.calls()
+			for op, n := range calls {
+				calls[op] = n - before[i][op]
+				all += calls[op]
+			}
+			maps.DeleteFunc(calls, func(_ string, n int) bool { return n == 0 })
+			t.Logf("%s, %d nodes, %s: %s makes %.0f calls: %v", m.flavour.name, len(d.mounts), what, who, float64(all)/per, calls)
 		}
-		maps.DeleteFunc(calls, func(_ string, n int) bool { return n == 0 })
-		c.b.t.Logf("%s, %d nodes, idle for %v: %s%s makes %.0f calls a minute: %v", m.flavour.name, len(mounts), long, c.nodes[i].name, what, float64(all)/long.Minutes(), calls)
 	}
+	tell(fmt.Sprintf("a minute of %v in which nothing happens", long), long.Minutes(), func() { time.Sleep(long) })
+	var took time.Duration
+	tell("one complete scan", 1, func() {
+		begun := time.Now()
+		steward.must("wait", "--timeout", "4m")
+		took = time.Since(begun)
+	})
+	t.Logf("%s: the scan took %v; the pause before the next one is a minute, or 200 times as long", d.mounts[0].flavour.name, took.Round(time.Millisecond))
 }

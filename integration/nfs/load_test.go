@@ -37,6 +37,7 @@ type load struct {
 	wrong  []error           // what nobody must see
 	counts map[string]int    // what happened, for the log
 	free   map[*node]bool    // nodes whose tree may be gone, or empty, now
+	rests  map[*node]bool    // nodes whose gateways write nothing now
 }
 
 const loadFiles = 6
@@ -44,7 +45,7 @@ const loadFiles = 6
 // startLoad lets the gateways loose, until the (sub)test ends.
 func (c *cluster) startLoad() *load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{c: c, stop: cancel, want: map[string]string{}, failed: map[string]*node{}, counts: map[string]int{}, free: map[*node]bool{}}
+	l := &load{c: c, stop: cancel, want: map[string]string{}, failed: map[string]*node{}, counts: map[string]int{}, free: map[*node]bool{}, rests: map[*node]bool{}}
 	for _, n := range c.nodes {
 		l.ends.Go(func() { l.writer(ctx, n) })
 		l.ends.Go(func() { l.reader(ctx, n) })
@@ -75,7 +76,9 @@ func (l *load) writer(ctx context.Context, n *node) {
 		path := fmt.Sprintf("%s/%s/%d.xml", n.name, []string{"plain", "moved"}[i%2], rand.IntN(loadFiles))
 		text := sealed(fmt.Sprintf("%s, write %d", n.name, i))
 		l.gate.RLock()
-		l.put(n, path, text, i%2 == 1, false)
+		if !l.resting(n) {
+			l.put(n, path, text, i%2 == 1, false)
+		}
 		l.gate.RUnlock()
 	}
 }
@@ -134,6 +137,23 @@ func (l *load) mayMiss(n *node, may bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.free[n] = may
+}
+
+// rest lets nodes' gateways write nothing, or write again.
+func (l *load) rest(rests bool, nodes ...*node) {
+	l.gate.Lock() // who writes just now has ended
+	defer l.gate.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range nodes {
+		l.rests[n] = rests
+	}
+}
+
+func (l *load) resting(n *node) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rests[n]
 }
 
 // check stops the writers and sees what has come of it, once nothing is broken

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -48,9 +49,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// bootAll runs each test in a guest of its own, as many guests at a time as
-// this process may use processors: a guest has one, and is several times
-// faster where it stays on it.
+// perProcessor is how many guests share a processor of the host's. Most of the
+// time of a test is waiting: for leases, caches, deadlines.
+const perProcessor = 2
+
+// bootAll runs each test in a guest of its own, perProcessor at a time on each
+// processor that this process may use: a guest has one, and is several times
+// faster where it stays on it. A benchmark has its processor to itself.
 func bootAll(w io.Writer) (code int, err error) {
 	if absent != nil {
 		return 0, absent
@@ -82,12 +87,10 @@ func bootAll(w io.Writer) (code int, err error) {
 	close(todo)
 	var said sync.Mutex // one guest's words at a time
 	var all sync.WaitGroup
-	for cpu := range len(set) * 64 {
-		if !set.IsSet(cpu) {
-			continue
-		}
+	for _, cpu := range places(set, tests) {
+		test, more := <-todo // few tests do not meet on one processor
 		all.Go(func() {
-			for test := range todo {
+			for ; more; test, more = <-todo {
 				b := boot{machine: machine, programs: programs, cpu: cpu, test: test, within: within}
 				out, passed := b.run()
 				said.Lock()
@@ -106,6 +109,19 @@ func bootAll(w io.Writer) (code int, err error) {
 		fmt.Fprintln(w, "FAIL")
 	}
 	return code, nil
+}
+
+// places are the processors on which guests may run, once for each guest.
+func places(set unix.CPUSet, tests []string) (cpus []int) {
+	for cpu := range len(set) * 64 {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	if slices.ContainsFunc(tests, isBenchmark) {
+		return cpus
+	}
+	return slices.Repeat(cpus, perProcessor)
 }
 
 // compile makes the programs that run in the guest. They are static, and plain
@@ -164,11 +180,14 @@ type boot struct {
 	within   string // of its subtests, which; "": all
 }
 
-// A guest's test has to end by itself; if it does not, the guest is killed.
-const (
-	testLimit  = 5 * time.Minute
-	guestLimit = testLimit + 30*time.Second
-)
+// limit is how long a guest's test has; if it does not end by itself, the guest
+// is killed, half a minute later.
+func (b *boot) limit() time.Duration {
+	if isBenchmark(b.test) {
+		return 30 * time.Minute
+	}
+	return size(5*time.Minute, 30*time.Minute)
+}
 
 // run boots, and returns what the test has said and whether it has passed.
 func (b *boot) run() (output []byte, passed bool) {
@@ -198,9 +217,9 @@ func (b *boot) tell(work string) error {
 	if b.within != "" {
 		pattern += "/" + b.within
 	}
-	args := []string{"-test.run=" + pattern, "-test.timeout=" + testLimit.String()}
+	args := []string{"-test.run=" + pattern, "-test.timeout=" + b.limit().String()}
 	if isBenchmark(b.test) {
-		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + testLimit.String()}
+		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + b.limit().String()}
 	}
 	for _, name := range []string{"test.v", "test.short", "test.count", "test.failfast"} {
 		args = append(args, "-"+name+"="+flag.Lookup(name).Value.String())
@@ -227,7 +246,11 @@ func (b *boot) boot(work string) error {
 		return err
 	}
 	defer kernel.Close()
-	cmd := exec.Command("taskset", "-c", fmt.Sprint(b.cpu), "linux.uml", "mem=1G", "root=none", "rootfstype=hostfs", "rootflags="+b.machine.root, "ro",
+	memory := "1G"
+	if isBenchmark(b.test) { // more nodes, more content: the guest's disks lie in its memory
+		memory = "3G"
+	}
+	cmd := exec.Command("taskset", "-c", fmt.Sprint(b.cpu), "linux.uml", "mem="+memory, "root=none", "rootfstype=hostfs", "rootflags="+b.machine.root, "ro",
 		"init=/init", "con=null", "con0=null,fd:1", "quiet", "umid="+filepath.Base(work), "uml_dir="+b.machine.run, "programs="+b.programs, "work="+work)
 	cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.machine.xstate)
 	if st := (unix.Statfs_t{}); unix.Statfs("/dev/shm", &st) == nil {
@@ -246,7 +269,7 @@ func (b *boot) boot(work string) error {
 		return errors.Join(err, cmd.Wait())
 	}
 	defer dismiss()
-	overdue := time.AfterFunc(guestLimit, end)
+	overdue := time.AfterFunc(b.limit()+30*time.Second, end)
 	defer overdue.Stop()
 	err = cmd.Wait()
 	end() // of what a guest that died has left

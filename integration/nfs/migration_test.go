@@ -61,8 +61,8 @@ func (n *node) edit(change func([]byte) []byte) {
 	n.host.b.check(os.WriteFile(file, change(text), 0o600))
 }
 
-// move gives a node's tree another, empty directory, as docs/migration.md says.
-func (n *node) move(root string) {
+// point gives a node's tree another directory, in its settings.
+func (n *node) point(root string) {
 	n.host.b.t.Helper()
 	n.must("wait", "--timeout", "60s")
 	n.term(10 * time.Second)
@@ -72,6 +72,12 @@ func (n *node) move(root string) {
 	})
 	n.tree = root
 	n.start()
+}
+
+// move gives a node's tree another, empty directory, as docs/migration.md says.
+func (n *node) move(root string) {
+	n.host.b.t.Helper()
+	n.point(root)
 	eventually(n.host.b.t, 30*time.Second, "the new root waits for a word", func() error {
 		if a := n.ask("held"); a.code != 0 || !bytes.Contains([]byte(a.stdout), []byte("no marker")) {
 			return fmt.Errorf("held: %+v", a)
@@ -149,10 +155,18 @@ func migrate(b *bed, f flavour) {
 		c.nodes[i].must("wait", "--timeout", "60s")
 		gateways[i].serve(fresh(i))
 	}
+	c.migrated(f.name, bridge, gateways)
+}
+
+// migrated stops the gateways: everything that they wrote has to stand in all
+// trees, and nothing may have gone aside.
+func (c *cluster) migrated(way string, last *node, gateways []*gateway) {
+	b, t := c.b, c.b.t
+	t.Helper()
 	for _, g := range gateways {
 		g.drain(b)
 	}
-	bridge.must("wait", "--timeout", "60s")
+	last.must("wait", "--timeout", "60s")
 	c.waitEqual(60 * time.Second)
 	for _, n := range c.nodes {
 		for _, g := range gateways {
@@ -167,6 +181,74 @@ func migrate(b *bed, f flavour) {
 		}
 	}
 	for _, g := range gateways {
-		t.Logf("%s: %s wrote %d files", f.name, g.name, g.written)
+		t.Logf("%s: %s wrote %d files", way, g.name, g.written)
 	}
+}
+
+// From one directory that all nodes have on a mount to local trees, node by node,
+// and back into another directory of the mount, while the gateways write.
+func TestPromise_NoLoss_MigrationFromDirectAndBack(t *testing.T) {
+	b := newBed(t)
+	for _, f := range size([]flavour{v4hard}, []flavour{v4hard, v3hard}) {
+		t.Run(f.name, func(t *testing.T) { b.in(t); migrateDirect(b, f) })
+	}
+}
+
+func migrateDirect(b *bed, f flavour) {
+	t := b.t
+	d := b.direct(f, layout{on: 3})
+	b.check(write(d.nodes[0].tree, "always.xml", "always\n"))
+	d.nodes[0].must("wait", "--timeout", "60s")
+	var gateways []*gateway
+	for i, n := range d.nodes {
+		eventually(t, 60*time.Second, "all see the share", func() error { return stands(n.tree, "always.xml", "always\n") })
+		gateways = append(gateways, &gateway{name: n.name})
+		gateways[i].serve(n.tree)
+	}
+	move := func(i int, root string, move func(string)) {
+		n, begun := d.nodes[i], time.Now()
+		gateways[i].drain(b)
+		move(root)
+		gateways[i].serve(root)
+		t.Logf("%s: %s moved to %s in %v", f.name, n.name, root, time.Since(begun).Round(time.Millisecond))
+	}
+	// Each to its own disk: the steward among them, whoever it is.
+	for i, n := range d.nodes {
+		move(i, filepath.Join(filepath.Dir(n.data), "server"), n.move)
+	}
+	d.localAll()
+	for _, m := range d.mounts {
+		b.check(m.detach())
+	}
+	b.server.stop()
+	for i, n := range d.nodes {
+		d.passes(60*time.Second, n, fmt.Sprintf("local-%d.xml", i), "without a file server\n", d.nodes...)
+	}
+	b.server.start()
+
+	// And back: the first into an empty directory, the others into what stands there.
+	for i, m := range d.mounts {
+		m.again()
+		root := filepath.Join(m.path, "server-new")
+		if i == 0 {
+			move(i, root, d.nodes[i].move)
+		} else {
+			move(i, root, d.nodes[i].point)
+		}
+	}
+	d.steward()
+	d.migrated(f.name, d.nodes[1], gateways)
+}
+
+// localAll waits until every node knows that its tree is its own.
+func (d *direct) localAll() {
+	d.b.t.Helper()
+	eventually(d.b.t, 30*time.Second, "all trees are local", func() error {
+		for _, n := range d.nodes {
+			if at, err := n.place(); err != nil || at.Storage != "local" {
+				return fmt.Errorf("%s: %+v %w", n.name, at, err)
+			}
+		}
+		return nil
+	})
 }

@@ -12,33 +12,21 @@ import (
 // is proposed as a deletion, and all is equal when the mount is well again. When
 // the file server is gone for good, each node still has everything.
 func TestPromise_NoSurpriseDelete_SharedMountGoesV4(t *testing.T) {
-	full := "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
+	full := "Stale ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
 	sharedMountGoes(t, v4hard, size("CablePulled UnmountedLazily", full))
 }
+func TestPromise_NoSurpriseDelete_SharedMountGoesV4Soft(t *testing.T) {
+	sharedMountGoes(t, v4soft, size("ServerStopped", "ServerStopped CablePulled ReadOnly Full NotExported PowerCut"))
+}
 func TestPromise_NoSurpriseDelete_SharedMountGoesV3(t *testing.T) {
-	sharedMountGoes(t, v3soft, "ServerStopped")
+	sharedMountGoes(t, v3soft, size("PowerCut", "ServerStopped CablePulled NotExported PowerCut"))
 }
 
 func sharedMountGoes(t *testing.T, f flavour, faults string) {
 	b := newBed(t)
 	b.addHost()
-	name := b.server.dir("direct")
-	one, other := b.hosts[0].mount(name, f), b.hosts[1].mount(name, f)
-	c := b.cluster([]string{one.path, other.path, "", ""})
-	eventually(t, 60*time.Second, "the two find that they have one directory", func() error {
-		for _, n := range c.nodes[:2] {
-			s, err := n.status()
-			if err == nil && s.Trees[0].Storage != "direct" {
-				err = fmt.Errorf("%s: %+v", n.name, s.Trees[0])
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	// Not Stale: after that the two do not find each other again within a minute,
-	// each takes the directory for its own, and what both take in conflicts.
+	d := b.direct(f, layout{on: 2, local: 2})
+	c, one, other := d.cluster, d.mounts[0], d.mounts[1]
 	c.mountsGo(t, faults, c.nodes[2], c.nodes[3], one, other)
 	if t.Failed() {
 		return
@@ -63,7 +51,7 @@ func sharedMountGoes(t *testing.T, f flavour, faults string) {
 		took := time.Since(start)
 		got, err := readTree(copied)
 		b.check(err)
-		if err := want.differs(got); err != nil {
+		if err := want.Differs(got); err != nil {
 			t.Errorf("the copy that %s made: %v", n.name, err)
 		}
 		t.Logf("%s: a copy of %d entries %v after it was asked for", n.name, len(got), took.Round(time.Millisecond))

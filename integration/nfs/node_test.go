@@ -249,8 +249,9 @@ func (b *bed) cluster(trees []string, flags ...string) *cluster {
 		if tree == "" {
 			tree = filepath.Join(dir, "tree")
 		}
-		b.check(os.MkdirAll(tree, 0o755))
-		n := &node{host: b.hosts[i], name: b.hosts[i].name, data: filepath.Join(dir, "data"), tree: tree}
+		root, _, _ := strings.Cut(tree, ",") // the tree's own settings may follow
+		b.check(os.MkdirAll(root, 0o755))
+		n := &node{host: b.hosts[i], name: b.hosts[i].name, data: filepath.Join(dir, "data"), tree: root}
 		c.nodes = append(c.nodes, n)
 		args := append([]string{"--name", n.name, "--listen", n.host.addr() + nodePort, "--tree", "server=" + tree}, flags...)
 		for i := range args {
@@ -275,7 +276,7 @@ func (b *bed) cluster(trees []string, flags ...string) *cluster {
 					voters++
 				}
 			}
-			if want := len(c.nodes) - (len(c.nodes)+1)%2; voters < want || s.Leader == "" {
+			if want := min(len(c.nodes)-(len(c.nodes)+1)%2, 5); voters < want || s.Leader == "" {
 				return fmt.Errorf("%s sees %+v, leader %q", n.name, s.Members, s.Leader)
 			}
 		}
@@ -295,8 +296,13 @@ func (c *cluster) token() string {
 	return token
 }
 
-// close ends what runs. A test that failed shows the logs.
+// close ends what runs. A test that failed shows the logs, and what the guest's
+// one processor was busy with.
 func (c *cluster) close() {
+	if c.b.t.Failed() {
+		top, _ := command("busybox", "top", "-b", "-n", "2", "-d", "2")
+		c.b.t.Logf("---- the guest\n%s", tail([]byte(top[max(0, strings.LastIndex(top, "Mem:")):])))
+	}
 	for _, n := range slices.Backward(c.nodes) {
 		if n.daemon == nil {
 			continue

@@ -17,6 +17,7 @@ type server struct {
 	addr  string
 	image string // the disk, a file: what is in it was flushed
 	cuts  int
+	off   bool // its power is
 }
 
 const (
@@ -168,6 +169,7 @@ func (s *server) cutPower() {
 // powerOff is the first half of cutPower: the server is away until powerOn.
 func (s *server) powerOff() {
 	s.b.t.Helper()
+	s.off = true
 	s.b.must("ip", "addr", "del", s.addr+"/24", "dev", "br0")
 	s.stop()
 	s.cuts++
@@ -188,6 +190,7 @@ func (s *server) powerOn() {
 	s.export(writable)
 	s.start()
 	s.b.must("ip", "addr", "add", s.addr+"/24", "dev", "br0")
+	s.off = false
 }
 
 // move gives the server another address, as if another one had been set up

@@ -5,18 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
+
+	"github.com/gatesync/gatesync/integration/standing"
 )
 
 // snapshot is what stands in a tree, read by the test itself: path → kind, mode
 // and the SHA-256 of the bytes or of the target. Every file is opened and read:
 // what a mount says about a file that it does not open may be old.
-type snapshot map[string]string
+type snapshot = standing.Tree
 
 func readTree(root string) (snapshot, error) {
 	s := snapshot{}
@@ -58,32 +58,6 @@ func readTree(root string) (snapshot, error) {
 	return s, err
 }
 
-// differs tells how got differs from want, the first few paths by name.
-func (want snapshot) differs(got snapshot) error {
-	var lines []string
-	for _, p := range slices.Sorted(maps.Keys(want)) {
-		switch g, ok := got[p]; {
-		case !ok:
-			lines = append(lines, fmt.Sprintf("missing %q (%s)", p, want[p]))
-		case g != want[p]:
-			lines = append(lines, fmt.Sprintf("%q is %s, want %s", p, g, want[p]))
-		}
-	}
-	for _, p := range slices.Sorted(maps.Keys(got)) {
-		if _, ok := want[p]; !ok {
-			lines = append(lines, fmt.Sprintf("extra %q (%s)", p, got[p]))
-		}
-	}
-	if len(lines) == 0 {
-		return nil
-	}
-	n := len(lines)
-	if n > 10 {
-		lines = append(lines[:10], "…")
-	}
-	return fmt.Errorf("%d paths differ:\n  %s", n, strings.Join(lines, "\n  "))
-}
-
 // waitEqual waits until the trees of the nodes (none named: of all) hold the
 // same, and returns what. What is read must not change any more: somebody
 // writes at the end of the test, or nobody.
@@ -96,7 +70,7 @@ func (c *cluster) waitEqual(limit time.Duration, nodes ...*node) (tree snapshot)
 		for i, n := range nodes {
 			got, err := readTree(n.tree)
 			if err == nil && i > 0 {
-				err = tree.differs(got)
+				err = tree.Differs(got)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", n.name, err)

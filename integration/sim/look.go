@@ -51,8 +51,10 @@ func (n *node) observe(at syncer.LookAt) syncer.Observation {
 		obs.Entry = at.Was.Entry
 	case n.on != nil && at.Want.Kind == manifest.File && i.entry().Same(at.Want): // whoever has it open
 		obs.Stamp.Racy = true
-	case n.leases && i.writers > 0, !n.leases && !n.rested(at.Path, i):
+	case n.leases && i.writers > 0:
 		obs.Sight = syncer.Busy
+	case !n.leases && n.rests(at.Path, i) > 0:
+		obs.Sight, obs.Rest = syncer.Busy, n.rests(at.Path, i)
 	default:
 		obs.Stamp.Racy = n.racy(i)
 		n.store.put(i.text)
@@ -71,12 +73,12 @@ func (i *inode) unchanged(a syncer.Ancestor) bool {
 // racy tells whether a further write may hide behind the same times.
 func (n *node) racy(i *inode) bool { return n.wall()-i.stamp.CTime < int64(racyWindow) }
 
-// rested tells whether a file has not changed for a quiet period.
-func (n *node) rested(p manifest.Path, i *inode) bool {
+// rests tells how much longer a file must not change.
+func (n *node) rests(p manifest.Path, i *inode) time.Duration {
 	r, ok := n.rest[p]
 	if !ok || r.stamp != i.stamp {
 		n.rest[p] = resting{i.stamp, n.w.now}
-		return false
+		return quietPeriod
 	}
-	return n.w.now.Sub(r.since) >= quietPeriod
+	return quietPeriod - n.w.now.Sub(r.since)
 }

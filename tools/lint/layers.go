@@ -13,6 +13,7 @@ var level = map[string]int{
 	"cluster":              0,
 	"integration/gen":      0,
 	"integration/powercut": 0,
+	"integration/standing": 0,
 	"proto":                1,
 	"vfs":                  1,
 	"config":               1,

@@ -56,3 +56,43 @@ func (f *FS) Nudge(p manifest.Path) error {
 	}
 	return f.FS.Nudge(p)
 }
+
+// RemoveNote implements vfs.FS.
+func (f *FS) RemoveNote(name string) error {
+	if err := f.inject.Op("RemoveNote", name); err != nil {
+		return err
+	}
+	return f.FS.RemoveNote(name)
+}
+
+// Stagers implements vfs.FS.
+func (f *FS) Stagers() ([]string, error) {
+	if err := f.inject.Op("Stagers", ""); err != nil {
+		return nil, err
+	}
+	return f.FS.Stagers()
+}
+
+// StagedBy implements vfs.FS.
+func (f *FS) StagedBy(node string) ([]string, error) {
+	if err := f.inject.Op("StagedBy", node); err != nil {
+		return nil, err
+	}
+	return f.FS.StagedBy(node)
+}
+
+// TakeOver implements vfs.FS.
+func (f *FS) TakeOver(node, name, as string) error {
+	if err := f.inject.Op("TakeOver", name); err != nil {
+		return err
+	}
+	return f.FS.TakeOver(node, name, as)
+}
+
+// DropStager implements vfs.FS.
+func (f *FS) DropStager(node string) error {
+	if err := f.inject.Op("DropStager", node); err != nil {
+		return err
+	}
+	return f.FS.DropStager(node)
+}

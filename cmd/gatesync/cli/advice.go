@@ -59,15 +59,8 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 		say("%s damaged or missing on this disk, %d brought back: check the disk", plural(int(n), "blob"), s.Blobs.Mended)
 	}
 	for _, m := range s.Members {
-		switch {
-		case removed, !m.Alive && m.Votes && !s.Quorum && !s.Data.Silent: // told of above
-		case !m.Alive:
-			adviseDead(m, s, now, say)
-		case len(m.Nowhere) > 0:
-			say("%s lacks %s of the cluster's content, and no member that answers has:\n%s\nstart members that are off, or put a file with that content into a tree; until then it counts as behind",
-				m.Name, plural(m.Missing, "blob"), strings.Join(m.Nowhere, "\n"))
-		case m.Missing > 0:
-			say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
+		if !removed {
+			adviseMember(m, s, now, say)
 		}
 	}
 	if s.Node.CertificateBegins.After(now) {
@@ -187,6 +180,19 @@ func adviseTree(t node.TreeStatus, quorum bool, say func(string, ...any)) {
 	}
 	for _, n := range t.Notices {
 		say("tree %s: %s", t.Name, n)
+	}
+}
+
+func adviseMember(m node.MemberStatus, s node.Status, now time.Time, say func(string, ...any)) {
+	switch {
+	case !m.Alive && m.Votes && !s.Quorum && !s.Data.Silent: // adviseQuorum has named it
+	case !m.Alive:
+		adviseDead(m, s, now, say)
+	case len(m.Nowhere) > 0:
+		say("%s lacks %s of the cluster's content, and no member that answers has:\n%s\nstart members that are off, or put a file with that content into a tree; until then it counts as behind",
+			m.Name, plural(m.Missing, "blob"), strings.Join(m.Nowhere, "\n"))
+	case m.Missing > 0:
+		say("%s lacks %s of the cluster's content: it fetches what living members have", m.Name, plural(m.Missing, "blob"))
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -51,15 +52,19 @@ func (a *app) showHeld(items []*pb.HeldItem) error {
 		fmt.Fprintln(a.Stdout, "nothing is held")
 		return nil
 	}
-	rows := [][]string{{"TREE", "GUARD", "CHANGE", "SINCE", "PATH", "WHY"}}
+	rows, unfit := [][]string{{"TREE", "GUARD", "CHANGE", "SINCE", "PATH", "WHY"}}, false
 	for _, x := range items {
+		unfit = unfit || x.GetGuard() == "unfit"
 		path := showPath(string(x.GetPath()))
 		if path == "" {
 			path = "(the whole tree)"
 		}
-		rows = append(rows, []string{x.GetTree(), x.GetGuard(), x.GetChange(), stamp(x.GetTimeNs()), path, x.GetWhy()})
+		rows = append(rows, []string{x.GetTree(), x.GetGuard(), cmp.Or(x.GetChange(), "-"), stamp(x.GetTimeNs()), path, x.GetWhy()})
 	}
 	table(a.Stdout, rows)
 	fmt.Fprintf(a.Stderr, "\n`gatesync approve [PATH…]` spreads it; `gatesync restore [PATH…]` puts the cluster's state back here and keeps what stood here aside\n")
+	if unfit {
+		fmt.Fprintln(a.Stderr, "what is unfit cannot be spread: change it, take it away, or name it under `ignore` of its tree in gatesync.yaml")
+	}
 	return nil
 }

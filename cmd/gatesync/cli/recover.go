@@ -28,9 +28,10 @@ node's log then counts as committed. What only the lost nodes had is not in the
 cluster any more.
 
 With several survivors run "recover --dry-run" on each and recover on the one
-whose log goes furthest (last_index, revision). The others, and lost nodes that
-return after all, rejoin by themselves once they meet this node: as followers,
-under their old ids. What they alone hold goes aside on them (gatesync conflicts).
+whose log goes furthest ("log up to", in JSON last_index), and of equal ones on
+the one with the highest revision. The others, and lost nodes that return after
+all, rejoin by themselves once they meet this node: as non-voters, under their
+old ids. What they alone hold goes aside on them (gatesync conflicts).
 
 Lost nodes that come back together, before they have met this one, are the old
 cluster and go on as such; they yield as soon as they meet this node. So do not
@@ -113,12 +114,8 @@ func (a *app) confirm(name string) error {
 
 // showRecovery prints the facts for a person.
 func (a *app) showRecovery(f node.RecoveryFacts) {
-	role := "voter"
-	if !f.Voter {
-		role = "non-voter"
-	}
 	fmt.Fprintf(a.Stdout, "cluster %s, incarnation %d\nthis node %s (%s), %s: revision %d, log up to %d (term %d)\n\n",
-		f.Cluster, f.Incarnation, f.Name, f.Node, role, f.Revision, f.LastIndex, f.LastTerm)
+		f.Cluster, f.Incarnation, f.Name, f.Node, votes(f.Voter), f.Revision, f.LastIndex, f.LastTerm)
 	rows := [][]string{{"MEMBER", "ROLE", "ADDRESS", "LAST HEARD", "NOW"}}
 	for _, m := range f.Members {
 		rows = append(rows, recoveryRow(m))
@@ -129,7 +126,7 @@ func (a *app) showRecovery(f node.RecoveryFacts) {
 		fmt.Fprintf(a.Stdout, "tree %s: %s, root digest %.16s…\n", t.Name, plural(t.Entries, "path"), t.RootDigest)
 	}
 	if n := len(f.Uncertain); n > 0 {
-		fmt.Fprintf(a.Stdout, "\n%s may not have been committed (the daemon last knew of entry %d) and would be:\n", plural(n, "revision"), f.KnownCommitted)
+		fmt.Fprintf(a.Stdout, "\n%s may not have been committed (the daemon last knew it of the log up to %d) and would be:\n", plural(n, "revision"), f.KnownCommitted)
 		for _, u := range first(f.Uncertain) {
 			fmt.Fprintf(a.Stdout, "  revision %d of %s by %s: %s, first %s\n", u.Revision, u.Tree, u.Author, plural(u.Changes, "change"), showPath(u.First))
 		}
@@ -151,7 +148,7 @@ func (a *app) showRecovery(f node.RecoveryFacts) {
 	if err := f.Needless(); err != nil {
 		fmt.Fprintf(a.Stdout, "\nNOT NEEDED: %v\n", err)
 	}
-	fmt.Fprintln(a.Stdout, "\nIf another node has survived, compare: `gatesync recover --dry-run` on each, and recover where revision and log go furthest.")
+	fmt.Fprintln(a.Stdout, "\nIf another node has survived, compare: `gatesync recover --dry-run` on each, and recover where the log goes furthest.")
 }
 
 const shown = 20
@@ -165,10 +162,7 @@ func more(w io.Writer, n int) {
 }
 
 func recoveryRow(m node.RecoveryMember) []string {
-	role, heard, now := "non-voter", "never", "no answer"
-	if m.Voter {
-		role = "voter"
-	}
+	heard, now := "never", "no answer"
 	if m.Heard != nil {
 		heard = ago(time.Since(*m.Heard))
 	}
@@ -178,5 +172,12 @@ func recoveryRow(m node.RecoveryMember) []string {
 			now += ", HAS A LEADER"
 		}
 	}
-	return []string{m.Name, role, m.Address, heard, now}
+	return []string{m.Name, votes(m.Voter), m.Address, heard, now}
+}
+
+func votes(voter bool) string {
+	if voter {
+		return "voter"
+	}
+	return "non-voter"
 }

@@ -87,6 +87,16 @@ type jsonResync struct {
 	Conflicts   *uint64          `json:"conflicts,omitempty"` // likewise
 	Held        uint64           `json:"held"`
 	Differences []jsonDifference `json:"differences"`
+	Carried     *jsonCarried     `json:"carried,omitempty"` // not with --dry-run
+}
+
+// jsonCarried is what came and went meanwhile: bytes of content, and those that
+// travelled for it.
+type jsonCarried struct {
+	ReceivedContent uint64 `json:"received_content_bytes"`
+	ReceivedWire    uint64 `json:"received_wire_bytes"`
+	SentContent     uint64 `json:"sent_content_bytes"`
+	SentWire        uint64 `json:"sent_wire_bytes"`
 }
 
 type jsonDifference struct {
@@ -130,6 +140,7 @@ func (r *resyncReport) finish() error {
 		out := jsonResync{Revision: s.GetRevision(), Held: s.GetHeld(), Differences: list(r.diffs)}
 		if !r.dryRun {
 			out.Applied, out.Conflicts = &s.Applied, &s.Conflicts
+			out.Carried = &jsonCarried{s.GetReceivedContent(), s.GetReceivedWire(), s.GetSentContent(), s.GetSentWire()}
 		}
 		if err := r.app.printJSON(out); err != nil {
 			return err
@@ -162,5 +173,18 @@ func (r *resyncReport) words() string {
 	if s.GetConflicts() > 0 {
 		conflicts = fmt.Sprintf("; %s kept aside, see `gatesync conflicts`", plural(s.GetConflicts(), "conflict"))
 	}
-	return fmt.Sprintf("in sync at revision %s%s%s", count(s.GetRevision()), held, conflicts)
+	return fmt.Sprintf("in sync at revision %s%s%s%s", count(s.GetRevision()), held, conflicts, carried(s))
+}
+
+// carried tells what the wire carried and what it saved.
+func carried(s *pb.Summary) string {
+	content, wire := s.GetReceivedContent()+s.GetSentContent(), s.GetReceivedWire()+s.GetSentWire()
+	if content == 0 && wire == 0 {
+		return ""
+	}
+	words := fmt.Sprintf("; the wire carried %s for %s of content", size(int64(wire)), size(int64(content)))
+	if content > wire {
+		words += fmt.Sprintf(", %.1f %% saved", 100*float64(content-wire)/float64(content))
+	}
+	return words
 }

@@ -94,7 +94,7 @@ func (r *verifyReport) finish() error {
 	case len(r.drifts) > 0:
 		return silent(errDifferences)
 	case r.summary.GetPast():
-		return fmt.Errorf("%s is the newest revision that this node knows: %w", count(r.summary.GetRevision()), cluster.ErrNoQuorum)
+		return fmt.Errorf("%w: nobody can say whether the cluster has a newer revision than %s", cluster.ErrNoQuorum, count(r.summary.GetRevision()))
 	}
 	return nil
 }

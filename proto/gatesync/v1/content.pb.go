@@ -22,9 +22,13 @@ const (
 )
 
 type BlobInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
-	Size          int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Size   int64                  `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Content that this one replaces. In an offer: who holds it may have the
+	// difference. In a want: the asker holds it, and reads deltas.
+	Base          []byte `protobuf:"bytes,3,opt,name=base,proto3" json:"base,omitempty"`
+	Begun         int64  `protobuf:"varint,4,opt,name=begun,proto3" json:"begun,omitempty"` // of what is needed or wanted: so many bytes of its beginning are there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -69,6 +73,20 @@ func (x *BlobInfo) GetDigest() []byte {
 func (x *BlobInfo) GetSize() int64 {
 	if x != nil {
 		return x.Size
+	}
+	return 0
+}
+
+func (x *BlobInfo) GetBase() []byte {
+	if x != nil {
+		return x.Base
+	}
+	return nil
+}
+
+func (x *BlobInfo) GetBegun() int64 {
+	if x != nil {
+		return x.Begun
 	}
 	return 0
 }
@@ -212,12 +230,17 @@ func (x *Offer) GetParcel() string {
 // not interleaved with another blob's on one stream. An empty blob is one
 // empty piece.
 type Piece struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Digest        []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
-	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
-	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`      // at most 256 KiB
-	Size          int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`     // of the whole blob
-	Broken        bool                   `protobuf:"varint,5,opt,name=broken,proto3" json:"broken,omitempty"` // the sender cannot go on with this blob: forget what came of it
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Digest []byte                 `protobuf:"bytes,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Offset int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data   []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`      // at most 256 KiB
+	Size   int64                  `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`     // of the whole blob
+	Broken bool                   `protobuf:"varint,5,opt,name=broken,proto3" json:"broken,omitempty"` // the sender cannot go on with this blob: forget what came of it
+	// A delta instead of the content; nobody gets one who has not named the base or
+	// been told that it is held.
+	Form          uint32 `protobuf:"varint,6,opt,name=form,proto3" json:"form,omitempty"` // 0: content; 1: zstd with the base as its dictionary; 2: copies out of the base, and what is new
+	Base          []byte `protobuf:"bytes,7,opt,name=base,proto3" json:"base,omitempty"`
+	Length        int64  `protobuf:"varint,8,opt,name=length,proto3" json:"length,omitempty"` // of the whole delta; offset counts in it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -287,7 +310,30 @@ func (x *Piece) GetBroken() bool {
 	return false
 }
 
-// PushResponse with none of the three says "still at work" (a long flush).
+func (x *Piece) GetForm() uint32 {
+	if x != nil {
+		return x.Form
+	}
+	return 0
+}
+
+func (x *Piece) GetBase() []byte {
+	if x != nil {
+		return x.Base
+	}
+	return nil
+}
+
+func (x *Piece) GetLength() int64 {
+	if x != nil {
+		return x.Length
+	}
+	return 0
+}
+
+// PushResponse with none of the three says "still at work" (a long flush, a
+// large delta). Needs may come a second time, after the end of the batch: what
+// came as a delta and was of no use is to be sent whole.
 type PushResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Batch uint64                 `protobuf:"varint,1,opt,name=batch,proto3" json:"batch,omitempty"`
@@ -297,6 +343,7 @@ type PushResponse struct {
 	//	*PushResponse_Receipt
 	//	*PushResponse_Refused
 	Of            isPushResponse_Of `protobuf_oneof:"of"`
+	Deltas        bool              `protobuf:"varint,5,opt,name=deltas,proto3" json:"deltas,omitempty"` // the receiver reads deltas: an eager batch may hold some
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +419,13 @@ func (x *PushResponse) GetRefused() string {
 	return ""
 }
 
+func (x *PushResponse) GetDeltas() bool {
+	if x != nil {
+		return x.Deltas
+	}
+	return false
+}
+
 type isPushResponse_Of interface {
 	isPushResponse_Of()
 }
@@ -397,6 +451,8 @@ func (*PushResponse_Refused) isPushResponse_Of() {}
 type Needs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Digests       [][]byte               `protobuf:"bytes,1,rep,name=digests,proto3" json:"digests,omitempty"`
+	Over          [][]byte               `protobuf:"bytes,2,rep,name=over,proto3" json:"over,omitempty"`                                      // of them, those whose base is held here
+	Begun         []*BlobInfo            `protobuf:"bytes,3,rep,name=begun,proto3" json:"begun,omitempty"`                                    // of them, those whose beginning is here
 	ShareTrouble  string                 `protobuf:"bytes,20,opt,name=share_trouble,json=shareTrouble,proto3" json:"share_trouble,omitempty"` // why the parcel could not be read here, for people
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -435,6 +491,20 @@ func (*Needs) Descriptor() ([]byte, []int) {
 func (x *Needs) GetDigests() [][]byte {
 	if x != nil {
 		return x.Digests
+	}
+	return nil
+}
+
+func (x *Needs) GetOver() [][]byte {
+	if x != nil {
+		return x.Over
+	}
+	return nil
+}
+
+func (x *Needs) GetBegun() []*BlobInfo {
+	if x != nil {
+		return x.Begun
 	}
 	return nil
 }
@@ -490,6 +560,8 @@ func (x *BatchReceipt) GetStore() string {
 	return ""
 }
 
+// FetchRequest without wants, and FetchResponse with nothing, say "still at
+// work"; only who has named a base, or been sent a delta, hears or says it.
 type FetchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Want          []*BlobInfo            `protobuf:"bytes,1,rep,name=want,proto3" json:"want,omitempty"`
@@ -590,10 +662,12 @@ var File_gatesync_v1_content_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_content_proto_rawDesc = "" +
 	"\n" +
-	"\x19gatesync/v1/content.proto\x12\vgatesync.v1\"6\n" +
+	"\x19gatesync/v1/content.proto\x12\vgatesync.v1\"`\n" +
 	"\bBlobInfo\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x03R\x04size\"u\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\fR\x04base\x12\x14\n" +
+	"\x05begun\x18\x04 \x01(\x03R\x05begun\"u\n" +
 	"\vPushRequest\x12(\n" +
 	"\x05offer\x18\x01 \x01(\v2\x12.gatesync.v1.OfferR\x05offer\x12*\n" +
 	"\x06pieces\x18\x02 \x03(\v2\x12.gatesync.v1.PieceR\x06pieces\x12\x10\n" +
@@ -602,21 +676,27 @@ const file_gatesync_v1_content_proto_rawDesc = "" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12+\n" +
 	"\x05blobs\x18\x02 \x03(\v2\x15.gatesync.v1.BlobInfoR\x05blobs\x12\x14\n" +
 	"\x05eager\x18\x03 \x01(\bR\x05eager\x12\x16\n" +
-	"\x06parcel\x18\x14 \x01(\tR\x06parcel\"w\n" +
+	"\x06parcel\x18\x14 \x01(\tR\x06parcel\"\xb7\x01\n" +
 	"\x05Piece\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x03 \x01(\fR\x04data\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x03R\x04size\x12\x16\n" +
-	"\x06broken\x18\x05 \x01(\bR\x06broken\"\xa9\x01\n" +
+	"\x06broken\x18\x05 \x01(\bR\x06broken\x12\x12\n" +
+	"\x04form\x18\x06 \x01(\rR\x04form\x12\x12\n" +
+	"\x04base\x18\a \x01(\fR\x04base\x12\x16\n" +
+	"\x06length\x18\b \x01(\x03R\x06length\"\xc1\x01\n" +
 	"\fPushResponse\x12\x14\n" +
 	"\x05batch\x18\x01 \x01(\x04R\x05batch\x12*\n" +
 	"\x05needs\x18\x02 \x01(\v2\x12.gatesync.v1.NeedsH\x00R\x05needs\x125\n" +
 	"\areceipt\x18\x03 \x01(\v2\x19.gatesync.v1.BatchReceiptH\x00R\areceipt\x12\x1a\n" +
-	"\arefused\x18\x04 \x01(\tH\x00R\arefusedB\x04\n" +
-	"\x02of\"F\n" +
+	"\arefused\x18\x04 \x01(\tH\x00R\arefused\x12\x16\n" +
+	"\x06deltas\x18\x05 \x01(\bR\x06deltasB\x04\n" +
+	"\x02of\"\x87\x01\n" +
 	"\x05Needs\x12\x18\n" +
-	"\adigests\x18\x01 \x03(\fR\adigests\x12#\n" +
+	"\adigests\x18\x01 \x03(\fR\adigests\x12\x12\n" +
+	"\x04over\x18\x02 \x03(\fR\x04over\x12+\n" +
+	"\x05begun\x18\x03 \x03(\v2\x15.gatesync.v1.BlobInfoR\x05begun\x12#\n" +
 	"\rshare_trouble\x18\x14 \x01(\tR\fshareTrouble\"$\n" +
 	"\fBatchReceipt\x12\x14\n" +
 	"\x05store\x18\x01 \x01(\tR\x05store\"9\n" +
@@ -654,22 +734,23 @@ var file_gatesync_v1_content_proto_goTypes = []any{
 	(*FetchResponse)(nil), // 8: gatesync.v1.FetchResponse
 }
 var file_gatesync_v1_content_proto_depIdxs = []int32{
-	2, // 0: gatesync.v1.PushRequest.offer:type_name -> gatesync.v1.Offer
-	3, // 1: gatesync.v1.PushRequest.pieces:type_name -> gatesync.v1.Piece
-	0, // 2: gatesync.v1.Offer.blobs:type_name -> gatesync.v1.BlobInfo
-	5, // 3: gatesync.v1.PushResponse.needs:type_name -> gatesync.v1.Needs
-	6, // 4: gatesync.v1.PushResponse.receipt:type_name -> gatesync.v1.BatchReceipt
-	0, // 5: gatesync.v1.FetchRequest.want:type_name -> gatesync.v1.BlobInfo
-	3, // 6: gatesync.v1.FetchResponse.pieces:type_name -> gatesync.v1.Piece
-	1, // 7: gatesync.v1.Content.Push:input_type -> gatesync.v1.PushRequest
-	7, // 8: gatesync.v1.Content.Fetch:input_type -> gatesync.v1.FetchRequest
-	4, // 9: gatesync.v1.Content.Push:output_type -> gatesync.v1.PushResponse
-	8, // 10: gatesync.v1.Content.Fetch:output_type -> gatesync.v1.FetchResponse
-	9, // [9:11] is the sub-list for method output_type
-	7, // [7:9] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	2,  // 0: gatesync.v1.PushRequest.offer:type_name -> gatesync.v1.Offer
+	3,  // 1: gatesync.v1.PushRequest.pieces:type_name -> gatesync.v1.Piece
+	0,  // 2: gatesync.v1.Offer.blobs:type_name -> gatesync.v1.BlobInfo
+	5,  // 3: gatesync.v1.PushResponse.needs:type_name -> gatesync.v1.Needs
+	6,  // 4: gatesync.v1.PushResponse.receipt:type_name -> gatesync.v1.BatchReceipt
+	0,  // 5: gatesync.v1.Needs.begun:type_name -> gatesync.v1.BlobInfo
+	0,  // 6: gatesync.v1.FetchRequest.want:type_name -> gatesync.v1.BlobInfo
+	3,  // 7: gatesync.v1.FetchResponse.pieces:type_name -> gatesync.v1.Piece
+	1,  // 8: gatesync.v1.Content.Push:input_type -> gatesync.v1.PushRequest
+	7,  // 9: gatesync.v1.Content.Fetch:input_type -> gatesync.v1.FetchRequest
+	4,  // 10: gatesync.v1.Content.Push:output_type -> gatesync.v1.PushResponse
+	8,  // 11: gatesync.v1.Content.Fetch:output_type -> gatesync.v1.FetchResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_content_proto_init() }

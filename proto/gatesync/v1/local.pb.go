@@ -655,17 +655,22 @@ func (x *Progress) GetBytesTotal() uint64 {
 }
 
 type Summary struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Applied       uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
-	Proposed      uint64                 `protobuf:"varint,3,opt,name=proposed,proto3" json:"proposed,omitempty"`
-	Conflicts     uint64                 `protobuf:"varint,4,opt,name=conflicts,proto3" json:"conflicts,omitempty"`
-	Held          uint64                 `protobuf:"varint,5,opt,name=held,proto3" json:"held,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Differences   uint64                 `protobuf:"varint,7,opt,name=differences,proto3" json:"differences,omitempty"`
-	Past          bool                   `protobuf:"varint,8,opt,name=past,proto3" json:"past,omitempty"` // no quorum: revision is the newest that this node knows
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Revision    uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Applied     uint64                 `protobuf:"varint,2,opt,name=applied,proto3" json:"applied,omitempty"`
+	Proposed    uint64                 `protobuf:"varint,3,opt,name=proposed,proto3" json:"proposed,omitempty"`
+	Conflicts   uint64                 `protobuf:"varint,4,opt,name=conflicts,proto3" json:"conflicts,omitempty"`
+	Held        uint64                 `protobuf:"varint,5,opt,name=held,proto3" json:"held,omitempty"`
+	Bytes       uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Differences uint64                 `protobuf:"varint,7,opt,name=differences,proto3" json:"differences,omitempty"`
+	Past        bool                   `protobuf:"varint,8,opt,name=past,proto3" json:"past,omitempty"` // no quorum: revision is the newest that this node knows
+	// What came and went meanwhile: bytes of content, and those that travelled for it.
+	ReceivedContent uint64 `protobuf:"varint,9,opt,name=received_content,json=receivedContent,proto3" json:"received_content,omitempty"`
+	ReceivedWire    uint64 `protobuf:"varint,10,opt,name=received_wire,json=receivedWire,proto3" json:"received_wire,omitempty"`
+	SentContent     uint64 `protobuf:"varint,11,opt,name=sent_content,json=sentContent,proto3" json:"sent_content,omitempty"`
+	SentWire        uint64 `protobuf:"varint,12,opt,name=sent_wire,json=sentWire,proto3" json:"sent_wire,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Summary) Reset() {
@@ -752,6 +757,34 @@ func (x *Summary) GetPast() bool {
 		return x.Past
 	}
 	return false
+}
+
+func (x *Summary) GetReceivedContent() uint64 {
+	if x != nil {
+		return x.ReceivedContent
+	}
+	return 0
+}
+
+func (x *Summary) GetReceivedWire() uint64 {
+	if x != nil {
+		return x.ReceivedWire
+	}
+	return 0
+}
+
+func (x *Summary) GetSentContent() uint64 {
+	if x != nil {
+		return x.SentContent
+	}
+	return 0
+}
+
+func (x *Summary) GetSentWire() uint64 {
+	if x != nil {
+		return x.SentWire
+	}
+	return 0
 }
 
 type VerifyRequest struct {
@@ -3039,7 +3072,7 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"bytes_done\x18\x04 \x01(\x04R\tbytesDone\x12\x1f\n" +
 	"\vbytes_total\x18\x05 \x01(\x04R\n" +
-	"bytesTotal\"\xd9\x01\n" +
+	"bytesTotal\"\xe9\x02\n" +
 	"\aSummary\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x1a\n" +
@@ -3048,7 +3081,12 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x04held\x18\x05 \x01(\x04R\x04held\x12\x14\n" +
 	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12 \n" +
 	"\vdifferences\x18\a \x01(\x04R\vdifferences\x12\x12\n" +
-	"\x04past\x18\b \x01(\bR\x04past\"%\n" +
+	"\x04past\x18\b \x01(\bR\x04past\x12)\n" +
+	"\x10received_content\x18\t \x01(\x04R\x0freceivedContent\x12#\n" +
+	"\rreceived_wire\x18\n" +
+	" \x01(\x04R\freceivedWire\x12!\n" +
+	"\fsent_content\x18\v \x01(\x04R\vsentContent\x12\x1b\n" +
+	"\tsent_wire\x18\f \x01(\x04R\bsentWire\"%\n" +
 	"\rVerifyRequest\x12\x14\n" +
 	"\x05trees\x18\x01 \x03(\tR\x05trees\"\xab\x01\n" +
 	"\vVerifyEvent\x12/\n" +
