@@ -36,7 +36,7 @@ func (n *Node) openOrFetch(ctx context.Context, ref manifest.BlobRef) (io.ReadCl
 		return r, err
 	}
 	var failed error
-	err = n.carrier.Fetch(ctx, []manifest.BlobRef{ref}, func(_ manifest.Digest, err error) { failed = err })
+	err = n.carrier.Fetch(ctx, []manifest.BlobRef{ref}, nil, func(_ manifest.Digest, err error) { failed = err })
 	if err = errors.Join(err, failed); err != nil {
 		return nil, fmt.Errorf("content that has not come to this node yet: %w", err)
 	}
