@@ -67,7 +67,7 @@ soak-procs: ## of it, real processes: kills, partitions, disks, at random; as ro
 
 bench: ## the figures, beside the peers that this machine has
 	go test -tags $(TAGS) -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x $(TESTFLAGS) ./integration
-	go test -tags $(TAGS) -count=1 -run '^$$' -bench Carriers -benchtime 1x $(TESTFLAGS) ./fallback
+	go test -tags $(TAGS) -count=1 -run '^$$' -bench "Carriers|Deltas" -benchtime 1x $(TESTFLAGS) ./fallback
 
 bench-nfs: ## the figures of a shared mount, in a guest kernel; GATESYNC_LONG=1 for 20,000 files
 	GATESYNC_NFS_MUST=1 go test -v -tags $(TAGS) -count=1 -timeout 30m -run '^$$' -bench . $(TESTFLAGS) ./integration/nfs

@@ -15,6 +15,9 @@ const (
 	DictLimit = 1 << 20
 	// SmallLimit is the largest content that is handled in memory.
 	SmallLimit = 1 << 20
+	// tinyDict is how far it reaches back at the fastest level, whose encoder is
+	// cheap to make: a lone small edit after an hour waits for that.
+	tinyDict = 64 << 10
 	// nearDict is how far a dictionary reaches back at the faster level.
 	nearDict = 256 << 10
 	// maxWindow bounds what a decoder keeps of what it has decoded.
@@ -25,7 +28,8 @@ const (
 type Codec struct {
 	gear      *gear
 	sums      sums
-	near, far pool[*zstd.Encoder] // with a dictionary, by how far it reaches
+	tiny      pool[*zstd.Encoder] // with a dictionary, by how far it reaches
+	near, far pool[*zstd.Encoder]
 	plain     pool[*zstd.Encoder]
 	dicts     pool[*zstd.Decoder]
 	decoders  pool[*zstd.Decoder]
@@ -57,6 +61,7 @@ func NewCodec() *Codec {
 		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
 	}
 	c := &Codec{gear: newGear(), sums: newSums()}
+	c.tiny.make = encoder(zstd.SpeedFastest, 128<<10)
 	c.near.make = encoder(zstd.SpeedDefault, 1<<20)
 	c.far.make = encoder(zstd.SpeedBetterCompression, 4<<20)
 	c.plain.make = encoder(zstd.SpeedDefault, 4<<20)
@@ -76,8 +81,11 @@ func (c *Codec) Against(old, content []byte) ([]byte, error) {
 		return c.Pack(content)
 	}
 	from := &c.near
-	if len(old) > nearDict/2 {
+	switch {
+	case len(old) > nearDict/2:
 		from = &c.far
+	case len(old) <= tinyDict/2 && len(content) <= tinyDict:
+		from = &c.tiny
 	}
 	e, err := from.get()
 	if err != nil {

@@ -61,6 +61,7 @@ type deltas struct {
 	recent *linked.List // of *made, the latest used last
 	memory int64
 	disk   int64
+	most   struct{ memory, disk int64 }
 	expire *time.Timer
 	closed bool
 }
@@ -77,7 +78,9 @@ type made struct {
 }
 
 func newDeltas(store Store) *deltas {
-	return &deltas{codec: delta.NewCodec(), store: store, slots: make(chan struct{}, makers), made: map[kin]*made{}, recent: linked.New()}
+	d := &deltas{codec: delta.NewCodec(), store: store, slots: make(chan struct{}, makers), made: map[kin]*made{}, recent: linked.New()}
+	d.most.memory, d.most.disk = madeMemory, madeDisk
+	return d
 }
 
 // likely tells whether a delta of content against a base may be made here. It
@@ -244,7 +247,7 @@ func (d *deltas) finish(m *made, err error) {
 	if err != nil && !errors.Is(err, errTooLong) || d.closed {
 		d.forget(m)
 	}
-	for e := d.recent.Front(); e != nil && (d.memory > madeMemory || d.disk > madeDisk); {
+	for e := d.recent.Front(); e != nil && (d.memory > d.most.memory || d.disk > d.most.disk); {
 		old := e.Value.(*made)
 		if e = e.Next(); old != m {
 			d.forget(old)

@@ -3,6 +3,7 @@ package fallback
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -165,13 +166,14 @@ func (s *memStore) add(b []byte) manifest.BlobRef {
 
 // content makes n different blobs of a size.
 func content(n, size int, seed uint64) [][]byte {
-	r := rand.New(rand.NewPCG(seed, uint64(size)))
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	binary.LittleEndian.PutUint64(key[8:], uint64(size))
+	r := rand.NewChaCha8(key)
 	out := make([][]byte, n)
 	for i := range out {
 		out[i] = make([]byte, size)
-		for j := range out[i] {
-			out[i][j] = byte(r.Uint32())
-		}
+		_, _ = r.Read(out[i]) // never fails
 	}
 	return out
 }

@@ -79,7 +79,7 @@ func TestPromise_NoLoss_ManagerAndWorkers(t *testing.T) {
 	if n, err := reports.metric(`gatesync_tree_edited{tree="server"}`); err != nil || n != 3 {
 		t.Errorf("the metric says %v, %v", n, err)
 	}
-	if a := reports.ask("verify"); a.code != 3 || !strings.Contains(a.stdout, "local.xml") {
+	if a := reports.ask("verify"); a.code != 3 || !strings.Contains(a.stdout, "local.xml") || !strings.Contains(a.stdout, "write: never") {
 		t.Errorf("verify: exit code %d: %s%s", a.code, a.stdout, a.stderr)
 	}
 	manager.must("wait", "--timeout", "30s") // edits that stand are nothing to wait for

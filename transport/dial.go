@@ -222,6 +222,9 @@ func handshakeError(addr string, node cluster.NodeID, err error) error {
 
 // plain drops the address out of a network error: ours say it already.
 func plain(err error) error {
+	if proxy := (*ProxyError)(nil); errors.As(err, &proxy) {
+		return err // says everything
+	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Err != nil {
 		return op.Err

@@ -159,6 +159,7 @@ func TestProxyErrors(t *testing.T) {
 		{"no end of it", &testProxy{says: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)}, nil, []string{"without an answer"}, 0},
 		{"it speaks first", &testProxy{says: "HTTP/1.1 200 OK\r\n\r\nhello"}, nil, []string{"before we do"}, 0},
 		{"nobody there", &testProxy{}, func(string) string { return "http://127.0.0.1:1" }, []string{"refused", "check that it runs"}, 0},
+		{"no TLS there", &testProxy{says: "HTTP/1.1 400 Bad Request\r\n\r\n"}, func(a string) string { return "https://" + a }, []string{"handshake", "check that it runs"}, 0},
 		{"no URL", &testProxy{}, func(string) string { return "http://gw:secret@[::1" }, []string{"no URL"}, 0},
 		{"another kind", &testProxy{}, func(a string) string { return "socks5://gw:secret@" + a }, []string{"names no HTTP proxy"}, 0},
 	}
