@@ -24,6 +24,9 @@ type Config struct {
 	// Share is a directory on a mount that other members see too: content
 	// travels over it while it is well. "": everything is pushed.
 	Share string `yaml:"share"`
+	// SSH is the command, with its options, by which this node reaches targets
+	// over ssh. It is never taken from the log: no other node says what runs here.
+	SSH string `yaml:"ssh"`
 	// Limit is how much content this node sends in a second, to all others
 	// together. 0: as much as goes.
 	Limit Rate `yaml:"limit"`
@@ -120,6 +123,7 @@ func Default() Config {
 		Voters:      5,
 		MembersMax:  7,
 		ReapAfter:   Duration(10 * time.Minute),
+		SSH:         "ssh",
 		History:     History{Keep: Duration(30 * 24 * time.Hour), Revisions: 100_000},
 		Ready:       Ready{MaxLag: Duration(30 * time.Second)},
 		FreeReserve: 256 << 20,

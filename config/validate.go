@@ -55,6 +55,9 @@ func (c Config) Validate() error {
 			bad("seeds", s, why)
 		}
 	}
+	if strings.TrimSpace(c.SSH) == "" {
+		bad("ssh", c.SSH, "is no command: write it like \"ssh -F /etc/gatesync/ssh_config\"")
+	}
 	errs = append(errs, validateTrees(c.Trees, c.DataDir)...)
 	errs = append(errs, c.validateDirection()...)
 	errs = append(errs, c.validateShare()...)

@@ -49,6 +49,9 @@ http: {{q .HTTP}}
 # it while it is well, and is pushed otherwise. It keeps nothing.
 {{if .Share}}share: {{q .Share}}{{else}}# share: /mnt/nfs/exchange{{end}}
 
+# The command, with its options, by which this node reaches targets over ssh.
+# ssh: {{.SSH}}
+
 # How much content this node sends in a second, to all others together; small
 # files go first. gatesync push keeps to it too.
 {{if .Limit}}limit: {{.Limit}}{{else}}# limit: 10MB/s{{end}}

@@ -217,6 +217,13 @@ type status struct {
 	}
 	Tolerance int
 	Trees     []treeStatus
+	Targets   []targetStatus
+}
+
+type targetStatus struct {
+	Name, Address, Pusher, State, Error string
+	Epoch, Revision                     uint64
+	Held                                int
 }
 
 type treeStatus struct {

@@ -73,7 +73,7 @@ func brief(s *pb.NodeState, age time.Duration) *pb.NodeState {
 	return &pb.NodeState{
 		Id: s.GetId(), Version: s.GetVersion(), Format: s.GetFormat(), Store: s.GetStore(), Revision: s.GetRevision(), Applied: s.GetApplied(),
 		Content: s.GetContent(), Missing: s.GetMissing(), Looked: s.GetLooked(), Lacks: s.GetLacks(), Trusts: s.GetTrusts(), Issuer: s.GetIssuer(),
-		Raft: s.GetRaft(), Trees: s.GetTrees(), AgeMs: uint64(max(0, age.Milliseconds())),
+		Raft: s.GetRaft(), Trees: s.GetTrees(), Targets: s.GetTargets(), AgeMs: uint64(max(0, age.Milliseconds())),
 	}
 }
 

@@ -121,7 +121,7 @@ func allowed(caller cluster.NodeID, cmd *pb.Command) error {
 		return status.Error(codes.InvalidArgument, "a cluster is begun once")
 	case cmd.GetBeginIncarnation() != nil:
 		return status.Error(codes.InvalidArgument, "a life of the cluster is begun by recover or restore-cluster, not through the log")
-	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil, cmd.GetPutSteward() != nil:
+	case cmd.GetSetFormat() != nil, cmd.GetUseAuthority() != nil, cmd.GetPutSteward() != nil, cmd.GetAssignTarget() != nil:
 		return status.Error(codes.PermissionDenied, "that is the leader's to decide")
 	default:
 		return nil

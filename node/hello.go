@@ -183,6 +183,7 @@ func clean(s *pb.NodeState) {
 		s.Lacks[i] = plainText(what, maxLack)
 	}
 	s.Version = plainText(s.GetVersion(), maxVersion)
+	cleanTargets(s)
 }
 
 // clip shortens what somebody else wrote, for an error message.

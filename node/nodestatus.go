@@ -49,6 +49,7 @@ func (n *Node) status(ctx context.Context) (Status, error) {
 	if parent, path, ok := n.following.upstream(); ok && n.follows() {
 		s.Upstream, s.Path = string(parent), path
 	}
+	s.Targets = n.targetStatus()
 	if n.web != nil {
 		s.HTTP = n.web.Addr()
 	}

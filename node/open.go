@@ -18,6 +18,7 @@ import (
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/fallback"
+	"github.com/gatesync/gatesync/fallback/target"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
@@ -83,7 +84,8 @@ type Node struct {
 	steering    *steering
 	mender      *mender
 	scrubber    *scrubber
-	local       net.Listener // nil on a visit
+	upkeep      *target.Upkeep // of the targets that this node pushes to
+	local       net.Listener   // nil on a visit
 	localSrv    *grpc.Server
 	web         *web.Server                     // nil where switched off
 	began       raftstore.Peeked                // what the log said at the start
@@ -245,6 +247,7 @@ func (n *Node) wire() {
 	n.carrier = &carrier{self: n.file.Node, members: n.log, alive: n.peers.alive, way: n.chain(), follows: n.follows, upstream: n.following.upstream, missing: missingThere}
 	n.keeper = &keeper{log: n.log, blobs: n.blobs.Store, fetch: n.carrier.Fetch, coming: n.carrier.coming, logger: n.slog}
 	n.mender = &mender{janitor: n.janitor(), blobs: n.blobs, trees: n.trees, current: n.current, fetch: n.carrier.Fetch, coming: n.carrier.coming, again: mendAgain, slog: n.slog}
+	n.upkeep = n.newUpkeep()
 	n.scrubber = &scrubber{blobs: n.blobs, every: n.cfg.Scrub.Std(), slog: n.slog}
 	n.steering = &steering{
 		self: n.file.Node, group: n.log, peers: n.peers, now: time.Now, log: n.slog,
@@ -347,6 +350,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
 		ShareNonce: n.shareNonce(),
 		Lacks:      n.keeper.lacking(),
+		Targets:    n.pushedTo(),
 	}
 }
 

@@ -82,6 +82,7 @@ func (n *Node) start(s *stages) {
 	s.run("announcements", time.Second, (&announcer{self: n.self(), members: n.log, log: n.log, watch: n.log, logger: n.slog}).run)
 	s.run("membership", time.Second, n.steering.run)
 	s.run("stewards", time.Second, (&stewards{self: n.file.Node, log: n.log, peers: n.peers, fit: n.trees.fit, logger: n.slog}).run)
+	s.run("pushers", time.Second, n.pushers().run)
 	s.run("formats", time.Second, n.watchFormats)
 	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
 	s.run("certificate", time.Second, n.renewer().run)
@@ -96,6 +97,7 @@ func (n *Node) start(s *stages) {
 		return
 	}
 	s.run("keeper", time.Second, n.keeper.run)
+	s.run("targets", 2*time.Second, n.upkeep.Run)
 	s.run("refill", time.Second, n.refill)
 	s.run("janitor", time.Second, n.janitor().run)
 	s.run("mender", time.Second, n.mender.run)

@@ -35,6 +35,8 @@ type Status struct {
 	Upstream string   `json:"upstream,omitempty"`
 	Path     []string `json:"path,omitempty"`
 	Feeds    int      `json:"feeds,omitempty"`
+	// Targets are the receivers that the cluster keeps current.
+	Targets []TargetStatus `json:"targets"`
 }
 
 // NodeStatus is the node that answers.
@@ -214,4 +216,24 @@ type CarrierStatus struct {
 	Members   []string          `json:"members,omitempty"`
 	HeldBytes int64             `json:"held_bytes,omitempty"`
 	Doubts    map[string]string `json:"doubts,omitempty"`
+}
+
+// TargetStatus is one receiver that the cluster keeps current, as its pusher
+// last told.
+type TargetStatus struct {
+	Name     string   `json:"name"`
+	Address  string   `json:"address"`
+	Trees    []string `json:"trees,omitempty"` // none: all that both ends have
+	Delete   string   `json:"delete"`
+	Limit    int64    `json:"limit_bytes,omitempty"` // a second
+	Pusher   string   `json:"pusher,omitempty"`      // the name of the member that pushes
+	PusherID string   `json:"pusher_id,omitempty"`
+	Epoch    uint64   `json:"epoch"` // of the pusher
+	// State is waiting, pushing, current, partly, refused or unreachable; unknown
+	// while the pusher does not answer.
+	State    string     `json:"state"`
+	Revision uint64     `json:"revision"` // that it surely has; 0: not known
+	Held     uint64     `json:"held,omitempty"`
+	Error    string     `json:"error,omitempty"` // of the last attempt, where it failed
+	Since    *time.Time `json:"since,omitempty"` // when State began
 }

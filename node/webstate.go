@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/gatesync/gatesync/fallback/target"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/web"
 )
@@ -34,6 +35,11 @@ func (n *Node) State() web.State {
 	}
 	for _, t := range n.trees.all() {
 		s.Trees = append(s.Trees, n.webTree(ctx, t))
+	}
+	for _, t := range n.targetStatus() {
+		s.Targets = append(s.Targets, web.Target{
+			Name: t.Name, Revision: t.Revision, Current: t.State == target.KeptCurrent, Held: int(t.Held), Mine: t.PusherID == string(n.file.Node),
+		})
 	}
 	return s
 }

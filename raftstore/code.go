@@ -50,6 +50,8 @@ const (
 	CodeAuthority Code = 40
 	// CodeMount: the mount is not what the command takes it for.
 	CodeMount Code = 50
+	// CodeTarget: the target is not what the command takes it for.
+	CodeTarget Code = 80
 )
 
 func (c Code) String() string {
@@ -92,6 +94,8 @@ func (c Code) String() string {
 		return "not this CA's turn"
 	case CodeMount:
 		return "not this mount's state"
+	case CodeTarget:
+		return "not this target's state"
 	}
 	return fmt.Sprintf("code(%d)", uint32(c))
 }

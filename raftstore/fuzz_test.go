@@ -19,6 +19,7 @@ func FuzzApply(f *testing.F) {
 		put("n-1"), addTree("server"), noop(), raise(Newest), raise(Newest + 1), knowing("n-2", Newest+1), putCA("new"), useCA("new"), dropCA("new"),
 		{Format: Format, Do: &pb.Command_InitCluster{InitCluster: &pb.InitCluster{ClusterId: "c-1", CaCertPem: ca("old"), CaKeyPem: []byte("key")}}},
 		propose(changeset(1, manifest.Atomic, write("d", 0, dir), write("d/f", 0, file("1")))),
+		sees("n-1", "a", at("n-2", "b")), target("gw9", "gw9:7950"), assign("gw9", "n-1", 0), untarget("gw9"),
 	} {
 		entry, err := gproto.Marshal(cmd)
 		if err != nil {
@@ -27,15 +28,16 @@ func FuzzApply(f *testing.F) {
 		f.Add(entry, []byte{})
 	}
 	f.Fuzz(func(t *testing.T, first, second []byte) {
-		m := founded()
-		for _, entry := range [][]byte{first, second, first} {
-			if out := m.ApplyEntry(entry); out == nil {
-				t.Fatal("no outcome")
+		for _, m := range []*Machine{founded(), mounted(t)} {
+			for _, entry := range [][]byte{first, second, first} {
+				if out := m.ApplyEntry(entry); out == nil {
+					t.Fatal("no outcome")
+				}
 			}
-		}
-		once := snapshotOf(t, m)
-		if !bytes.Equal(once, snapshotOf(t, restored(t, once))) {
-			t.Fatal("restore(freeze(m)) is not m")
+			once := snapshotOf(t, m)
+			if !bytes.Equal(once, snapshotOf(t, restored(t, once))) {
+				t.Fatal("restore(freeze(m)) is not m")
+			}
 		}
 	})
 }

@@ -31,6 +31,7 @@ type state struct {
 	trees    map[string]*tree
 	tokens   map[string]*token
 	sessions map[string]*session
+	targets  targets
 	parts    []*partial
 	history  []manifest.Commit // of consecutive revisions, up to revision
 	below    manifest.Revision // history holds the revisions from below on
@@ -110,6 +111,12 @@ func (m *Machine) Apply(cmd *pb.Command) *pb.Outcome {
 		return m.putSighting(do.PutSighting)
 	case *pb.Command_PutSteward:
 		return m.putSteward(do.PutSteward)
+	case *pb.Command_PutTarget:
+		return m.putTarget(do.PutTarget)
+	case *pb.Command_RemoveTarget:
+		return m.removeTarget(do.RemoveTarget)
+	case *pb.Command_AssignTarget:
+		return m.assignTarget(do.AssignTarget)
 	case *pb.Command_Noop:
 		return done()
 	}

@@ -163,8 +163,9 @@ func (s *state) putSteward(p *pb.PutSteward) *pb.Outcome {
 	return done()
 }
 
-// leave forgets what a member said of its directories.
+// leave forgets what a member said of its directories, and what it was to do.
 func (s *state) leave(node string) {
+	s.targets.leave(node)
 	for _, t := range s.trees {
 		if t.places.sightings[node] == nil {
 			continue

@@ -51,6 +51,12 @@ func (s *Store) Removed(id cluster.NodeID) bool { return s.machine.Removed(id) }
 // SharesKnown tells whether the log's format has sightings and stewards.
 func (s *Store) SharesKnown() bool { return s.machine.SharesKnown() }
 
+// TargetsKnown tells whether the log's format has targets.
+func (s *Store) TargetsKnown() bool { return s.machine.TargetsKnown() }
+
+// Targets lists the targets by name, with who pushes to each.
+func (s *Store) Targets() []cluster.Target { return s.machine.Targets() }
+
 // Heard is when this node last knew of a leader: it heard from one, or it was
 // one, and a majority said so within the lease. Zero: it never did, or its log's
 // disk hangs, or it is a follower, which hears of leaders at second hand. A leader that was stopped and wakes up does not count before a

@@ -91,6 +91,7 @@ func (r *restoring) header(h *pb.SnapshotHeader) error {
 	}
 	r.revision, r.below = manifest.Revision(h.GetRevision()), manifest.Revision(h.GetHistoryBelow())
 	r.identity = h.GetCluster()
+	r.targets.epochs = h.GetTargetEpochs()
 	r.incarnation = max(cluster.Incarnation(h.GetIncarnation()), cluster.FirstIncarnation)
 	r.voters = slices.Compact(slices.Sorted(slices.Values(h.GetVoters())))
 	for _, id := range h.GetRemoved() {
@@ -119,6 +120,8 @@ func (r *restoring) record(rec *pb.SnapshotRecord) error {
 		return r.addSighting(of.Sighting)
 	case *pb.SnapshotRecord_Mount:
 		return r.addMount(of.Mount)
+	case *pb.SnapshotRecord_Target:
+		return r.addTarget(of.Target)
 	}
 	return errors.New("of a kind that is not known here")
 }

@@ -26,6 +26,7 @@ func (m *Machine) Freeze() *Frozen {
 	f := &Frozen{state: m.state}
 	f.members = maps.Clone(m.members)
 	f.removed = maps.Clone(m.removed)
+	f.targets = m.targets.clone()
 	f.trees = make(map[string]*tree, len(m.trees))
 	for name, t := range m.trees {
 		f.trees[name] = &tree{info: t.info, nodes: t.share(), places: t.places}
@@ -69,6 +70,7 @@ func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
 		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Token{Token: &pb.SnapshotToken{Token: t.put, UsedBy: t.usedBy}}})
 	}
 	f.writePlaces(w)
+	f.writeTargets(w)
 	f.writeSessions(w)
 	for _, p := range f.parts {
 		for _, c := range p.parts {
@@ -82,6 +84,7 @@ func (f *Frozen) header() *pb.SnapshotHeader {
 	return &pb.SnapshotHeader{
 		Format: f.format, AlsoTrusted: f.also, Revision: uint64(f.revision), Cluster: f.identity, Voters: f.voters,
 		HistoryBelow: uint64(f.below), Incarnation: uint64(f.incarnation), Removed: slices.Sorted(maps.Keys(f.removed)),
+		TargetEpochs: f.targets.epochs,
 	}
 }
 

@@ -74,6 +74,13 @@ func (b *inbox) witness(paths, dirs []manifest.Path) {
 	b.signal()
 }
 
+// anotherRoot forgets what came about in the root of before.
+func (b *inbox) anotherRoot() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.came)
+}
+
 func (b *inbox) inCame(p manifest.Path) bool {
 	for d := p; len(b.came) > 0 && d != ""; d = d.Dir() {
 		if at, ok := b.came[d]; ok && time.Since(at) <= cameFor {

@@ -467,7 +467,7 @@ func (l *Loop) dropAncestors() {
 	l.anc = NewAncestorMap()
 	l.floor, l.told, l.state.Followed, l.state.Reached = 0, 0, 0, 0
 	l.works.each(func(w *work) bool {
-		w.chain = nil
+		w.chain, w.witnessed, w.unheard = nil, false, false
 		w.void = w.phase == offered || w.phase == awaiting || w.phase == applying
 		return true
 	})

@@ -99,10 +99,20 @@ func (l *Loop) decide(w *work) {
 			l.offer(w, a, d, c)
 			return
 		}
+		if l.outdated(w, a, d) {
+			l.follow(w, a, d, c, "")
+			return
+		}
 		l.follow(w, a, d, c, l.lost("another node's change was committed first"))
 	case manifest.Offer:
 		l.offer(w, a, d, c)
 	}
+}
+
+// outdated tells whether what a joiner has, be it one because its root is a copy,
+// is what the path held in an earlier revision: history keeps it.
+func (l *Loop) outdated(w *work, a Ancestor, d manifest.Entry) bool {
+	return l.state.Joiner && !l.state.Lost && !w.witnessed && a.Entry.Absent() && d.HasContent() && l.cfg.Former != nil && l.cfg.Former(w.path, d)
 }
 
 // seenPhase is the phase that tells where the disk's state is known from.

@@ -274,3 +274,16 @@ func TestLooksThatWereUnderWayWhenTheRootWasFoundAnew(t *testing.T) {
 		t.Fatal("the answer of this finding does not count")
 	}
 }
+
+// What a scan finds in a directory that came about as a whole came with it, but
+// not where another root stands by then.
+func TestWhatCameAboutInAnotherRoot(t *testing.T) {
+	b := newInbox()
+	b.witness(nil, []manifest.Path{"d"})
+	b.anotherRoot()
+	b.hint("d/f")
+	events, _ := b.take()
+	if len(events) != 1 || events[0].(Hinted).Witnessed {
+		t.Errorf("%+v", events)
+	}
+}

@@ -57,6 +57,9 @@ func (s *Syncer) guardRoot(ctx context.Context) {
 			said = ""
 			s.remake.Store(false)
 			s.log.Info("root is back", "reopened", found.reopened, "new_marker", found.fresh)
+			if found.reopened {
+				s.inbox.anotherRoot()
+			}
 			s.watcher.reset(found.gen.fs)
 			if found.fresh {
 				s.placer.holds(true) // before anybody reads the nonce: nobody may take this node for one that knows what stands there

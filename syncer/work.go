@@ -31,6 +31,8 @@ type work struct {
 	path     manifest.Path
 	phase    phase
 	again    bool   // hinted while a look, a proposal or a step was under way
+	shut     bool   // differed when the tree began to take edits again, and has not come to rest since
+	repair   bool   // what is being decided undoes an edit
 	lookedAt uint32 // the last mark when the last look began
 	obs      Observation
 	at       time.Time // toLook, settled: not before
@@ -57,8 +59,6 @@ type work struct {
 	wanted    bool            // as a directory, by a path below it that is to be offered
 	needed    bool            // as a directory, by a path below it that is to be materialized
 	news      bool            // the log changed it in this run
-	shut      bool            // differed when the tree began to take edits again, and has not come to rest since
-	repair    bool            // what is being decided undoes an edit
 	witnessed bool            // a process of this very machine changed it, as its events say
 	unheard   bool            // … or may have, while the root was lost and no events told
 	mount     *sharedWork     // of a disk that other nodes have too; nil: nothing

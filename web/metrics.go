@@ -22,6 +22,7 @@ type collector struct {
 	carrierContent, carrierWire                                             *prometheus.Desc
 	edited, repaired                                                        *prometheus.Desc
 	corrupt, mended, lostBlobs, scrubbed, scrubs                            *prometheus.Desc
+	targetRevision, targetCurrent, targetHeld, targetPusher                 *prometheus.Desc
 }
 
 func newCollector(source Source) *collector {
@@ -70,6 +71,10 @@ func newCollector(source Source) *collector {
 		carrierBytes:   d("carrier_bytes_total", "Bytes of content by carrier and direction.", "carrier", "direction"),
 		carrierContent: d("carrier_content_bytes_total", "Bytes of content by carrier, direction and encoding (whole, delta).", "carrier", "direction", "encoding"),
 		carrierWire:    d("carrier_wire_bytes_total", "Bytes that travelled for content by carrier, direction and encoding (whole, delta).", "carrier", "direction", "encoding"),
+		targetRevision: d("target_revision", "Revision that a target surely has, as its pusher last told.", "target"),
+		targetCurrent:  d("target_current", "1 while a target has all that is committed; 0 while it is being pushed to, cannot be reached or refuses.", "target"),
+		targetHeld:     d("target_held", "Paths that were made at a target and are held there.", "target"),
+		targetPusher:   d("target_pusher", "1 where this node is the one that pushes to the target.", "target"),
 	}
 }
 
@@ -133,6 +138,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.lostBlobs, float64(s.Blobs.Lost))
 	counter(c.scrubbed, s.Blobs.Scrubbed)
 	counter(c.scrubs, s.Blobs.Scrubs)
+	for _, t := range s.Targets {
+		gauge(c.targetRevision, float64(t.Revision), t.Name)
+		gauge(c.targetCurrent, truth(t.Current), t.Name)
+		gauge(c.targetHeld, float64(t.Held), t.Name)
+		gauge(c.targetPusher, truth(t.Mine), t.Name)
+	}
 	for _, k := range s.Carriers {
 		gauge(c.carrierUp, truth(k.Well), k.Name)
 		counter(c.carrierBytes, k.Whole.Sent+k.Deltas.Sent, k.Name, "sent")

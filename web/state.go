@@ -27,6 +27,7 @@ type State struct {
 	CertificateExpires time.Time
 	// CAExpires is when the CA behind it ends.
 	CAExpires time.Time
+	Targets   []Target
 	// Format is the log's active format, NewestFormat the newest that this
 	// node understands.
 	Format, NewestFormat uint32
@@ -49,6 +50,15 @@ type Tree struct {
 	Watched   int // directories
 	Overflows uint64
 	Lost      string // why the root is not usable; "" when it is
+}
+
+// Target is a receiver that the cluster keeps current.
+type Target struct {
+	Name     string
+	Revision uint64 // that it surely has
+	Current  bool   // it was reached, and has all
+	Held     int
+	Mine     bool // this node pushes to it
 }
 
 // Data is the disk of the data directory.

@@ -10,17 +10,26 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/fallback/target"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The runtime begins to listen for signals here, and not inside of a bubble of
+	// synctest, where a root's leases would have it begin.
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGIO)
+	signal.Stop(c)
+	goleak.VerifyTestMain(m)
+}
 
 // bed is a folder, a target, and what is between them.
 type bed struct {

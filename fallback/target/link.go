@@ -41,7 +41,7 @@ const (
 	pieceSize = 256 << 10
 	// beatEvery is how often one is heard of, idleMost how long nothing may be.
 	beatEvery = 5 * time.Second
-	idleMost  = 60 * time.Second
+	idleMost  = 30 * time.Second
 )
 
 var (
@@ -74,7 +74,7 @@ type link struct {
 
 func newLink(conn io.ReadWriteCloser, limit int64) *link {
 	l := &link{conn: conn, stop: make(chan struct{})}
-	l.r = bufio.NewReaderSize(counted{conn, &l.in}, 128<<10)
+	l.r = bufio.NewReaderSize(counted{conn, l.heard}, 128<<10)
 	var w io.Writer = countedWriter{conn, &l.out}
 	if limit > 0 {
 		w = newLimiter(w, limit)
@@ -83,6 +83,13 @@ func newLink(conn io.ReadWriteCloser, limit int64) *link {
 	l.idle = time.AfterFunc(idleMost, func() { l.abort(errIdle) })
 	l.beats.Go(l.beat)
 	return l
+}
+
+// heard notes bytes of the other end. Each is a sign of life: a frame may take
+// minutes on a slow line.
+func (l *link) heard(n int) {
+	l.in.Add(int64(n))
+	l.idle.Reset(idleMost)
 }
 
 // abort closes the stream because of err; whoever reads or writes gets err.
@@ -184,7 +191,6 @@ func (l *link) next() (kind byte, payload []byte, err error) {
 		if _, err := io.ReadFull(l.r, head[:]); err != nil {
 			return 0, nil, l.explain(err)
 		}
-		l.idle.Reset(idleMost)
 		n := binary.BigEndian.Uint32(head[1:])
 		if head[0] >= frameLast || n > maxFrame {
 			return 0, nil, fmt.Errorf("%w: a frame of kind %d with %d bytes", ErrProtocol, head[0], n)
@@ -224,12 +230,14 @@ func parse(payload []byte, m proto.Message) error {
 // counted and countedWriter count what the wire carries.
 type counted struct {
 	io.Reader
-	n *atomic.Int64
+	heard func(n int)
 }
 
 func (c counted) Read(b []byte) (int, error) {
 	n, err := c.Reader.Read(b)
-	c.n.Add(int64(n))
+	if n > 0 {
+		c.heard(n)
+	}
 	return n, err
 }
 

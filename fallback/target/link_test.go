@@ -62,6 +62,26 @@ func TestLinkGivesUpTheSilent(t *testing.T) {
 	})
 }
 
+// A frame that takes minutes is no silence: bytes come all the time.
+func TestLinkWaitsForTheSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		l := newLink(here, 0)
+		defer l.close()
+		go func() { _, _ = io.Copy(io.Discard, there) }()
+		frame := append([]byte{frameData, 0, 0, 0, 200}, make([]byte, 200)...)
+		go func() {
+			for i := range frame {
+				time.Sleep(idleMost / 10)
+				_, _ = there.Write(frame[i : i+1])
+			}
+		}()
+		if kind, payload, err := l.next(); kind != frameData || len(payload) != 200 || err != nil {
+			t.Errorf("frame %d of %d bytes: %v", kind, len(payload), err)
+		}
+	})
+}
+
 // fuzzTarget serves what a fuzzer says after a good hello.
 func FuzzReceiver(f *testing.F) {
 	hello, err := proto.Marshal(&pb.PushHello{Protocol: protocol, Delete: "held"})

@@ -48,7 +48,8 @@ type state struct {
 	gone   map[manifest.Path]bool
 	policy Policy
 	limit  manifest.DeleteLimit
-	recent int // deletions by pushes of the last minute
+	recent int  // deletions by pushes of the last minute
+	meant  bool // what goes was committed by the cluster whose tree this is: no number is too many
 	rev    manifest.Revision
 }
 
@@ -133,7 +134,7 @@ func decide(s state) plan {
 			}
 		}
 	}
-	if s.policy == DeleteHeld && manifest.MassDeletion(s.limit, manifest.Deletions{Pending: pending, Recent: s.recent, Present: files}) {
+	if s.policy == DeleteHeld && !s.meant && manifest.MassDeletion(s.limit, manifest.Deletions{Pending: pending, Recent: s.recent, Present: files}) {
 		for _, v := range leaving {
 			if !v.Entry.IsDir() {
 				p.lines = append(p.lines, Line{v.Path, WhatHeld, whyMass, v.Entry.Size})

@@ -111,19 +111,40 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-func TestStaleAreRefused(t *testing.T) {
+func TestOlderRevisionsAreRefused(t *testing.T) {
 	var s treeState
 	for _, c := range []struct {
-		cluster         string
-		epoch, revision uint64
-		ok              bool
+		cluster               string
+		incarnation, revision uint64
+		ok                    bool
 	}{
-		{"c1", 3, 10, true}, {"c1", 3, 10, true}, {"c1", 2, 11, false}, {"c1", 4, 11, true}, {"c1", 3, 12, false},
-		{"", 0, 0, true}, {"c1", 4, 10, false}, {"c1", 0, 12, true}, {"c1", 3, 12, false}, {"c2", 1, 1, true}, {"c1", 1, 1, true},
+		{"c1", 1, 10, true}, {"c1", 1, 10, true}, {"c1", 1, 9, false}, {"c1", 1, 11, true}, {"", 0, 0, true}, {"c1", 1, 10, false},
+		{"c1", 2, 5, true}, {"c1", 1, 12, false}, {"c1", 2, 4, false}, {"c2", 1, 1, true}, {"c1", 1, 1, true},
 	} {
-		if err := s.admit(c.cluster, c.epoch, c.revision); (err == nil) != c.ok {
+		if err := s.admit(c.cluster, c.incarnation, c.revision); (err == nil) != c.ok {
 			t.Errorf("%+v: %v", c, err)
 		}
+	}
+}
+
+// What was committed is meant, however much it is; what no push has brought is
+// held all the same.
+func TestCommittedDeletionsAreMeant(t *testing.T) {
+	s := state{policy: DeleteHeld, limit: manifest.DefaultDeleteLimit(), gone: map[manifest.Path]bool{}, meant: true}
+	for i := range 100 {
+		e := manifest.Entry{Kind: manifest.File, Mode: 0o644, Size: 1, Digest: manifest.DigestOf([]byte{byte(i)})}
+		v := syncer.Surveyed{Observation: syncer.Observation{Path: manifest.Path(fmt.Sprintf("f%03d", i)), Sight: syncer.Seen, Entry: e}}
+		if i < 90 {
+			v.Was.Entry = e
+		}
+		s.disk, s.gone[v.Path] = append(s.disk, v), true
+	}
+	if p := decide(s); p.deletes != 90 || len(p.lines) != 10 {
+		t.Errorf("%d are deleted, %d held", p.deletes, len(p.lines))
+	}
+	s.meant = false
+	if p := decide(s); p.deletes != 0 || len(p.lines) != 100 {
+		t.Errorf("not meant: %d are deleted, %d held", p.deletes, len(p.lines))
 	}
 }
 

@@ -40,6 +40,11 @@ func Push(ctx context.Context, conn io.ReadWriteCloser, src Source, o Options) (
 	if err != nil {
 		return nil, err
 	}
+	if o.Begin != nil {
+		if err := o.Begin(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for _, p := range pairs {
 		in, out := l.in.Load(), l.out.Load()
 		x := &pushing{ctx: ctx, l: l, src: src, o: o, tree: p.from, to: p.to}
@@ -91,7 +96,7 @@ func (e *NoTargetError) Unwrap() error { return e.Err }
 func hello(l *link, o Options) (*pb.PushWelcome, error) {
 	err := l.send(frameHello, &pb.PushHello{
 		Protocol: protocol, Version: o.Version, Token: o.TokenID, Secret: o.Secret,
-		Cluster: o.Cluster, Epoch: o.Epoch, Revision: o.Revision,
+		Cluster: o.Cluster, Incarnation: o.Incarnation, Epoch: o.Epoch, Revision: o.Revision,
 		Delete: string(o.Delete), DryRun: o.DryRun, Fresh: o.Fresh, History: o.History,
 	})
 	var w pb.PushWelcome

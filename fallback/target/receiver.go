@@ -2,7 +2,9 @@ package target
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/subtle"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -40,19 +42,23 @@ type ReceiverConfig struct {
 	Limit  manifest.DeleteLimit // the zero one: the default
 	// Reserve is what stays free of the disks of tree and data.
 	Reserve int64
-	Log     *slog.Logger // nil: silent
+	// Late: the data directory is taken with the first tree, not at once. Who
+	// serves one pusher and ends must hear who it is before another process,
+	// with another pusher, can be made to give way.
+	Late bool
+	Log  *slog.Logger // nil: silent
 }
 
 // Receiver is a target's end: it brings its trees to what is pushed. Serve may
 // run several times at once; of the sessions of one tree all but one are refused.
 type Receiver struct {
 	cfg   ReceiverConfig
-	blobs *blob.Store
 	codec *delta.Codec
-	lock  *os.File
 
-	mu   sync.Mutex
-	busy map[string]bool // by tree
+	mu    sync.Mutex
+	busy  map[string]bool // by tree
+	blobs *blob.Store     // nil until the data directory is used
+	lock  *os.File
 }
 
 // OpenReceiver opens or makes a target's data directory.
@@ -72,16 +78,10 @@ func OpenReceiver(cfg ReceiverConfig) (*Receiver, error) {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
 	r := &Receiver{cfg: cfg, codec: delta.NewCodec(), busy: map[string]bool{}}
-	var err error
-	if r.lock, err = lockDir(cfg.DataDir); err != nil {
-		return nil, err
+	if cfg.Late {
+		return r, nil
 	}
-	r.blobs, err = blob.Open(filepath.Join(cfg.DataDir, "blobs"), blob.Options{Reserve: cfg.Reserve, Log: cfg.Log})
-	if err != nil {
-		_ = r.lock.Close()
-		return nil, err
-	}
-	return r, nil
+	return r, r.use()
 }
 
 // lockDir makes sure that one process works with a data directory.
@@ -98,7 +98,12 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 // Close ends the use of the data directory. No Serve may run.
-func (r *Receiver) Close() error { return errors.Join(r.blobs.Close(), r.lock.Close()) }
+func (r *Receiver) Close() error {
+	if r.blobs == nil {
+		return nil
+	}
+	return errors.Join(r.blobs.Close(), r.lock.Close())
+}
 
 // Serve is one session, with whoever is at the other end of conn, which it
 // closes. It ends when the pusher has, when ctx ends, or with what went wrong;
@@ -177,23 +182,54 @@ func (r *Receiver) admit(h *pb.PushHello) error {
 	return nil
 }
 
-// claim takes a tree for one session.
-func (r *Receiver) claim(name string) (config.Tree, func(), error) {
+// treeCalled finds a tree that may be pushed to.
+func (r *Receiver) treeCalled(name string) (config.Tree, error) {
 	i := slices.IndexFunc(r.cfg.Trees, func(t config.Tree) bool { return t.Name == name })
 	if i < 0 {
-		return config.Tree{}, nil, refused(CodeTree, "this target has no tree %q", printable(name))
+		return config.Tree{}, refused(CodeTree, "this target has no tree %q", printable(name))
 	}
+	return r.cfg.Trees[i], nil
+}
+
+// claim takes a tree for one session, and the data directory for this process.
+func (r *Receiver) claim(name string) (release func(), err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.busy[name] {
-		return config.Tree{}, nil, refused(CodeBusy, "another push to tree %s is under way: try again when it has ended", name)
+		return nil, refused(CodeBusy, "another push to tree %s is under way: try again when it has ended", name)
+	}
+	if err := r.use(); err != nil {
+		return nil, err
 	}
 	r.busy[name] = true
-	return r.cfg.Trees[i], func() {
+	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.busy, name)
 	}, nil
+}
+
+// use takes the data directory, where that has not been done. mu is held.
+func (r *Receiver) use() (err error) {
+	if r.blobs != nil {
+		return nil
+	}
+	lock, err := lockDir(r.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	blobs, err := blob.Open(filepath.Join(r.cfg.DataDir, "blobs"), blob.Options{Reserve: r.cfg.Reserve, Log: r.cfg.Log})
+	if err != nil {
+		return errors.Join(err, lock.Close())
+	}
+	r.lock, r.blobs = lock, blobs
+	return nil
+}
+
+func newSession() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
 }
 
 // tidy removes what no tree needs any more: content that arrived and is in
@@ -248,4 +284,20 @@ func (l *link) refuse(why error) {
 	// the connection.
 	defer time.AfterFunc(lingerMost, func() { _ = l.conn.Close() }).Stop()
 	_, _ = io.Copy(io.Discard, l.r)
+}
+
+// evict is refuse for an end that may not listen any more: it is told within a
+// moment or not at all, and the stream is closed.
+func (l *link) evict(why *RefusedError) {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		_ = l.send(frameRefused, &pb.PushRefused{Code: why.Code, Message: why.Message})
+	}()
+	select {
+	case <-told:
+	case <-time.After(time.Second):
+	}
+	l.abort(why)
+	<-told
 }

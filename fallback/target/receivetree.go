@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/gatesync/gatesync/config"
@@ -14,7 +13,6 @@ import (
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/syncer"
-	"github.com/gatesync/gatesync/vfs"
 )
 
 const (
@@ -53,24 +51,50 @@ type receiving struct {
 func (r *Receiver) treeDir(name string) string { return filepath.Join(r.cfg.DataDir, "trees", name) }
 
 // tree brings one tree to what is pushed.
-func (r *Receiver) tree(ctx context.Context, l *link, hello *pb.PushHello, m *pb.PushTree) (err error) {
-	tree, release, err := r.claim(m.GetName())
+func (r *Receiver) tree(ctx context.Context, l *link, hello *pb.PushHello, m *pb.PushTree) error {
+	tree, err := r.treeCalled(m.GetName())
 	if err != nil {
 		return err
 	}
-	defer release()
 	if err := os.MkdirAll(r.treeDir(tree.Name), 0o700); err != nil {
 		return err
 	}
+	if hello.GetEpoch() == 0 || hello.GetCluster() == "" { // a person's push
+		return r.bring(ctx, l, hello, m, tree, 0)
+	}
+	// A cluster's pusher: whoever pushed for it before has to stop, and is waited
+	// for.
+	guarded, stop, err := r.fence(tree.Name).enter(ctx, l, hello)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	err = r.bring(guarded, l, hello, m, tree, claimMost)
+	if why := context.Cause(guarded); err != nil && why != nil {
+		return why
+	}
+	return err
+}
+
+// bring is tree, for a pusher that may push. Who stands in its way is waited for,
+// as long as patience lasts.
+func (r *Receiver) bring(ctx context.Context, l *link, hello *pb.PushHello, m *pb.PushTree, tree config.Tree, patience time.Duration) (err error) {
+	var release func()
+	if err := patiently(ctx, patience, func() (err error) { release, err = r.claim(tree.Name); return err }, isBusy); err != nil {
+		return err
+	}
+	defer release()
 	x := &receiving{r: r, l: l, hello: hello, tree: tree, model: manifest.New(), gone: map[manifest.Path]bool{}, skip: map[manifest.Path]bool{}, stays: map[manifest.Path]bool{}}
 	stateFile := filepath.Join(r.treeDir(tree.Name), "pushed.json")
 	if x.state, err = readState(stateFile); err != nil {
 		return err
 	}
-	if err := x.state.admit(hello.GetCluster(), hello.GetEpoch(), hello.GetRevision()); err != nil {
+	// What a cluster has committed is meant: its own guards have let it through.
+	meant := hello.GetEpoch() > 0 && x.state.Cluster != "" && x.state.Cluster == hello.GetCluster()
+	if err := x.state.admit(hello.GetCluster(), hello.GetIncarnation(), hello.GetRevision()); err != nil {
 		return err
 	}
-	if x.t, err = r.open(tree, hello.GetFresh()); err != nil {
+	if err := patiently(ctx, patience, func() (err error) { x.t, err = r.open(tree, hello.GetFresh()); return err }, isBusy); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, x.t.Close()) }()
@@ -85,7 +109,7 @@ func (r *Receiver) tree(ctx context.Context, l *link, hello *pb.PushHello, m *pb
 	}
 	p := decide(state{
 		disk: x.disk, wants: x.wants, gone: x.gone, policy: Policy(hello.GetDelete()),
-		limit: r.cfg.Limit, recent: x.state.recent(time.Now()), rev: x.t.Revision(),
+		limit: r.cfg.Limit, recent: x.state.recent(time.Now()), rev: x.t.Revision(), meant: meant,
 	})
 	if hello.GetDryRun() {
 		x.lines = p.dry()
@@ -113,56 +137,6 @@ func (r *Receiver) tree(ctx context.Context, l *link, hello *pb.PushHello, m *pb
 }
 
 func deleted1(n int) deleted { return deleted{At: time.Now(), Count: n} }
-
-// open opens a tree's root, which nobody else may push to meanwhile.
-func (r *Receiver) open(tree config.Tree, fresh bool) (*syncer.Target, error) {
-	ignore, err := manifest.NewIgnore(tree.Preset, tree.Ignore)
-	if err != nil {
-		return nil, err
-	}
-	records := filepath.Join(r.treeDir(tree.Name), "records")
-	if _, err := os.Lstat(records); errors.Is(err, os.ErrNotExist) {
-		// The first push makes the directory, but never what should be mounted above it.
-		if err := os.Mkdir(tree.Path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, refused(CodeRoot, "%v: make it, or name a directory that stands there", err)
-		}
-	}
-	t, err := syncer.OpenTarget(syncer.Config{
-		Self: "target", Tree: tree.Name, ClusterID: "target", TreeID: "target",
-		OpenRoot: func() (vfs.FS, error) {
-			root, err := vfs.OpenRoot(tree.Path, vfs.Options{})
-			if err != nil {
-				return nil, err
-			}
-			if err := root.Lock(); err != nil {
-				return nil, errors.Join(err, root.Close())
-			}
-			return root, nil
-		},
-		Records: records, Blobs: r.blobs, Ignore: ignore, ModeMask: modeMask(tree), Reserve: r.cfg.Reserve,
-		Loop: syncer.LoopConfig{Rank: manifest.Rank(tree.Preset)}, BootID: bootID(), Logger: r.cfg.Log,
-	}, fresh)
-	switch {
-	case err == nil:
-		return t, nil
-	case errors.Is(err, vfs.ErrLocked):
-		return nil, refused(CodeBusy, "another push to %s is under way: try again when it has ended", tree.Path)
-	case errors.Is(err, syncer.ErrRootBare):
-		return nil, refused(CodeRootBare, "%s was pushed to before, and has lost its marker (.gatesync/marker.json): it was emptied, or what should be mounted there is not. "+
-			"Nothing was changed. Put it back; or push with --fresh-root to fill this directory anew", tree.Path)
-	case errors.Is(err, syncer.ErrRootLost):
-		return nil, refused(CodeRoot, "%v", strings.ReplaceAll(err.Error(), "this node", "this target"))
-	}
-	return nil, err
-}
-
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
-}
 
 // have surveys the tree and tells what stands there.
 func (x *receiving) have(ctx context.Context, m *pb.PushTree) error {

@@ -29,10 +29,11 @@ type Options struct {
 	// TokenID and Secret of the target's token; empty over ssh.
 	TokenID string
 	Secret  []byte
-	// Cluster, Epoch and Revision say whose committed trees these are; empty for
-	// a folder. Of one cluster a target takes the newest epoch only.
-	Cluster         string
-	Epoch, Revision uint64
+	// Cluster, its life and Revision say whose committed trees these are; empty
+	// for a folder. Of one cluster a target takes the newest Epoch only; 0: a
+	// person's push.
+	Cluster                      string
+	Incarnation, Epoch, Revision uint64
 	// History: the source is likely to have older versions.
 	History bool
 	// Trees are the names of the source's trees, "" the only one of a folder.
@@ -44,6 +45,9 @@ type Options struct {
 	DryRun bool
 	Fresh  bool  // the target's root may have lost its marker
 	Limit  int64 // bytes a second; 0: none
+	// Begin is called once the target has let the pusher in, before anything is
+	// read; it may wait, and its error ends the push. nil: nothing is waited for.
+	Begin func(ctx context.Context) error
 	// Progress may be called by two goroutines at once; nil: nobody is told.
 	Progress func(Progress)
 }

@@ -43,6 +43,23 @@ func ParseSSH(s string) (t SSH, ok bool, err error) {
 	return t, true, nil
 }
 
+// Tree is the target's directory as `receive --tree` takes it.
+func (t SSH) Tree(name, preset string, ignore []string) (string, error) {
+	tree := name + "=" + t.Path
+	if preset != "" {
+		tree += ",preset=" + preset
+	}
+	for _, g := range ignore {
+		tree += ",ignore=" + g
+	}
+	for _, s := range append([]string{t.Path, preset}, ignore...) {
+		if strings.Contains(s, ",") {
+			return "", fmt.Errorf("%q: a path or a glob with a comma cannot be told to a target", s)
+		}
+	}
+	return tree, nil
+}
+
 // SSHOptions say how to get there.
 type SSHOptions struct {
 	Command []string // ssh and its options; empty: ssh

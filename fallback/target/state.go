@@ -14,10 +14,10 @@ import (
 // treeState is what a target remembers of a tree beside its records: who
 // pushed, and how much was deleted of late.
 type treeState struct {
-	Cluster  string    `json:"cluster,omitempty"`  // whose trees stand here
-	Epoch    uint64    `json:"epoch,omitempty"`    // of its newest pusher
-	Revision uint64    `json:"revision,omitempty"` // of its newest push
-	Deletes  []deleted `json:"deletes,omitempty"`
+	Cluster     string    `json:"cluster,omitempty"`     // whose trees stand here
+	Incarnation uint64    `json:"incarnation,omitempty"` // of that cluster
+	Revision    uint64    `json:"revision,omitempty"`    // of its newest push
+	Deletes     []deleted `json:"deletes,omitempty"`
 }
 
 type deleted struct {
@@ -51,24 +51,22 @@ func (s treeState) write(file string) error {
 	return vfs.ReplaceFile(file, append(b, '\n'), 0o600)
 }
 
-// admit tells whether a pusher may work, and remembers it. Of one cluster only
-// the newest epoch pushes, and never an older revision than the newest.
-func (s *treeState) admit(cluster string, epoch, revision uint64) error {
+// admit tells whether a pusher may work, and remembers it: of one life of a
+// cluster never an older revision than the newest. Whether it is the newest
+// pusher the fence says.
+func (s *treeState) admit(cluster string, incarnation, revision uint64) error {
 	if cluster == "" { // a person
 		return nil
 	}
 	if s.Cluster == cluster {
-		if epoch > 0 && epoch < s.Epoch {
-			return refused(CodeStale, "a newer pusher of this cluster was here (epoch %d, this one has %d): it goes on, this one has to stop", s.Epoch, epoch)
-		}
-		if revision < s.Revision {
+		switch {
+		case incarnation < s.Incarnation:
+			return refused(CodeStale, "this target was pushed to by a newer life of this cluster (incarnation %d, this is %d): this node has not heard of its recovery", s.Incarnation, incarnation)
+		case incarnation == s.Incarnation && revision < s.Revision:
 			return refused(CodeStale, "revision %d was pushed here, and this is revision %d: this node is behind its cluster; `gatesync wait` on it, then push again", s.Revision, revision)
 		}
 	}
-	if s.Cluster != cluster {
-		s.Epoch = 0
-	}
-	s.Cluster, s.Epoch, s.Revision = cluster, max(s.Epoch, epoch), revision
+	s.Cluster, s.Incarnation, s.Revision = cluster, incarnation, revision
 	return nil
 }
 

@@ -95,6 +95,7 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
 		case n.on != nil && n.w.oracle.seen[c.New.Digest] != 0 && c.New.HasContent(): // its steward's work, seen by the next one: in force already
+		case n.on != nil && n.w.oracle.view().Manifest.Entry(c.Path).Same(c.New): // the same, of a link
 		case !c.New.Absent() && !n.forgotten() && !(r.joiner && n.adopt) && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):

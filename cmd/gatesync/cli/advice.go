@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/fallback/target"
 	"github.com/gatesync/gatesync/node"
 )
 
@@ -44,6 +45,11 @@ func advice(s node.Status, names map[string]string, now time.Time) []string {
 	}
 	for _, c := range s.Carriers {
 		adviseShare(c, say)
+	}
+	for _, t := range s.Targets {
+		if t.Error != "" && t.State != target.KeptCurrent {
+			say("target %s (%s), pushed to by %s: %s", t.Name, t.State, t.Pusher, t.Error)
+		}
 	}
 	for _, l := range s.Blobs.Lost {
 		say("CONTENT LOST: blob %s (%s) is missing since this disk was damaged, and no member that can be reached has it. It stands for:\n%s\nstart members that are off, or bring the files back from a backup; check the disk",

@@ -100,7 +100,7 @@ Exit codes: 0 done · 1 failed · 2 wrong usage · 3 differences found ·
 		{"node", a.initCmd()}, {"node", a.tokenCmd()}, {"node", a.joinCmd()}, {"node", a.runCmd()},
 		{"look", a.statusCmd()}, {"look", a.membersCmd()}, {"look", a.logCmd()}, {"look", a.waitCmd()}, {"look", a.verifyCmd()}, {"look", a.doctorCmd()},
 		{"look", a.conflictsCmd()}, {"look", a.heldCmd()},
-		{"act", a.resyncCmd()}, {"act", a.pushCmd()}, {"act", a.receiveCmd()}, {"act", a.approveCmd()}, {"act", a.restoreCmd()}, {"act", a.retryCmd()}, {"act", a.removeCmd()},
+		{"act", a.resyncCmd()}, {"act", a.pushCmd()}, {"act", a.receiveCmd()}, {"act", a.targetsCmd()}, {"act", a.approveCmd()}, {"act", a.restoreCmd()}, {"act", a.retryCmd()}, {"act", a.removeCmd()},
 		{"act", a.promoteCmd()}, {"act", a.demoteCmd()}, {"act", a.transferCmd()}, {"act", a.rotateCACmd()},
 		{"act", a.recoverCmd()}, {"act", a.backupCmd()}, {"act", a.restoreClusterCmd()}, {"act", a.materializeCmd()},
 		{"more", a.demoCmd()}, {"more", a.versionCmd()},

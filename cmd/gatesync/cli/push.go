@@ -64,17 +64,10 @@ A push that was interrupted goes on where it was when it is run again.`,
 	fl.BoolVar(&f.dryRun, "dry-run", false, "only list what differs")
 	fl.StringVar(&f.delete, "delete", string(target.DeleteHeld), "held, yes, no: what becomes of what stands only there")
 	fl.StringArrayVar(&f.trees, "tree", nil, "this tree only (repeatable); with --from: the target's tree to push to")
-	fl.StringVar(&f.token, "token", a.env("TOKEN", ""), "the target's token, as `gatesync receive` printed it")
-	fl.Lookup("token").DefValue = ""
-	fl.StringVar(&f.tokenFile, "token-file", "", "a file with the target's token")
-	fl.StringVar(&f.limit, "limit", "", "send at most so much, for example 10MB/s")
+	a.tokenFlags(cmd, f)
 	fl.BoolVar(&f.fresh, "fresh-root", false, "the target's directory may have lost its marker: fill it anew")
 	fl.StringVar(&f.ssh, "ssh", "ssh", "the ssh command with its options")
-	fl.StringVar(&f.remoteBinary, "remote-binary", "gatesync", "gatesync on the target's host (ssh)")
-	fl.StringVar(&f.remoteDataDir, "remote-data-dir", "", "the target's data directory (ssh); by default below ~/.local/state/gatesync")
-	fl.StringVar(&f.remoteReserve, "remote-free-reserve", "", "space that stays free over there (ssh)")
-	fl.StringVar(&f.preset, "preset", "", "what is ignored over there: plain, wso2 (ssh)")
-	fl.StringArrayVar(&f.ignore, "ignore", nil, "a glob that is ignored over there (ssh, repeatable)")
+	a.remoteFlags(cmd, f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		f.to = args[0]
 		return a.push(cmd, f)
@@ -82,17 +75,31 @@ A push that was interrupted goes on where it was when it is run again.`,
 	return a.jsonFlag(cmd)
 }
 
+func (a *app) tokenFlags(cmd *cobra.Command, f *pushFlags) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.token, "token", a.env("TOKEN", ""), "the target's token, as `gatesync receive` printed it")
+	fl.Lookup("token").DefValue = ""
+	fl.StringVar(&f.tokenFile, "token-file", "", "a file with the target's token")
+	fl.StringVar(&f.limit, "limit", "", "send at most so much, for example 10MB/s")
+}
+
+func (a *app) remoteFlags(cmd *cobra.Command, f *pushFlags) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.remoteBinary, "remote-binary", "gatesync", "gatesync on the target's host (ssh)")
+	fl.StringVar(&f.remoteDataDir, "remote-data-dir", "", "the target's data directory (ssh); by default below ~/.local/state/gatesync")
+	fl.StringVar(&f.remoteReserve, "remote-free-reserve", "", "space that stays free over there (ssh)")
+	fl.StringVar(&f.preset, "preset", "", "what is ignored over there: plain, wso2 (ssh)")
+	fl.StringArrayVar(&f.ignore, "ignore", nil, "a glob that is ignored over there (ssh, repeatable)")
+}
+
 func (a *app) push(cmd *cobra.Command, f *pushFlags) error {
 	o := target.Options{Version: a.Version, Delete: target.Policy(f.delete), DryRun: f.dryRun, Fresh: f.fresh}
 	if !o.Delete.Valid() {
 		return usage(cmd, fmt.Errorf("--delete=%s: say held, yes or no", f.delete))
 	}
-	if f.limit != "" {
-		n, err := config.ParseRate(f.limit)
-		if err != nil || n < 1024 {
-			return usage(cmd, fmt.Errorf("--limit %q: write it like 10MB/s, and at least 1KB/s", f.limit))
-		}
-		o.Limit = int64(n)
+	var err error
+	if o.Limit, err = parseLimit(f.limit); err != nil {
+		return usage(cmd, err)
 	}
 	over, err := a.way(cmd, f)
 	if err != nil {
@@ -127,6 +134,18 @@ func (a *app) push(cmd *cobra.Command, f *pushFlags) error {
 	return a.pushOver(cmd, over, src, o)
 }
 
+// parseLimit reads a --limit, "" for none.
+func parseLimit(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := config.ParseRate(s)
+	if err != nil || n < 1024 {
+		return 0, fmt.Errorf("--limit %q: write it like 10MB/s, and at least 1KB/s", s)
+	}
+	return int64(n), nil
+}
+
 // way is how a target is reached; explain says more about a failed push.
 type way struct {
 	dial    func(ctx context.Context) (io.ReadWriteCloser, error)
@@ -155,15 +174,9 @@ func (a *app) way(cmd *cobra.Command, f *pushFlags) (*way, error) {
 	} else if f.from == "" || len(f.trees) > 1 {
 		return nil, usage(cmd, errors.New("an ssh target is one directory: name the tree to push with --tree"))
 	}
-	if strings.Contains(s.Path, ",") {
-		return nil, usage(cmd, fmt.Errorf("%q: a path with a comma cannot be a target", s.Path))
-	}
-	tree := name + "=" + s.Path
-	if f.preset != "" {
-		tree += ",preset=" + f.preset
-	}
-	for _, g := range f.ignore {
-		tree += ",ignore=" + g
+	tree, err := s.Tree(name, f.preset, f.ignore)
+	if err != nil {
+		return nil, usage(cmd, err)
 	}
 	o := target.SSHOptions{Command: strings.Fields(f.ssh), Binary: f.remoteBinary, Tree: tree, DataDir: f.remoteDataDir}
 	if f.remoteReserve != "" {

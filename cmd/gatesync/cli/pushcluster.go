@@ -38,7 +38,7 @@ func committed(ctx context.Context, c pb.LocalClient, only []string, o *target.O
 	if len(o.Trees) == 0 {
 		return nil, errors.New("this node has no tree: push from one that has")
 	}
-	o.Cluster, o.Revision, o.History = s.Cluster, s.Revision, true
+	o.Cluster, o.Incarnation, o.Revision, o.History = s.Cluster, s.Incarnation, s.Revision, true
 	return &committedSource{c}, nil
 }
 

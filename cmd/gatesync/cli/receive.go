@@ -121,7 +121,7 @@ func (a *app) stdioDataDir(trees []config.Tree) string {
 
 // receiveStdio serves one push. Standard output belongs to the protocol.
 func (a *app) receiveStdio(ctx context.Context, cfg target.ReceiverConfig) error {
-	cfg.Log = slog.New(slog.DiscardHandler)
+	cfg.Log, cfg.Late = slog.New(slog.DiscardHandler), true
 	conn := stdio{a.Stdin, a.Stdout}
 	// Descriptors that are polled: else an end that is told to stop would hang
 	// in a read until the other end says something.

@@ -139,6 +139,10 @@ func writeStatus(w io.Writer, s node.Status, now time.Time) {
 
 	fmt.Fprintln(w)
 	writeTrees(w, s)
+	if len(s.Targets) > 0 {
+		fmt.Fprintln(w)
+		writeTargets(w, s.Targets, now)
+	}
 	if todo := advice(s, names, now); len(todo) > 0 {
 		fmt.Fprintln(w, "\nneeds attention:")
 		for _, line := range todo {

@@ -2861,11 +2861,171 @@ func (x *MissingContent) GetEntry() *Entry {
 	return nil
 }
 
+type AddTargetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *PutTarget             `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddTargetRequest) Reset() {
+	*x = AddTargetRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddTargetRequest) ProtoMessage() {}
+
+func (x *AddTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddTargetRequest.ProtoReflect.Descriptor instead.
+func (*AddTargetRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *AddTargetRequest) GetTarget() *PutTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+type AddTargetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddTargetResponse) Reset() {
+	*x = AddTargetResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddTargetResponse) ProtoMessage() {}
+
+func (x *AddTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddTargetResponse.ProtoReflect.Descriptor instead.
+func (*AddTargetResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{47}
+}
+
+type RemoveTargetRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTargetRequest) Reset() {
+	*x = RemoveTargetRequest{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTargetRequest) ProtoMessage() {}
+
+func (x *RemoveTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTargetRequest.ProtoReflect.Descriptor instead.
+func (*RemoveTargetRequest) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RemoveTargetRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveTargetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTargetResponse) Reset() {
+	*x = RemoveTargetResponse{}
+	mi := &file_gatesync_v1_local_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTargetResponse) ProtoMessage() {}
+
+func (x *RemoveTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_local_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTargetResponse.ProtoReflect.Descriptor instead.
+func (*RemoveTargetResponse) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_local_proto_rawDescGZIP(), []int{49}
+}
+
 var File_gatesync_v1_local_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\n" +
-	"\x17gatesync/v1/local.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\x0f\n" +
+	"\x17gatesync/v1/local.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\x1a\x15gatesync/v1/log.proto\"\x0f\n" +
 	"\rStatusRequest\"$\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04json\x18\x01 \x01(\fR\x04json\"\\\n" +
@@ -3050,8 +3210,13 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\"N\n" +
 	"\x0eMissingContent\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12(\n" +
-	"\x05entry\x18\x02 \x01(\v2\x12.gatesync.v1.EntryR\x05entry2\x93\n" +
-	"\n" +
+	"\x05entry\x18\x02 \x01(\v2\x12.gatesync.v1.EntryR\x05entry\"B\n" +
+	"\x10AddTargetRequest\x12.\n" +
+	"\x06target\x18\x01 \x01(\v2\x16.gatesync.v1.PutTargetR\x06target\"\x13\n" +
+	"\x11AddTargetResponse\")\n" +
+	"\x13RemoveTargetRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x16\n" +
+	"\x14RemoveTargetResponse2\xb4\v\n" +
 	"\x05Local\x12A\n" +
 	"\x06Status\x12\x1a.gatesync.v1.StatusRequest\x1a\x1b.gatesync.v1.StatusResponse\x12;\n" +
 	"\x04Wait\x12\x18.gatesync.v1.WaitRequest\x1a\x19.gatesync.v1.WaitResponse\x12>\n" +
@@ -3071,7 +3236,9 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x06Backup\x12\x1a.gatesync.v1.BackupRequest\x1a\x18.gatesync.v1.BackupChunk0\x01\x12a\n" +
 	"\x10ProposeChangeset\x12$.gatesync.v1.ProposeChangesetRequest\x1a%.gatesync.v1.ProposeChangesetResponse(\x01\x12I\n" +
 	"\bReadTree\x12\x1c.gatesync.v1.ReadTreeRequest\x1a\x1d.gatesync.v1.ReadTreeResponse0\x01\x12O\n" +
-	"\vMaterialize\x12\x1f.gatesync.v1.MaterializeRequest\x1a\x1d.gatesync.v1.MaterializeEvent0\x01B;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\vMaterialize\x12\x1f.gatesync.v1.MaterializeRequest\x1a\x1d.gatesync.v1.MaterializeEvent0\x01\x12J\n" +
+	"\tAddTarget\x12\x1d.gatesync.v1.AddTargetRequest\x1a\x1e.gatesync.v1.AddTargetResponse\x12S\n" +
+	"\fRemoveTarget\x12 .gatesync.v1.RemoveTargetRequest\x1a!.gatesync.v1.RemoveTargetResponseB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_local_proto_rawDescOnce sync.Once
@@ -3085,7 +3252,7 @@ func file_gatesync_v1_local_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_local_proto_rawDescData
 }
 
-var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_gatesync_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_gatesync_v1_local_proto_goTypes = []any{
 	(*StatusRequest)(nil),            // 0: gatesync.v1.StatusRequest
 	(*StatusResponse)(nil),           // 1: gatesync.v1.StatusResponse
@@ -3133,11 +3300,16 @@ var file_gatesync_v1_local_proto_goTypes = []any{
 	(*MaterializeEvent)(nil),         // 43: gatesync.v1.MaterializeEvent
 	(*MaterializeHead)(nil),          // 44: gatesync.v1.MaterializeHead
 	(*MissingContent)(nil),           // 45: gatesync.v1.MissingContent
-	(*Entry)(nil),                    // 46: gatesync.v1.Entry
-	(*Change)(nil),                   // 47: gatesync.v1.Change
-	(*Result)(nil),                   // 48: gatesync.v1.Result
-	(*Node)(nil),                     // 49: gatesync.v1.Node
-	(*Commit)(nil),                   // 50: gatesync.v1.Commit
+	(*AddTargetRequest)(nil),         // 46: gatesync.v1.AddTargetRequest
+	(*AddTargetResponse)(nil),        // 47: gatesync.v1.AddTargetResponse
+	(*RemoveTargetRequest)(nil),      // 48: gatesync.v1.RemoveTargetRequest
+	(*RemoveTargetResponse)(nil),     // 49: gatesync.v1.RemoveTargetResponse
+	(*Entry)(nil),                    // 50: gatesync.v1.Entry
+	(*Change)(nil),                   // 51: gatesync.v1.Change
+	(*Result)(nil),                   // 52: gatesync.v1.Result
+	(*Node)(nil),                     // 53: gatesync.v1.Node
+	(*PutTarget)(nil),                // 54: gatesync.v1.PutTarget
+	(*Commit)(nil),                   // 55: gatesync.v1.Commit
 }
 var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 0: gatesync.v1.ResyncEvent.difference:type_name -> gatesync.v1.Difference
@@ -3146,61 +3318,66 @@ var file_gatesync_v1_local_proto_depIdxs = []int32{
 	8,  // 3: gatesync.v1.VerifyEvent.drift:type_name -> gatesync.v1.Difference
 	9,  // 4: gatesync.v1.VerifyEvent.progress:type_name -> gatesync.v1.Progress
 	10, // 5: gatesync.v1.VerifyEvent.summary:type_name -> gatesync.v1.Summary
-	46, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
+	50, // 6: gatesync.v1.Conflict.lost:type_name -> gatesync.v1.Entry
 	14, // 7: gatesync.v1.ConflictsResponse.conflicts:type_name -> gatesync.v1.Conflict
 	17, // 8: gatesync.v1.HeldResponse.items:type_name -> gatesync.v1.HeldItem
 	35, // 9: gatesync.v1.ProposeChangesetRequest.header:type_name -> gatesync.v1.ProposalHeader
 	36, // 10: gatesync.v1.ProposeChangesetRequest.changes:type_name -> gatesync.v1.ProposalChanges
 	37, // 11: gatesync.v1.ProposeChangesetRequest.content:type_name -> gatesync.v1.ProposalContent
-	47, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
-	48, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
+	51, // 12: gatesync.v1.ProposalChanges.changes:type_name -> gatesync.v1.Change
+	52, // 13: gatesync.v1.ProposeChangesetResponse.result:type_name -> gatesync.v1.Result
 	41, // 14: gatesync.v1.ReadTreeResponse.nodes:type_name -> gatesync.v1.TreeNode
-	49, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
+	53, // 15: gatesync.v1.TreeNode.node:type_name -> gatesync.v1.Node
 	44, // 16: gatesync.v1.MaterializeEvent.head:type_name -> gatesync.v1.MaterializeHead
 	45, // 17: gatesync.v1.MaterializeEvent.missing:type_name -> gatesync.v1.MissingContent
 	41, // 18: gatesync.v1.MaterializeEvent.entry:type_name -> gatesync.v1.TreeNode
-	46, // 19: gatesync.v1.MissingContent.entry:type_name -> gatesync.v1.Entry
-	0,  // 20: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
-	2,  // 21: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
-	4,  // 22: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
-	6,  // 23: gatesync.v1.Local.Resync:input_type -> gatesync.v1.ResyncRequest
-	11, // 24: gatesync.v1.Local.Verify:input_type -> gatesync.v1.VerifyRequest
-	13, // 25: gatesync.v1.Local.Log:input_type -> gatesync.v1.LogRequest
-	15, // 26: gatesync.v1.Local.Conflicts:input_type -> gatesync.v1.ConflictsRequest
-	18, // 27: gatesync.v1.Local.Held:input_type -> gatesync.v1.HeldRequest
-	20, // 28: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
-	22, // 29: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
-	24, // 30: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
-	26, // 31: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
-	28, // 32: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
-	30, // 33: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
-	32, // 34: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
-	34, // 35: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
-	39, // 36: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
-	42, // 37: gatesync.v1.Local.Materialize:input_type -> gatesync.v1.MaterializeRequest
-	1,  // 38: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
-	3,  // 39: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
-	5,  // 40: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
-	7,  // 41: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
-	12, // 42: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
-	50, // 43: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
-	16, // 44: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
-	19, // 45: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
-	21, // 46: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
-	23, // 47: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
-	25, // 48: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
-	27, // 49: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
-	29, // 50: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
-	31, // 51: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
-	33, // 52: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
-	38, // 53: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
-	40, // 54: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
-	43, // 55: gatesync.v1.Local.Materialize:output_type -> gatesync.v1.MaterializeEvent
-	38, // [38:56] is the sub-list for method output_type
-	20, // [20:38] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	50, // 19: gatesync.v1.MissingContent.entry:type_name -> gatesync.v1.Entry
+	54, // 20: gatesync.v1.AddTargetRequest.target:type_name -> gatesync.v1.PutTarget
+	0,  // 21: gatesync.v1.Local.Status:input_type -> gatesync.v1.StatusRequest
+	2,  // 22: gatesync.v1.Local.Wait:input_type -> gatesync.v1.WaitRequest
+	4,  // 23: gatesync.v1.Local.Token:input_type -> gatesync.v1.TokenRequest
+	6,  // 24: gatesync.v1.Local.Resync:input_type -> gatesync.v1.ResyncRequest
+	11, // 25: gatesync.v1.Local.Verify:input_type -> gatesync.v1.VerifyRequest
+	13, // 26: gatesync.v1.Local.Log:input_type -> gatesync.v1.LogRequest
+	15, // 27: gatesync.v1.Local.Conflicts:input_type -> gatesync.v1.ConflictsRequest
+	18, // 28: gatesync.v1.Local.Held:input_type -> gatesync.v1.HeldRequest
+	20, // 29: gatesync.v1.Local.Resolve:input_type -> gatesync.v1.ResolveRequest
+	22, // 30: gatesync.v1.Local.RemoveNode:input_type -> gatesync.v1.RemoveNodeRequest
+	24, // 31: gatesync.v1.Local.Content:input_type -> gatesync.v1.ContentRequest
+	26, // 32: gatesync.v1.Local.NodeRole:input_type -> gatesync.v1.NodeRoleRequest
+	28, // 33: gatesync.v1.Local.TransferLeader:input_type -> gatesync.v1.TransferLeaderRequest
+	30, // 34: gatesync.v1.Local.RotateCA:input_type -> gatesync.v1.RotateCARequest
+	32, // 35: gatesync.v1.Local.Backup:input_type -> gatesync.v1.BackupRequest
+	34, // 36: gatesync.v1.Local.ProposeChangeset:input_type -> gatesync.v1.ProposeChangesetRequest
+	39, // 37: gatesync.v1.Local.ReadTree:input_type -> gatesync.v1.ReadTreeRequest
+	42, // 38: gatesync.v1.Local.Materialize:input_type -> gatesync.v1.MaterializeRequest
+	46, // 39: gatesync.v1.Local.AddTarget:input_type -> gatesync.v1.AddTargetRequest
+	48, // 40: gatesync.v1.Local.RemoveTarget:input_type -> gatesync.v1.RemoveTargetRequest
+	1,  // 41: gatesync.v1.Local.Status:output_type -> gatesync.v1.StatusResponse
+	3,  // 42: gatesync.v1.Local.Wait:output_type -> gatesync.v1.WaitResponse
+	5,  // 43: gatesync.v1.Local.Token:output_type -> gatesync.v1.TokenResponse
+	7,  // 44: gatesync.v1.Local.Resync:output_type -> gatesync.v1.ResyncEvent
+	12, // 45: gatesync.v1.Local.Verify:output_type -> gatesync.v1.VerifyEvent
+	55, // 46: gatesync.v1.Local.Log:output_type -> gatesync.v1.Commit
+	16, // 47: gatesync.v1.Local.Conflicts:output_type -> gatesync.v1.ConflictsResponse
+	19, // 48: gatesync.v1.Local.Held:output_type -> gatesync.v1.HeldResponse
+	21, // 49: gatesync.v1.Local.Resolve:output_type -> gatesync.v1.ResolveResponse
+	23, // 50: gatesync.v1.Local.RemoveNode:output_type -> gatesync.v1.RemoveNodeResponse
+	25, // 51: gatesync.v1.Local.Content:output_type -> gatesync.v1.ContentChunk
+	27, // 52: gatesync.v1.Local.NodeRole:output_type -> gatesync.v1.NodeRoleResponse
+	29, // 53: gatesync.v1.Local.TransferLeader:output_type -> gatesync.v1.TransferLeaderResponse
+	31, // 54: gatesync.v1.Local.RotateCA:output_type -> gatesync.v1.RotateCAResponse
+	33, // 55: gatesync.v1.Local.Backup:output_type -> gatesync.v1.BackupChunk
+	38, // 56: gatesync.v1.Local.ProposeChangeset:output_type -> gatesync.v1.ProposeChangesetResponse
+	40, // 57: gatesync.v1.Local.ReadTree:output_type -> gatesync.v1.ReadTreeResponse
+	43, // 58: gatesync.v1.Local.Materialize:output_type -> gatesync.v1.MaterializeEvent
+	47, // 59: gatesync.v1.Local.AddTarget:output_type -> gatesync.v1.AddTargetResponse
+	49, // 60: gatesync.v1.Local.RemoveTarget:output_type -> gatesync.v1.RemoveTargetResponse
+	41, // [41:61] is the sub-list for method output_type
+	21, // [21:41] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_local_proto_init() }
@@ -3209,6 +3386,7 @@ func file_gatesync_v1_local_proto_init() {
 		return
 	}
 	file_gatesync_v1_value_proto_init()
+	file_gatesync_v1_log_proto_init()
 	file_gatesync_v1_local_proto_msgTypes[7].OneofWrappers = []any{
 		(*ResyncEvent_Difference)(nil),
 		(*ResyncEvent_Progress)(nil),
@@ -3237,7 +3415,7 @@ func file_gatesync_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_local_proto_rawDesc), len(file_gatesync_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

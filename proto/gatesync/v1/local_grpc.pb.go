@@ -37,6 +37,8 @@ const (
 	Local_ProposeChangeset_FullMethodName = "/gatesync.v1.Local/ProposeChangeset"
 	Local_ReadTree_FullMethodName         = "/gatesync.v1.Local/ReadTree"
 	Local_Materialize_FullMethodName      = "/gatesync.v1.Local/Materialize"
+	Local_AddTarget_FullMethodName        = "/gatesync.v1.Local/AddTarget"
+	Local_RemoveTarget_FullMethodName     = "/gatesync.v1.Local/RemoveTarget"
 )
 
 // LocalClient is the client API for Local service.
@@ -70,6 +72,9 @@ type LocalClient interface {
 	// Materialize streams a tree as of a revision, from this node's own blobs.
 	// It never looks at the tree's directory.
 	Materialize(ctx context.Context, in *MaterializeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[MaterializeEvent], error)
+	// AddTarget adds a target to the cluster's configuration, or changes it.
+	AddTarget(ctx context.Context, in *AddTargetRequest, opts ...grpc.CallOption) (*AddTargetResponse, error)
+	RemoveTarget(ctx context.Context, in *RemoveTargetRequest, opts ...grpc.CallOption) (*RemoveTargetResponse, error)
 }
 
 type localClient struct {
@@ -326,6 +331,26 @@ func (c *localClient) Materialize(ctx context.Context, in *MaterializeRequest, o
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_MaterializeClient = grpc.ServerStreamingClient[MaterializeEvent]
 
+func (c *localClient) AddTarget(ctx context.Context, in *AddTargetRequest, opts ...grpc.CallOption) (*AddTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddTargetResponse)
+	err := c.cc.Invoke(ctx, Local_AddTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *localClient) RemoveTarget(ctx context.Context, in *RemoveTargetRequest, opts ...grpc.CallOption) (*RemoveTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveTargetResponse)
+	err := c.cc.Invoke(ctx, Local_RemoveTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServer is the server API for Local service.
 // All implementations must embed UnimplementedLocalServer
 // for forward compatibility.
@@ -357,6 +382,9 @@ type LocalServer interface {
 	// Materialize streams a tree as of a revision, from this node's own blobs.
 	// It never looks at the tree's directory.
 	Materialize(*MaterializeRequest, grpc.ServerStreamingServer[MaterializeEvent]) error
+	// AddTarget adds a target to the cluster's configuration, or changes it.
+	AddTarget(context.Context, *AddTargetRequest) (*AddTargetResponse, error)
+	RemoveTarget(context.Context, *RemoveTargetRequest) (*RemoveTargetResponse, error)
 	mustEmbedUnimplementedLocalServer()
 }
 
@@ -420,6 +448,12 @@ func (UnimplementedLocalServer) ReadTree(*ReadTreeRequest, grpc.ServerStreamingS
 }
 func (UnimplementedLocalServer) Materialize(*MaterializeRequest, grpc.ServerStreamingServer[MaterializeEvent]) error {
 	return status.Error(codes.Unimplemented, "method Materialize not implemented")
+}
+func (UnimplementedLocalServer) AddTarget(context.Context, *AddTargetRequest) (*AddTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddTarget not implemented")
+}
+func (UnimplementedLocalServer) RemoveTarget(context.Context, *RemoveTargetRequest) (*RemoveTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveTarget not implemented")
 }
 func (UnimplementedLocalServer) mustEmbedUnimplementedLocalServer() {}
 func (UnimplementedLocalServer) testEmbeddedByValue()               {}
@@ -706,6 +740,42 @@ func _Local_Materialize_Handler(srv interface{}, stream grpc.ServerStream) error
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Local_MaterializeServer = grpc.ServerStreamingServer[MaterializeEvent]
 
+func _Local_AddTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).AddTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_AddTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).AddTarget(ctx, req.(*AddTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Local_RemoveTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServer).RemoveTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Local_RemoveTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServer).RemoveTarget(ctx, req.(*RemoveTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Local_ServiceDesc is the grpc.ServiceDesc for Local service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -752,6 +822,14 @@ var Local_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RotateCA",
 			Handler:    _Local_RotateCA_Handler,
+		},
+		{
+			MethodName: "AddTarget",
+			Handler:    _Local_AddTarget_Handler,
+		},
+		{
+			MethodName: "RemoveTarget",
+			Handler:    _Local_RemoveTarget_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

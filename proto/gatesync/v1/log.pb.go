@@ -45,6 +45,9 @@ type Command struct {
 	//	*Command_BeginIncarnation
 	//	*Command_PutSighting
 	//	*Command_PutSteward
+	//	*Command_PutTarget
+	//	*Command_RemoveTarget
+	//	*Command_AssignTarget
 	Do            isCommand_Do `protobuf_oneof:"do"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -254,6 +257,33 @@ func (x *Command) GetPutSteward() *PutSteward {
 	return nil
 }
 
+func (x *Command) GetPutTarget() *PutTarget {
+	if x != nil {
+		if x, ok := x.Do.(*Command_PutTarget); ok {
+			return x.PutTarget
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveTarget() *RemoveTarget {
+	if x != nil {
+		if x, ok := x.Do.(*Command_RemoveTarget); ok {
+			return x.RemoveTarget
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAssignTarget() *AssignTarget {
+	if x != nil {
+		if x, ok := x.Do.(*Command_AssignTarget); ok {
+			return x.AssignTarget
+		}
+	}
+	return nil
+}
+
 type isCommand_Do interface {
 	isCommand_Do()
 }
@@ -326,6 +356,18 @@ type Command_PutSteward struct {
 	PutSteward *PutSteward `protobuf:"bytes,51,opt,name=put_steward,json=putSteward,proto3,oneof"`
 }
 
+type Command_PutTarget struct {
+	PutTarget *PutTarget `protobuf:"bytes,80,opt,name=put_target,json=putTarget,proto3,oneof"`
+}
+
+type Command_RemoveTarget struct {
+	RemoveTarget *RemoveTarget `protobuf:"bytes,81,opt,name=remove_target,json=removeTarget,proto3,oneof"`
+}
+
+type Command_AssignTarget struct {
+	AssignTarget *AssignTarget `protobuf:"bytes,82,opt,name=assign_target,json=assignTarget,proto3,oneof"`
+}
+
 func (*Command_Propose) isCommand_Do() {}
 
 func (*Command_PutMember) isCommand_Do() {}
@@ -359,6 +401,12 @@ func (*Command_BeginIncarnation) isCommand_Do() {}
 func (*Command_PutSighting) isCommand_Do() {}
 
 func (*Command_PutSteward) isCommand_Do() {}
+
+func (*Command_PutTarget) isCommand_Do() {}
+
+func (*Command_RemoveTarget) isCommand_Do() {}
+
+func (*Command_AssignTarget) isCommand_Do() {}
 
 type Noop struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1109,6 +1157,7 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Part
 	//	*SnapshotRecord_Sighting
 	//	*SnapshotRecord_Mount
+	//	*SnapshotRecord_Target
 	Of            isSnapshotRecord_Of `protobuf_oneof:"of"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1250,6 +1299,15 @@ func (x *SnapshotRecord) GetMount() *SnapshotMount {
 	return nil
 }
 
+func (x *SnapshotRecord) GetTarget() *SnapshotTarget {
+	if x != nil {
+		if x, ok := x.Of.(*SnapshotRecord_Target); ok {
+			return x.Target
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Of interface {
 	isSnapshotRecord_Of()
 }
@@ -1298,6 +1356,10 @@ type SnapshotRecord_Mount struct {
 	Mount *SnapshotMount `protobuf:"bytes,51,opt,name=mount,proto3,oneof"`
 }
 
+type SnapshotRecord_Target struct {
+	Target *SnapshotTarget `protobuf:"bytes,80,opt,name=target,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Header) isSnapshotRecord_Of() {}
 
 func (*SnapshotRecord_Tree) isSnapshotRecord_Of() {}
@@ -1320,6 +1382,8 @@ func (*SnapshotRecord_Sighting) isSnapshotRecord_Of() {}
 
 func (*SnapshotRecord_Mount) isSnapshotRecord_Of() {}
 
+func (*SnapshotRecord_Target) isSnapshotRecord_Of() {}
+
 type SnapshotHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // the active format: the snapshot is written in it
@@ -1327,9 +1391,10 @@ type SnapshotHeader struct {
 	Cluster       *InitCluster           `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	Voters        []string               `protobuf:"bytes,4,rep,name=voters,proto3" json:"voters,omitempty"`
 	HistoryBelow  uint64                 `protobuf:"varint,5,opt,name=history_below,json=historyBelow,proto3" json:"history_below,omitempty"`
-	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"`                             // ids of members that were removed; they never come back
-	AlsoTrusted   *Authority             `protobuf:"bytes,40,opt,name=also_trusted,json=alsoTrusted,proto3" json:"also_trusted,omitempty"` // a CA beside the one in cluster, while one replaces the other
-	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                   // 0: the first
+	Removed       []string               `protobuf:"bytes,6,rep,name=removed,proto3" json:"removed,omitempty"`                                 // ids of members that were removed; they never come back
+	AlsoTrusted   *Authority             `protobuf:"bytes,40,opt,name=also_trusted,json=alsoTrusted,proto3" json:"also_trusted,omitempty"`     // a CA beside the one in cluster, while one replaces the other
+	Incarnation   uint64                 `protobuf:"varint,20,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                       // 0: the first
+	TargetEpochs  uint64                 `protobuf:"varint,80,opt,name=target_epochs,json=targetEpochs,proto3" json:"target_epochs,omitempty"` // of the targets' pushers: the newest that was ever begun
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1416,6 +1481,13 @@ func (x *SnapshotHeader) GetAlsoTrusted() *Authority {
 func (x *SnapshotHeader) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *SnapshotHeader) GetTargetEpochs() uint64 {
+	if x != nil {
+		return x.TargetEpochs
 	}
 	return 0
 }
@@ -2110,11 +2182,304 @@ func (x *SnapshotMount) GetEpoch() uint64 {
 	return 0
 }
 
+// PutTarget adds a target, or changes the one of that name. Since format 2.
+type PutTarget struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port, or ssh://…
+	Trees   []string               `protobuf:"bytes,3,rep,name=trees,proto3" json:"trees,omitempty"`     // none: all that both ends have, by name
+	Delete  string                 `protobuf:"bytes,4,opt,name=delete,proto3" json:"delete,omitempty"`   // held, yes, no
+	Limit   int64                  `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`    // bytes a second; 0: none
+	Token   string                 `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`     // of `receive --listen`: a secret
+	// Over ssh: what the receiver over there is started with.
+	Preset        string   `protobuf:"bytes,7,opt,name=preset,proto3" json:"preset,omitempty"`
+	Ignore        []string `protobuf:"bytes,8,rep,name=ignore,proto3" json:"ignore,omitempty"`
+	RemoteBinary  string   `protobuf:"bytes,9,opt,name=remote_binary,json=remoteBinary,proto3" json:"remote_binary,omitempty"`
+	RemoteDataDir string   `protobuf:"bytes,10,opt,name=remote_data_dir,json=remoteDataDir,proto3" json:"remote_data_dir,omitempty"`
+	RemoteReserve string   `protobuf:"bytes,11,opt,name=remote_reserve,json=remoteReserve,proto3" json:"remote_reserve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutTarget) Reset() {
+	*x = PutTarget{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutTarget) ProtoMessage() {}
+
+func (x *PutTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutTarget.ProtoReflect.Descriptor instead.
+func (*PutTarget) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PutTarget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutTarget) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *PutTarget) GetTrees() []string {
+	if x != nil {
+		return x.Trees
+	}
+	return nil
+}
+
+func (x *PutTarget) GetDelete() string {
+	if x != nil {
+		return x.Delete
+	}
+	return ""
+}
+
+func (x *PutTarget) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *PutTarget) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *PutTarget) GetPreset() string {
+	if x != nil {
+		return x.Preset
+	}
+	return ""
+}
+
+func (x *PutTarget) GetIgnore() []string {
+	if x != nil {
+		return x.Ignore
+	}
+	return nil
+}
+
+func (x *PutTarget) GetRemoteBinary() string {
+	if x != nil {
+		return x.RemoteBinary
+	}
+	return ""
+}
+
+func (x *PutTarget) GetRemoteDataDir() string {
+	if x != nil {
+		return x.RemoteDataDir
+	}
+	return ""
+}
+
+func (x *PutTarget) GetRemoteReserve() string {
+	if x != nil {
+		return x.RemoteReserve
+	}
+	return ""
+}
+
+type RemoveTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveTarget) Reset() {
+	*x = RemoveTarget{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveTarget) ProtoMessage() {}
+
+func (x *RemoveTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveTarget.ProtoReflect.Descriptor instead.
+func (*RemoveTarget) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RemoveTarget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// AssignTarget names the member that pushes to a target. epoch is the one that
+// it ends: the next begins with it. Since format 2.
+type AssignTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignTarget) Reset() {
+	*x = AssignTarget{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignTarget) ProtoMessage() {}
+
+func (x *AssignTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignTarget.ProtoReflect.Descriptor instead.
+func (*AssignTarget) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *AssignTarget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AssignTarget) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *AssignTarget) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// SnapshotTarget is a target and who pushes to it.
+type SnapshotTarget struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Target        *PutTarget             `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	Pusher        string                 `protobuf:"bytes,2,opt,name=pusher,proto3" json:"pusher,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotTarget) Reset() {
+	*x = SnapshotTarget{}
+	mi := &file_gatesync_v1_log_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotTarget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotTarget) ProtoMessage() {}
+
+func (x *SnapshotTarget) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_log_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotTarget.ProtoReflect.Descriptor instead.
+func (*SnapshotTarget) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_log_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *SnapshotTarget) GetTarget() *PutTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *SnapshotTarget) GetPusher() string {
+	if x != nil {
+		return x.Pusher
+	}
+	return ""
+}
+
+func (x *SnapshotTarget) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 var File_gatesync_v1_log_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\n" +
-	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xb3\b\n" +
+	"\x15gatesync/v1/log.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xf0\t\n" +
 	"\aCommand\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x122\n" +
@@ -2138,7 +2503,11 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\x11begin_incarnation\x18\x1e \x01(\v2\x1d.gatesync.v1.BeginIncarnationH\x00R\x10beginIncarnation\x12=\n" +
 	"\fput_sighting\x182 \x01(\v2\x18.gatesync.v1.PutSightingH\x00R\vputSighting\x12:\n" +
 	"\vput_steward\x183 \x01(\v2\x17.gatesync.v1.PutStewardH\x00R\n" +
-	"putStewardB\x04\n" +
+	"putSteward\x127\n" +
+	"\n" +
+	"put_target\x18P \x01(\v2\x16.gatesync.v1.PutTargetH\x00R\tputTarget\x12@\n" +
+	"\rremove_target\x18Q \x01(\v2\x19.gatesync.v1.RemoveTargetH\x00R\fremoveTarget\x12@\n" +
+	"\rassign_target\x18R \x01(\v2\x19.gatesync.v1.AssignTargetH\x00R\fassignTargetB\x04\n" +
 	"\x02do\"\x06\n" +
 	"\x04Noop\"\x8c\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
@@ -2186,7 +2555,7 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\aOutcome\x12+\n" +
 	"\x06result\x18\x01 \x01(\v2\x13.gatesync.v1.ResultR\x06result\x12\x12\n" +
 	"\x04code\x18\x02 \x01(\rR\x04code\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"\xcf\x04\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x86\x05\n" +
 	"\x0eSnapshotRecord\x125\n" +
 	"\x06header\x18\x01 \x01(\v2\x1b.gatesync.v1.SnapshotHeaderH\x00R\x06header\x12/\n" +
 	"\x04tree\x18\x02 \x01(\v2\x19.gatesync.v1.SnapshotTreeH\x00R\x04tree\x12/\n" +
@@ -2198,8 +2567,9 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\atrailer\x18\b \x01(\v2\x1c.gatesync.v1.SnapshotTrailerH\x00R\atrailer\x12,\n" +
 	"\x04part\x18\t \x01(\v2\x16.gatesync.v1.ChangesetH\x00R\x04part\x126\n" +
 	"\bsighting\x182 \x01(\v2\x18.gatesync.v1.PutSightingH\x00R\bsighting\x122\n" +
-	"\x05mount\x183 \x01(\v2\x1a.gatesync.v1.SnapshotMountH\x00R\x05mountB\x04\n" +
-	"\x02of\"\xac\x02\n" +
+	"\x05mount\x183 \x01(\v2\x1a.gatesync.v1.SnapshotMountH\x00R\x05mount\x125\n" +
+	"\x06target\x18P \x01(\v2\x1b.gatesync.v1.SnapshotTargetH\x00R\x06targetB\x04\n" +
+	"\x02of\"\xd1\x02\n" +
 	"\x0eSnapshotHeader\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x122\n" +
@@ -2208,7 +2578,8 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\rhistory_below\x18\x05 \x01(\x04R\fhistoryBelow\x12\x18\n" +
 	"\aremoved\x18\x06 \x03(\tR\aremoved\x129\n" +
 	"\falso_trusted\x18( \x01(\v2\x16.gatesync.v1.AuthorityR\valsoTrusted\x12 \n" +
-	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\"P\n" +
+	"\vincarnation\x18\x14 \x01(\x04R\vincarnation\x12#\n" +
+	"\rtarget_epochs\x18P \x01(\x04R\ftargetEpochs\"P\n" +
 	"\fSnapshotTree\x12(\n" +
 	"\x04tree\x18\x01 \x01(\v2\x14.gatesync.v1.PutTreeR\x04tree\x12\x16\n" +
 	"\x06epochs\x182 \x01(\x04R\x06epochs\"]\n" +
@@ -2255,7 +2626,30 @@ const file_gatesync_v1_log_proto_rawDesc = "" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x18\n" +
 	"\amembers\x18\x03 \x03(\tR\amembers\x12\x18\n" +
 	"\asteward\x18\x04 \x01(\tR\asteward\x12\x14\n" +
-	"\x05epoch\x18\x05 \x01(\x04R\x05epochB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
+	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\"\xb7\x02\n" +
+	"\tPutTarget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05trees\x18\x03 \x03(\tR\x05trees\x12\x16\n" +
+	"\x06delete\x18\x04 \x01(\tR\x06delete\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x03R\x05limit\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\tR\x05token\x12\x16\n" +
+	"\x06preset\x18\a \x01(\tR\x06preset\x12\x16\n" +
+	"\x06ignore\x18\b \x03(\tR\x06ignore\x12#\n" +
+	"\rremote_binary\x18\t \x01(\tR\fremoteBinary\x12&\n" +
+	"\x0fremote_data_dir\x18\n" +
+	" \x01(\tR\rremoteDataDir\x12%\n" +
+	"\x0eremote_reserve\x18\v \x01(\tR\rremoteReserve\"\"\n" +
+	"\fRemoveTarget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"L\n" +
+	"\fAssignTarget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"n\n" +
+	"\x0eSnapshotTarget\x12.\n" +
+	"\x06target\x18\x01 \x01(\v2\x16.gatesync.v1.PutTargetR\x06target\x12\x16\n" +
+	"\x06pusher\x18\x02 \x01(\tR\x06pusher\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epochB;Z9github.com/gatesync/gatesync/proto/gatesync/v1;gatesyncv1b\x06proto3"
 
 var (
 	file_gatesync_v1_log_proto_rawDescOnce sync.Once
@@ -2269,7 +2663,7 @@ func file_gatesync_v1_log_proto_rawDescGZIP() []byte {
 	return file_gatesync_v1_log_proto_rawDescData
 }
 
-var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_gatesync_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_gatesync_v1_log_proto_goTypes = []any{
 	(*Command)(nil),          // 0: gatesync.v1.Command
 	(*Noop)(nil),             // 1: gatesync.v1.Noop
@@ -2299,14 +2693,18 @@ var file_gatesync_v1_log_proto_goTypes = []any{
 	(*SeenNonce)(nil),        // 25: gatesync.v1.SeenNonce
 	(*PutSteward)(nil),       // 26: gatesync.v1.PutSteward
 	(*SnapshotMount)(nil),    // 27: gatesync.v1.SnapshotMount
-	(*Changeset)(nil),        // 28: gatesync.v1.Changeset
-	(*Member)(nil),           // 29: gatesync.v1.Member
-	(*Result)(nil),           // 30: gatesync.v1.Result
-	(*Commit)(nil),           // 31: gatesync.v1.Commit
-	(*Node)(nil),             // 32: gatesync.v1.Node
+	(*PutTarget)(nil),        // 28: gatesync.v1.PutTarget
+	(*RemoveTarget)(nil),     // 29: gatesync.v1.RemoveTarget
+	(*AssignTarget)(nil),     // 30: gatesync.v1.AssignTarget
+	(*SnapshotTarget)(nil),   // 31: gatesync.v1.SnapshotTarget
+	(*Changeset)(nil),        // 32: gatesync.v1.Changeset
+	(*Member)(nil),           // 33: gatesync.v1.Member
+	(*Result)(nil),           // 34: gatesync.v1.Result
+	(*Commit)(nil),           // 35: gatesync.v1.Commit
+	(*Node)(nil),             // 36: gatesync.v1.Node
 }
 var file_gatesync_v1_log_proto_depIdxs = []int32{
-	28, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
+	32, // 0: gatesync.v1.Command.propose:type_name -> gatesync.v1.Changeset
 	8,  // 1: gatesync.v1.Command.put_member:type_name -> gatesync.v1.PutMember
 	9,  // 2: gatesync.v1.Command.remove_member:type_name -> gatesync.v1.RemoveMember
 	10, // 3: gatesync.v1.Command.put_token:type_name -> gatesync.v1.PutToken
@@ -2323,35 +2721,40 @@ var file_gatesync_v1_log_proto_depIdxs = []int32{
 	22, // 14: gatesync.v1.Command.begin_incarnation:type_name -> gatesync.v1.BeginIncarnation
 	24, // 15: gatesync.v1.Command.put_sighting:type_name -> gatesync.v1.PutSighting
 	26, // 16: gatesync.v1.Command.put_steward:type_name -> gatesync.v1.PutSteward
-	4,  // 17: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
-	29, // 18: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
-	29, // 19: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
-	30, // 20: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
-	16, // 21: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
-	17, // 22: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
-	18, // 23: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
-	31, // 24: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
-	29, // 25: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
-	19, // 26: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
-	20, // 27: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
-	21, // 28: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
-	28, // 29: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
-	24, // 30: gatesync.v1.SnapshotRecord.sighting:type_name -> gatesync.v1.PutSighting
-	27, // 31: gatesync.v1.SnapshotRecord.mount:type_name -> gatesync.v1.SnapshotMount
-	2,  // 32: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
-	4,  // 33: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
-	12, // 34: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
-	32, // 35: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
-	10, // 36: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
-	14, // 37: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
-	29, // 38: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
-	25, // 39: gatesync.v1.PutSighting.sees:type_name -> gatesync.v1.SeenNonce
-	25, // 40: gatesync.v1.PutSighting.misses:type_name -> gatesync.v1.SeenNonce
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	28, // 17: gatesync.v1.Command.put_target:type_name -> gatesync.v1.PutTarget
+	29, // 18: gatesync.v1.Command.remove_target:type_name -> gatesync.v1.RemoveTarget
+	30, // 19: gatesync.v1.Command.assign_target:type_name -> gatesync.v1.AssignTarget
+	4,  // 20: gatesync.v1.PutAuthority.authority:type_name -> gatesync.v1.Authority
+	33, // 21: gatesync.v1.PutMember.member:type_name -> gatesync.v1.Member
+	33, // 22: gatesync.v1.UseToken.member:type_name -> gatesync.v1.Member
+	34, // 23: gatesync.v1.Outcome.result:type_name -> gatesync.v1.Result
+	16, // 24: gatesync.v1.SnapshotRecord.header:type_name -> gatesync.v1.SnapshotHeader
+	17, // 25: gatesync.v1.SnapshotRecord.tree:type_name -> gatesync.v1.SnapshotTree
+	18, // 26: gatesync.v1.SnapshotRecord.node:type_name -> gatesync.v1.SnapshotNode
+	35, // 27: gatesync.v1.SnapshotRecord.commit:type_name -> gatesync.v1.Commit
+	33, // 28: gatesync.v1.SnapshotRecord.member:type_name -> gatesync.v1.Member
+	19, // 29: gatesync.v1.SnapshotRecord.token:type_name -> gatesync.v1.SnapshotToken
+	20, // 30: gatesync.v1.SnapshotRecord.session:type_name -> gatesync.v1.SnapshotSession
+	21, // 31: gatesync.v1.SnapshotRecord.trailer:type_name -> gatesync.v1.SnapshotTrailer
+	32, // 32: gatesync.v1.SnapshotRecord.part:type_name -> gatesync.v1.Changeset
+	24, // 33: gatesync.v1.SnapshotRecord.sighting:type_name -> gatesync.v1.PutSighting
+	27, // 34: gatesync.v1.SnapshotRecord.mount:type_name -> gatesync.v1.SnapshotMount
+	31, // 35: gatesync.v1.SnapshotRecord.target:type_name -> gatesync.v1.SnapshotTarget
+	2,  // 36: gatesync.v1.SnapshotHeader.cluster:type_name -> gatesync.v1.InitCluster
+	4,  // 37: gatesync.v1.SnapshotHeader.also_trusted:type_name -> gatesync.v1.Authority
+	12, // 38: gatesync.v1.SnapshotTree.tree:type_name -> gatesync.v1.PutTree
+	36, // 39: gatesync.v1.SnapshotNode.node:type_name -> gatesync.v1.Node
+	10, // 40: gatesync.v1.SnapshotToken.token:type_name -> gatesync.v1.PutToken
+	14, // 41: gatesync.v1.SnapshotSession.outcome:type_name -> gatesync.v1.Outcome
+	33, // 42: gatesync.v1.BeginIncarnation.founder:type_name -> gatesync.v1.Member
+	25, // 43: gatesync.v1.PutSighting.sees:type_name -> gatesync.v1.SeenNonce
+	25, // 44: gatesync.v1.PutSighting.misses:type_name -> gatesync.v1.SeenNonce
+	28, // 45: gatesync.v1.SnapshotTarget.target:type_name -> gatesync.v1.PutTarget
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_log_proto_init() }
@@ -2378,6 +2781,9 @@ func file_gatesync_v1_log_proto_init() {
 		(*Command_BeginIncarnation)(nil),
 		(*Command_PutSighting)(nil),
 		(*Command_PutSteward)(nil),
+		(*Command_PutTarget)(nil),
+		(*Command_RemoveTarget)(nil),
+		(*Command_AssignTarget)(nil),
 	}
 	file_gatesync_v1_log_proto_msgTypes[15].OneofWrappers = []any{
 		(*SnapshotRecord_Header)(nil),
@@ -2391,6 +2797,7 @@ func file_gatesync_v1_log_proto_init() {
 		(*SnapshotRecord_Part)(nil),
 		(*SnapshotRecord_Sighting)(nil),
 		(*SnapshotRecord_Mount)(nil),
+		(*SnapshotRecord_Target)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2398,7 +2805,7 @@ func file_gatesync_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_log_proto_rawDesc), len(file_gatesync_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -79,7 +79,7 @@ func (x FollowRedirect_Why) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FollowRedirect_Why.Descriptor instead.
 func (FollowRedirect_Why) EnumDescriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27, 0}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type HelloRequest struct {
@@ -235,6 +235,7 @@ type NodeState struct {
 	ShareNonce    string                 `protobuf:"bytes,50,opt,name=share_nonce,json=shareNonce,proto3" json:"share_nonce,omitempty"`  // that it has written on its share; "" while it cannot use one
 	AgeMs         uint64                 `protobuf:"varint,60,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`                // of what is passed on: since this was said
 	Lacks         []string               `protobuf:"bytes,70,rep,name=lacks,proto3" json:"lacks,omitempty"`                              // content that nobody who answers has, the first of it: for people
+	Targets       []*TargetState         `protobuf:"bytes,80,rep,name=targets,proto3" json:"targets,omitempty"`                          // that it pushes to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -430,6 +431,13 @@ func (x *NodeState) GetLacks() []string {
 	return nil
 }
 
+func (x *NodeState) GetTargets() []*TargetState {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
 type TreeState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -506,6 +514,107 @@ func (x *TreeState) GetUnfit() bool {
 	return false
 }
 
+// TargetState is how a target is, as its pusher knows it.
+type TargetState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`       // of the pusher
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`        // see package fallback/target
+	Revision      uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"` // that it has
+	Held          uint64                 `protobuf:"varint,5,opt,name=held,proto3" json:"held,omitempty"`
+	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                           // of the last attempt, where it failed
+	AgeMs         uint64                 `protobuf:"varint,7,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`             // of the state
+	FailingMs     uint64                 `protobuf:"varint,8,opt,name=failing_ms,json=failingMs,proto3" json:"failing_ms,omitempty"` // for how long it cannot be reached; 0: it can
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TargetState) Reset() {
+	*x = TargetState{}
+	mi := &file_gatesync_v1_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TargetState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TargetState) ProtoMessage() {}
+
+func (x *TargetState) ProtoReflect() protoreflect.Message {
+	mi := &file_gatesync_v1_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TargetState.ProtoReflect.Descriptor instead.
+func (*TargetState) Descriptor() ([]byte, []int) {
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *TargetState) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TargetState) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *TargetState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TargetState) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *TargetState) GetHeld() uint64 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *TargetState) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *TargetState) GetAgeMs() uint64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *TargetState) GetFailingMs() uint64 {
+	if x != nil {
+		return x.FailingMs
+	}
+	return 0
+}
+
 type ProposeRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Command *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
@@ -518,7 +627,7 @@ type ProposeRequest struct {
 
 func (x *ProposeRequest) Reset() {
 	*x = ProposeRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[4]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +639,7 @@ func (x *ProposeRequest) String() string {
 func (*ProposeRequest) ProtoMessage() {}
 
 func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[4]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +652,7 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
 func (*ProposeRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ProposeRequest) GetCommand() *Command {
@@ -570,7 +679,7 @@ type ProposeResponse struct {
 
 func (x *ProposeResponse) Reset() {
 	*x = ProposeResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[5]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +691,7 @@ func (x *ProposeResponse) String() string {
 func (*ProposeResponse) ProtoMessage() {}
 
 func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[5]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +704,7 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
 func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ProposeResponse) GetOutcome() *Outcome {
@@ -621,7 +730,7 @@ type AppliedRequest struct {
 
 func (x *AppliedRequest) Reset() {
 	*x = AppliedRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[6]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +742,7 @@ func (x *AppliedRequest) String() string {
 func (*AppliedRequest) ProtoMessage() {}
 
 func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[6]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +755,7 @@ func (x *AppliedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedRequest.ProtoReflect.Descriptor instead.
 func (*AppliedRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AppliedRequest) GetRevision() uint64 {
@@ -665,7 +774,7 @@ type AppliedResponse struct {
 
 func (x *AppliedResponse) Reset() {
 	*x = AppliedResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[7]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +786,7 @@ func (x *AppliedResponse) String() string {
 func (*AppliedResponse) ProtoMessage() {}
 
 func (x *AppliedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[7]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +799,7 @@ func (x *AppliedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppliedResponse.ProtoReflect.Descriptor instead.
 func (*AppliedResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AppliedResponse) GetApplied() uint64 {
@@ -709,7 +818,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[8]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +830,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[8]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +843,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -754,7 +863,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[9]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -766,7 +875,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[9]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -779,7 +888,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RenewResponse) GetCertPem() []byte {
@@ -806,7 +915,7 @@ type ManifestRequest struct {
 
 func (x *ManifestRequest) Reset() {
 	*x = ManifestRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[10]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +927,7 @@ func (x *ManifestRequest) String() string {
 func (*ManifestRequest) ProtoMessage() {}
 
 func (x *ManifestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[10]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +940,7 @@ func (x *ManifestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestRequest.ProtoReflect.Descriptor instead.
 func (*ManifestRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ManifestRequest) GetTree() string {
@@ -859,7 +968,7 @@ type ManifestResponse struct {
 
 func (x *ManifestResponse) Reset() {
 	*x = ManifestResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[11]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +980,7 @@ func (x *ManifestResponse) String() string {
 func (*ManifestResponse) ProtoMessage() {}
 
 func (x *ManifestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[11]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +993,7 @@ func (x *ManifestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestResponse.ProtoReflect.Descriptor instead.
 func (*ManifestResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ManifestResponse) GetRevision() uint64 {
@@ -918,7 +1027,7 @@ type ManifestNode struct {
 
 func (x *ManifestNode) Reset() {
 	*x = ManifestNode{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[12]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +1039,7 @@ func (x *ManifestNode) String() string {
 func (*ManifestNode) ProtoMessage() {}
 
 func (x *ManifestNode) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[12]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +1052,7 @@ func (x *ManifestNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestNode.ProtoReflect.Descriptor instead.
 func (*ManifestNode) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ManifestNode) GetPath() []byte {
@@ -970,7 +1079,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[13]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1091,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[13]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1104,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -1020,7 +1129,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[14]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1141,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[14]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1154,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 type JoinRequest struct {
@@ -1069,7 +1178,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[15]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1190,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[15]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1203,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -1204,7 +1313,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[16]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1325,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[16]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1338,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JoinResponse) GetClusterId() string {
@@ -1299,7 +1408,7 @@ type ChangeRoleRequest struct {
 
 func (x *ChangeRoleRequest) Reset() {
 	*x = ChangeRoleRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[17]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1420,7 @@ func (x *ChangeRoleRequest) String() string {
 func (*ChangeRoleRequest) ProtoMessage() {}
 
 func (x *ChangeRoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[17]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1433,7 @@ func (x *ChangeRoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRoleRequest.ProtoReflect.Descriptor instead.
 func (*ChangeRoleRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ChangeRoleRequest) GetId() string {
@@ -1356,7 +1465,7 @@ type ChangeRoleResponse struct {
 
 func (x *ChangeRoleResponse) Reset() {
 	*x = ChangeRoleResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[18]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1477,7 @@ func (x *ChangeRoleResponse) String() string {
 func (*ChangeRoleResponse) ProtoMessage() {}
 
 func (x *ChangeRoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[18]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1490,7 @@ func (x *ChangeRoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeRoleResponse.ProtoReflect.Descriptor instead.
 func (*ChangeRoleResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 type TransferRequest struct {
@@ -1393,7 +1502,7 @@ type TransferRequest struct {
 
 func (x *TransferRequest) Reset() {
 	*x = TransferRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[19]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1514,7 @@ func (x *TransferRequest) String() string {
 func (*TransferRequest) ProtoMessage() {}
 
 func (x *TransferRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[19]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1527,7 @@ func (x *TransferRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferRequest.ProtoReflect.Descriptor instead.
 func (*TransferRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{19}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TransferRequest) GetId() string {
@@ -1436,7 +1545,7 @@ type TransferResponse struct {
 
 func (x *TransferResponse) Reset() {
 	*x = TransferResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[20]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1557,7 @@ func (x *TransferResponse) String() string {
 func (*TransferResponse) ProtoMessage() {}
 
 func (x *TransferResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[20]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1570,7 @@ func (x *TransferResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferResponse.ProtoReflect.Descriptor instead.
 func (*TransferResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{20}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{21}
 }
 
 type SeesRequest struct {
@@ -1474,7 +1583,7 @@ type SeesRequest struct {
 
 func (x *SeesRequest) Reset() {
 	*x = SeesRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1595,7 @@ func (x *SeesRequest) String() string {
 func (*SeesRequest) ProtoMessage() {}
 
 func (x *SeesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[21]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1608,7 @@ func (x *SeesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeesRequest.ProtoReflect.Descriptor instead.
 func (*SeesRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{21}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SeesRequest) GetTree() string {
@@ -1527,7 +1636,7 @@ type SeesResponse struct {
 
 func (x *SeesResponse) Reset() {
 	*x = SeesResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1648,7 @@ func (x *SeesResponse) String() string {
 func (*SeesResponse) ProtoMessage() {}
 
 func (x *SeesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[22]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1661,7 @@ func (x *SeesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeesResponse.ProtoReflect.Descriptor instead.
 func (*SeesResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{22}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SeesResponse) GetHas() bool {
@@ -1586,7 +1695,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1707,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[23]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1720,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{23}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FollowRequest) GetPlace() *FollowPlace {
@@ -1642,7 +1751,7 @@ type FollowPlace struct {
 
 func (x *FollowPlace) Reset() {
 	*x = FollowPlace{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1763,7 @@ func (x *FollowPlace) String() string {
 func (*FollowPlace) ProtoMessage() {}
 
 func (x *FollowPlace) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[24]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1776,7 @@ func (x *FollowPlace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowPlace.ProtoReflect.Descriptor instead.
 func (*FollowPlace) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{24}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FollowPlace) GetApplied() uint64 {
@@ -1721,7 +1830,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1842,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[25]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1855,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{25}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FollowResponse) GetPulse() *FollowPulse {
@@ -1819,7 +1928,7 @@ type FollowPulse struct {
 
 func (x *FollowPulse) Reset() {
 	*x = FollowPulse{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1940,7 @@ func (x *FollowPulse) String() string {
 func (*FollowPulse) ProtoMessage() {}
 
 func (x *FollowPulse) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[26]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +1953,7 @@ func (x *FollowPulse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowPulse.ProtoReflect.Descriptor instead.
 func (*FollowPulse) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{26}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FollowPulse) GetLeader() string {
@@ -1893,7 +2002,7 @@ type FollowRedirect struct {
 
 func (x *FollowRedirect) Reset() {
 	*x = FollowRedirect{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2014,7 @@ func (x *FollowRedirect) String() string {
 func (*FollowRedirect) ProtoMessage() {}
 
 func (x *FollowRedirect) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[27]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2027,7 @@ func (x *FollowRedirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRedirect.ProtoReflect.Descriptor instead.
 func (*FollowRedirect) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{27}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FollowRedirect) GetWhy() FollowRedirect_Why {
@@ -1950,7 +2059,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2071,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[28]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2084,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{28}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogEntry) GetIndex() uint64 {
@@ -2035,7 +2144,7 @@ type FollowSnapshot struct {
 
 func (x *FollowSnapshot) Reset() {
 	*x = FollowSnapshot{}
-	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2156,7 @@ func (x *FollowSnapshot) String() string {
 func (*FollowSnapshot) ProtoMessage() {}
 
 func (x *FollowSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_gatesync_v1_peer_proto_msgTypes[29]
+	mi := &file_gatesync_v1_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2169,7 @@ func (x *FollowSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowSnapshot.ProtoReflect.Descriptor instead.
 func (*FollowSnapshot) Descriptor() ([]byte, []int) {
-	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{29}
+	return file_gatesync_v1_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FollowSnapshot) GetIndex() uint64 {
@@ -2118,7 +2227,7 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\rHelloResponse\x12-\n" +
 	"\amembers\x18\x01 \x03(\v2\x13.gatesync.v1.MemberR\amembers\x12,\n" +
 	"\x05state\x18\x02 \x01(\v2\x16.gatesync.v1.NodeStateR\x05state\x12,\n" +
-	"\x05below\x18< \x03(\v2\x16.gatesync.v1.NodeStateR\x05below\"\xe4\x04\n" +
+	"\x05below\x18< \x03(\v2\x16.gatesync.v1.NodeStateR\x05below\"\x98\x05\n" +
 	"\tNodeState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -2146,13 +2255,24 @@ const file_gatesync_v1_peer_proto_rawDesc = "" +
 	"\vshare_nonce\x182 \x01(\tR\n" +
 	"shareNonce\x12\x15\n" +
 	"\x06age_ms\x18< \x01(\x04R\x05ageMs\x12\x14\n" +
-	"\x05lacks\x18F \x03(\tR\x05lacks\"\x81\x01\n" +
+	"\x05lacks\x18F \x03(\tR\x05lacks\x122\n" +
+	"\atargets\x18P \x03(\v2\x18.gatesync.v1.TargetStateR\atargets\"\x81\x01\n" +
 	"\tTreeState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x12\n" +
 	"\x04held\x18\x03 \x01(\x04R\x04held\x12\x1c\n" +
 	"\tconflicts\x18\x04 \x01(\x04R\tconflicts\x12\x14\n" +
-	"\x05unfit\x182 \x01(\bR\x05unfit\"R\n" +
+	"\x05unfit\x182 \x01(\bR\x05unfit\"\xc9\x01\n" +
+	"\vTargetState\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04held\x18\x05 \x01(\x04R\x04held\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x15\n" +
+	"\x06age_ms\x18\a \x01(\x04R\x05ageMs\x12\x1d\n" +
+	"\n" +
+	"failing_ms\x18\b \x01(\x04R\tfailingMs\"R\n" +
 	"\x0eProposeRequest\x12.\n" +
 	"\acommand\x18\x01 \x01(\v2\x14.gatesync.v1.CommandR\acommand\x12\x10\n" +
 	"\x03via\x18< \x03(\tR\x03via\"W\n" +
@@ -2305,94 +2425,96 @@ func file_gatesync_v1_peer_proto_rawDescGZIP() []byte {
 }
 
 var file_gatesync_v1_peer_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_gatesync_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_gatesync_v1_peer_proto_goTypes = []any{
 	(FollowRedirect_Why)(0),      // 0: gatesync.v1.FollowRedirect.Why
 	(*HelloRequest)(nil),         // 1: gatesync.v1.HelloRequest
 	(*HelloResponse)(nil),        // 2: gatesync.v1.HelloResponse
 	(*NodeState)(nil),            // 3: gatesync.v1.NodeState
 	(*TreeState)(nil),            // 4: gatesync.v1.TreeState
-	(*ProposeRequest)(nil),       // 5: gatesync.v1.ProposeRequest
-	(*ProposeResponse)(nil),      // 6: gatesync.v1.ProposeResponse
-	(*AppliedRequest)(nil),       // 7: gatesync.v1.AppliedRequest
-	(*AppliedResponse)(nil),      // 8: gatesync.v1.AppliedResponse
-	(*RenewRequest)(nil),         // 9: gatesync.v1.RenewRequest
-	(*RenewResponse)(nil),        // 10: gatesync.v1.RenewResponse
-	(*ManifestRequest)(nil),      // 11: gatesync.v1.ManifestRequest
-	(*ManifestResponse)(nil),     // 12: gatesync.v1.ManifestResponse
-	(*ManifestNode)(nil),         // 13: gatesync.v1.ManifestNode
-	(*RemoveMemberRequest)(nil),  // 14: gatesync.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil), // 15: gatesync.v1.RemoveMemberResponse
-	(*JoinRequest)(nil),          // 16: gatesync.v1.JoinRequest
-	(*JoinResponse)(nil),         // 17: gatesync.v1.JoinResponse
-	(*ChangeRoleRequest)(nil),    // 18: gatesync.v1.ChangeRoleRequest
-	(*ChangeRoleResponse)(nil),   // 19: gatesync.v1.ChangeRoleResponse
-	(*TransferRequest)(nil),      // 20: gatesync.v1.TransferRequest
-	(*TransferResponse)(nil),     // 21: gatesync.v1.TransferResponse
-	(*SeesRequest)(nil),          // 22: gatesync.v1.SeesRequest
-	(*SeesResponse)(nil),         // 23: gatesync.v1.SeesResponse
-	(*FollowRequest)(nil),        // 24: gatesync.v1.FollowRequest
-	(*FollowPlace)(nil),          // 25: gatesync.v1.FollowPlace
-	(*FollowResponse)(nil),       // 26: gatesync.v1.FollowResponse
-	(*FollowPulse)(nil),          // 27: gatesync.v1.FollowPulse
-	(*FollowRedirect)(nil),       // 28: gatesync.v1.FollowRedirect
-	(*LogEntry)(nil),             // 29: gatesync.v1.LogEntry
-	(*FollowSnapshot)(nil),       // 30: gatesync.v1.FollowSnapshot
-	(*Member)(nil),               // 31: gatesync.v1.Member
-	(*Command)(nil),              // 32: gatesync.v1.Command
-	(*Outcome)(nil),              // 33: gatesync.v1.Outcome
-	(*PutTree)(nil),              // 34: gatesync.v1.PutTree
-	(*Node)(nil),                 // 35: gatesync.v1.Node
+	(*TargetState)(nil),          // 5: gatesync.v1.TargetState
+	(*ProposeRequest)(nil),       // 6: gatesync.v1.ProposeRequest
+	(*ProposeResponse)(nil),      // 7: gatesync.v1.ProposeResponse
+	(*AppliedRequest)(nil),       // 8: gatesync.v1.AppliedRequest
+	(*AppliedResponse)(nil),      // 9: gatesync.v1.AppliedResponse
+	(*RenewRequest)(nil),         // 10: gatesync.v1.RenewRequest
+	(*RenewResponse)(nil),        // 11: gatesync.v1.RenewResponse
+	(*ManifestRequest)(nil),      // 12: gatesync.v1.ManifestRequest
+	(*ManifestResponse)(nil),     // 13: gatesync.v1.ManifestResponse
+	(*ManifestNode)(nil),         // 14: gatesync.v1.ManifestNode
+	(*RemoveMemberRequest)(nil),  // 15: gatesync.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil), // 16: gatesync.v1.RemoveMemberResponse
+	(*JoinRequest)(nil),          // 17: gatesync.v1.JoinRequest
+	(*JoinResponse)(nil),         // 18: gatesync.v1.JoinResponse
+	(*ChangeRoleRequest)(nil),    // 19: gatesync.v1.ChangeRoleRequest
+	(*ChangeRoleResponse)(nil),   // 20: gatesync.v1.ChangeRoleResponse
+	(*TransferRequest)(nil),      // 21: gatesync.v1.TransferRequest
+	(*TransferResponse)(nil),     // 22: gatesync.v1.TransferResponse
+	(*SeesRequest)(nil),          // 23: gatesync.v1.SeesRequest
+	(*SeesResponse)(nil),         // 24: gatesync.v1.SeesResponse
+	(*FollowRequest)(nil),        // 25: gatesync.v1.FollowRequest
+	(*FollowPlace)(nil),          // 26: gatesync.v1.FollowPlace
+	(*FollowResponse)(nil),       // 27: gatesync.v1.FollowResponse
+	(*FollowPulse)(nil),          // 28: gatesync.v1.FollowPulse
+	(*FollowRedirect)(nil),       // 29: gatesync.v1.FollowRedirect
+	(*LogEntry)(nil),             // 30: gatesync.v1.LogEntry
+	(*FollowSnapshot)(nil),       // 31: gatesync.v1.FollowSnapshot
+	(*Member)(nil),               // 32: gatesync.v1.Member
+	(*Command)(nil),              // 33: gatesync.v1.Command
+	(*Outcome)(nil),              // 34: gatesync.v1.Outcome
+	(*PutTree)(nil),              // 35: gatesync.v1.PutTree
+	(*Node)(nil),                 // 36: gatesync.v1.Node
 }
 var file_gatesync_v1_peer_proto_depIdxs = []int32{
-	31, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
+	32, // 0: gatesync.v1.HelloRequest.members:type_name -> gatesync.v1.Member
 	3,  // 1: gatesync.v1.HelloRequest.state:type_name -> gatesync.v1.NodeState
 	3,  // 2: gatesync.v1.HelloRequest.below:type_name -> gatesync.v1.NodeState
-	31, // 3: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
+	32, // 3: gatesync.v1.HelloResponse.members:type_name -> gatesync.v1.Member
 	3,  // 4: gatesync.v1.HelloResponse.state:type_name -> gatesync.v1.NodeState
 	3,  // 5: gatesync.v1.HelloResponse.below:type_name -> gatesync.v1.NodeState
 	4,  // 6: gatesync.v1.NodeState.trees:type_name -> gatesync.v1.TreeState
-	32, // 7: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
-	33, // 8: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
-	13, // 9: gatesync.v1.ManifestResponse.nodes:type_name -> gatesync.v1.ManifestNode
-	34, // 10: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
-	35, // 11: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
-	31, // 12: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
-	34, // 13: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
-	25, // 14: gatesync.v1.FollowRequest.place:type_name -> gatesync.v1.FollowPlace
-	27, // 15: gatesync.v1.FollowResponse.pulse:type_name -> gatesync.v1.FollowPulse
-	29, // 16: gatesync.v1.FollowResponse.entries:type_name -> gatesync.v1.LogEntry
-	30, // 17: gatesync.v1.FollowResponse.snapshot:type_name -> gatesync.v1.FollowSnapshot
-	28, // 18: gatesync.v1.FollowResponse.redirect:type_name -> gatesync.v1.FollowRedirect
-	0,  // 19: gatesync.v1.FollowRedirect.why:type_name -> gatesync.v1.FollowRedirect.Why
-	31, // 20: gatesync.v1.FollowRedirect.instead:type_name -> gatesync.v1.Member
-	1,  // 21: gatesync.v1.Cluster.Hello:input_type -> gatesync.v1.HelloRequest
-	5,  // 22: gatesync.v1.Cluster.Propose:input_type -> gatesync.v1.ProposeRequest
-	7,  // 23: gatesync.v1.Cluster.Applied:input_type -> gatesync.v1.AppliedRequest
-	9,  // 24: gatesync.v1.Cluster.Renew:input_type -> gatesync.v1.RenewRequest
-	11, // 25: gatesync.v1.Cluster.Manifest:input_type -> gatesync.v1.ManifestRequest
-	14, // 26: gatesync.v1.Cluster.RemoveMember:input_type -> gatesync.v1.RemoveMemberRequest
-	18, // 27: gatesync.v1.Cluster.ChangeRole:input_type -> gatesync.v1.ChangeRoleRequest
-	20, // 28: gatesync.v1.Cluster.Transfer:input_type -> gatesync.v1.TransferRequest
-	22, // 29: gatesync.v1.Cluster.Sees:input_type -> gatesync.v1.SeesRequest
-	16, // 30: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
-	24, // 31: gatesync.v1.Feed.Follow:input_type -> gatesync.v1.FollowRequest
-	2,  // 32: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
-	6,  // 33: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
-	8,  // 34: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
-	10, // 35: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
-	12, // 36: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
-	15, // 37: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
-	19, // 38: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
-	21, // 39: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
-	23, // 40: gatesync.v1.Cluster.Sees:output_type -> gatesync.v1.SeesResponse
-	17, // 41: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
-	26, // 42: gatesync.v1.Feed.Follow:output_type -> gatesync.v1.FollowResponse
-	32, // [32:43] is the sub-list for method output_type
-	21, // [21:32] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	5,  // 7: gatesync.v1.NodeState.targets:type_name -> gatesync.v1.TargetState
+	33, // 8: gatesync.v1.ProposeRequest.command:type_name -> gatesync.v1.Command
+	34, // 9: gatesync.v1.ProposeResponse.outcome:type_name -> gatesync.v1.Outcome
+	14, // 10: gatesync.v1.ManifestResponse.nodes:type_name -> gatesync.v1.ManifestNode
+	35, // 11: gatesync.v1.ManifestResponse.tree:type_name -> gatesync.v1.PutTree
+	36, // 12: gatesync.v1.ManifestNode.node:type_name -> gatesync.v1.Node
+	32, // 13: gatesync.v1.JoinResponse.members:type_name -> gatesync.v1.Member
+	35, // 14: gatesync.v1.JoinResponse.trees:type_name -> gatesync.v1.PutTree
+	26, // 15: gatesync.v1.FollowRequest.place:type_name -> gatesync.v1.FollowPlace
+	28, // 16: gatesync.v1.FollowResponse.pulse:type_name -> gatesync.v1.FollowPulse
+	30, // 17: gatesync.v1.FollowResponse.entries:type_name -> gatesync.v1.LogEntry
+	31, // 18: gatesync.v1.FollowResponse.snapshot:type_name -> gatesync.v1.FollowSnapshot
+	29, // 19: gatesync.v1.FollowResponse.redirect:type_name -> gatesync.v1.FollowRedirect
+	0,  // 20: gatesync.v1.FollowRedirect.why:type_name -> gatesync.v1.FollowRedirect.Why
+	32, // 21: gatesync.v1.FollowRedirect.instead:type_name -> gatesync.v1.Member
+	1,  // 22: gatesync.v1.Cluster.Hello:input_type -> gatesync.v1.HelloRequest
+	6,  // 23: gatesync.v1.Cluster.Propose:input_type -> gatesync.v1.ProposeRequest
+	8,  // 24: gatesync.v1.Cluster.Applied:input_type -> gatesync.v1.AppliedRequest
+	10, // 25: gatesync.v1.Cluster.Renew:input_type -> gatesync.v1.RenewRequest
+	12, // 26: gatesync.v1.Cluster.Manifest:input_type -> gatesync.v1.ManifestRequest
+	15, // 27: gatesync.v1.Cluster.RemoveMember:input_type -> gatesync.v1.RemoveMemberRequest
+	19, // 28: gatesync.v1.Cluster.ChangeRole:input_type -> gatesync.v1.ChangeRoleRequest
+	21, // 29: gatesync.v1.Cluster.Transfer:input_type -> gatesync.v1.TransferRequest
+	23, // 30: gatesync.v1.Cluster.Sees:input_type -> gatesync.v1.SeesRequest
+	17, // 31: gatesync.v1.Join.Join:input_type -> gatesync.v1.JoinRequest
+	25, // 32: gatesync.v1.Feed.Follow:input_type -> gatesync.v1.FollowRequest
+	2,  // 33: gatesync.v1.Cluster.Hello:output_type -> gatesync.v1.HelloResponse
+	7,  // 34: gatesync.v1.Cluster.Propose:output_type -> gatesync.v1.ProposeResponse
+	9,  // 35: gatesync.v1.Cluster.Applied:output_type -> gatesync.v1.AppliedResponse
+	11, // 36: gatesync.v1.Cluster.Renew:output_type -> gatesync.v1.RenewResponse
+	13, // 37: gatesync.v1.Cluster.Manifest:output_type -> gatesync.v1.ManifestResponse
+	16, // 38: gatesync.v1.Cluster.RemoveMember:output_type -> gatesync.v1.RemoveMemberResponse
+	20, // 39: gatesync.v1.Cluster.ChangeRole:output_type -> gatesync.v1.ChangeRoleResponse
+	22, // 40: gatesync.v1.Cluster.Transfer:output_type -> gatesync.v1.TransferResponse
+	24, // 41: gatesync.v1.Cluster.Sees:output_type -> gatesync.v1.SeesResponse
+	18, // 42: gatesync.v1.Join.Join:output_type -> gatesync.v1.JoinResponse
+	27, // 43: gatesync.v1.Feed.Follow:output_type -> gatesync.v1.FollowResponse
+	33, // [33:44] is the sub-list for method output_type
+	22, // [22:33] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_gatesync_v1_peer_proto_init() }
@@ -2408,7 +2530,7 @@ func file_gatesync_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gatesync_v1_peer_proto_rawDesc), len(file_gatesync_v1_peer_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

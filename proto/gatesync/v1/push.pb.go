@@ -33,8 +33,9 @@ type PushHello struct {
 	Revision      uint64                 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"` // of the cluster
 	Delete        string                 `protobuf:"bytes,8,opt,name=delete,proto3" json:"delete,omitempty"`      // held, yes, no
 	DryRun        bool                   `protobuf:"varint,9,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	Fresh         bool                   `protobuf:"varint,10,opt,name=fresh,proto3" json:"fresh,omitempty"`     // the root may have lost its marker
-	History       bool                   `protobuf:"varint,11,opt,name=history,proto3" json:"history,omitempty"` // the pusher has older versions of what it pushes
+	Fresh         bool                   `protobuf:"varint,10,opt,name=fresh,proto3" json:"fresh,omitempty"`             // the root may have lost its marker
+	History       bool                   `protobuf:"varint,11,opt,name=history,proto3" json:"history,omitempty"`         // the pusher has older versions of what it pushes
+	Incarnation   uint64                 `protobuf:"varint,12,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the cluster
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +145,13 @@ func (x *PushHello) GetHistory() bool {
 		return x.History
 	}
 	return false
+}
+
+func (x *PushHello) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
 }
 
 // PushWelcome is the target's answer.
@@ -1056,7 +1064,7 @@ var File_gatesync_v1_push_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_push_proto_rawDesc = "" +
 	"\n" +
-	"\x16gatesync/v1/push.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\x9c\x02\n" +
+	"\x16gatesync/v1/push.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xbe\x02\n" +
 	"\tPushHello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -1069,7 +1077,8 @@ const file_gatesync_v1_push_proto_rawDesc = "" +
 	"\adry_run\x18\t \x01(\bR\x06dryRun\x12\x14\n" +
 	"\x05fresh\x18\n" +
 	" \x01(\bR\x05fresh\x12\x18\n" +
-	"\ahistory\x18\v \x01(\bR\ahistory\"r\n" +
+	"\ahistory\x18\v \x01(\bR\ahistory\x12 \n" +
+	"\vincarnation\x18\f \x01(\x04R\vincarnation\"r\n" +
 	"\vPushWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12-\n" +
