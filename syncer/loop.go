@@ -113,14 +113,16 @@ type Loop struct {
 
 	place Placed // where the tree lies
 
-	unread   []Trouble // directories that the last complete scan could not list
-	careful  pathSet   // those with a note of it: what stands below is unknown (loop_unread.go)
-	scanned  bool      // the first scan since the root was found is complete
-	rooted   bool      // a scan was complete in this run, so that a loss is one of events, too
-	refill   bool      // what is unknown in the root goes aside: it is filled anew, or of an older life
-	joined   bool      // no joiner any more, which is told when all is quiet: a crash before that begins anew
-	cutSeen  bool      // after a loss of power: what differed when all was known for the first time is marked
-	rootLost string    // why nothing may be done, "" if all is well
+	unread  []Trouble // directories that the last complete scan could not list
+	careful pathSet   // those with a note of it: what stands below is unknown (loop_unread.go)
+	scanned bool      // the first scan since the root was found is complete
+	rooted  bool      // a scan was complete in this run, so that a loss is one of events, too
+	refill  bool      // what is unknown in the root goes aside: it is filled anew, or of an older life
+	// otherRoot: this run began with another root, of which offers may still be committed.
+	otherRoot bool
+	joined    bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
+	cutSeen   bool   // after a loss of power: what differed when all was known for the first time is marked
+	rootLost  string // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
 	removals pathSet // judged deletions, to be offered likewise
@@ -337,7 +339,7 @@ func (l *Loop) committed(ev Committed) {
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
-				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount,
+				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live,
 			})
 			l.concern(ch.Path, c.Revision)
 		}
@@ -442,7 +444,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 	l.scanned = false
 	l.forget("")
 	if fresh {
-		l.rooted = false
+		l.rooted, l.otherRoot = false, true
 		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
 		l.dropAncestors()

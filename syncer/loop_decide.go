@@ -73,6 +73,10 @@ func (l *Loop) decide(w *work) {
 	if l.shared() && l.believe(w, verdict, a, d, c) {
 		return
 	}
+	if verdict == manifest.Materialize && l.overtaken(w, a, c) {
+		l.catchUp(w, c)
+		return
+	}
 	switch verdict {
 	case manifest.Nothing:
 		w.pending = 0
@@ -107,6 +111,22 @@ func (l *Loop) decide(w *work) {
 	case manifest.Offer:
 		l.offer(w, a, d, c)
 	}
+}
+
+// overtaken tells whether what is committed was captured on this very disk, which
+// has gone back since to what it was before: the answer to the offer was lost.
+// What a root of before held says nothing about this one, nor does what was
+// committed before this run: the disk may have been restored with the records.
+func (l *Loop) overtaken(w *work, a Ancestor, c manifest.Node) bool {
+	return !l.shared() && !l.state.Joiner && !l.otherRoot && l.rulings[w.path] != Restore && w.own(a, c) && w.chain[0].live
+}
+
+// catchUp has one's own commit become the ancestor of a disk that has moved on,
+// as if its answer had come: what stands there now is the next edit.
+func (l *Loop) catchUp(w *work, c manifest.Node) {
+	l.agree(w, Ancestor{Entry: c.Entry, Revision: c.Revision, Author: c.Author, Stamp: Stamp{Racy: true}}, true)
+	w.pending = 0
+	l.lookNow(w)
 }
 
 // outdated tells whether what a joiner has, be it one because its root is a copy,

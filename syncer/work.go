@@ -76,6 +76,7 @@ type link struct {
 	old      manifest.Revision // that it replaced
 	own      bool              // proposed from this very disk
 	mount    bool              // … which several nodes have
+	live     bool              // committed while this run was following the log
 }
 
 // since lists the entries that the log gave the path since its ancestor.
