@@ -179,15 +179,17 @@ func (n *node) mortal(do func()) func() {
 	}
 }
 
-// announce makes the log know this node's blob store, as often as it takes.
+// announce makes the log know this node's blob store, as often as it takes. It
+// tries again soon, as a ticker does: "later" would now and then be minutes.
 func (n *node) announce() {
+	again := func() { n.w.after(n.w.some(2*time.Second), n.mortal(n.announce)) }
 	if slices.ContainsFunc(n.machine.Members(), func(m memberInfo) bool { return string(m.ID) == n.id && m.Store != n.store.id }) {
 		if l := n.w.leader(n); l != nil && !n.gone {
 			n.w.append(record{cmd: n.announcement()})
 		}
-		n.later(time.Second, n.announce)
+		again()
 	} else if n.applied < len(n.w.log) {
-		n.later(2*time.Second, n.announce)
+		again()
 	}
 }
 
