@@ -193,7 +193,9 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 		for _, p := range ev.Paths {
 			l.hint(p)
 			w := l.works.get(p)
-			w.witnessed = w.witnessed || ev.Witnessed
+			if ev.Witnessed {
+				w.witnessed, w.spent = true, false
+			}
 			w.unheard = w.unheard || l.rooted && !l.scanned
 		}
 	case Looked:

@@ -182,6 +182,9 @@ func (l *Loop) sight(w *work, obs Observation) {
 	}
 	w.tries, w.why = 0, ""
 	w.obs, w.phase = obs, settled
+	if w.spent && !obs.Entry.Same(*w.sent) {
+		w.witnessed = false // who wrote this is not who wrote what was offered
+	}
 	l.ready.add(w.path)
 	if obs.Sight == Gone || !obs.Entry.IsDir() {
 		l.hintBelow(w)
@@ -225,7 +228,10 @@ func (l *Loop) hintBelow(dir *work) {
 			l.hint(p)
 			w = l.works.get(p)
 		}
-		w.witnessed, w.unheard = w.witnessed || dir.witnessed, w.unheard || dir.unheard // it went as a whole
+		if dir.witnessed && !dir.spent { // it went as a whole
+			w.witnessed, w.spent = true, false
+		}
+		w.unheard = w.unheard || dir.unheard
 		return true
 	})
 }

@@ -178,7 +178,7 @@ func (l *Loop) send(b batch) uint64 {
 			w.obs = Observation{Path: c.Path, Sight: Seen, Entry: a.Entry, Stamp: a.Stamp}
 		}
 		l.unqueue(w)
-		w.phase, w.again, w.sent = offered, false, &c.New
+		w.phase, w.again, w.sent, w.spent = offered, false, &c.New, true
 		l.batches[id] = append(l.batches[id], c.Path)
 	}
 	l.emit(Propose{Batch: id, Changes: b.changes, Origin: l.origin()})

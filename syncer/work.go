@@ -60,6 +60,7 @@ type work struct {
 	needed    bool            // as a directory, by a path below it that is to be materialized
 	news      bool            // the log changed it in this run
 	witnessed bool            // a process of this very machine changed it, as its events say
+	spent     bool            // … to what it offered last: nothing was witnessed since
 	unheard   bool            // … or may have, while the root was lost and no events told
 	mount     *sharedWork     // of a disk that other nodes have too; nil: nothing
 	step      *Step           // that ends the difference, from staged on
