@@ -181,12 +181,13 @@ func (l *Loop) sight(w *work, obs Observation) {
 		}
 	}
 	w.tries, w.why = 0, ""
+	known := w.doubtful() && w.obs.Sight == obs.Sight && w.obs.Entry.Same(obs.Entry)
 	w.obs, w.phase = obs, settled
 	if w.spent && !obs.Entry.Same(*w.sent) {
 		w.witnessed = false // who wrote this is not who wrote what was offered
 	}
 	l.ready.add(w.path)
-	if obs.Sight == Gone || !obs.Entry.IsDir() {
+	if !known && (obs.Sight == Gone || !obs.Entry.IsDir()) {
 		l.hintBelow(w)
 	}
 }
