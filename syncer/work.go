@@ -45,6 +45,7 @@ type work struct {
 	fails   int
 	failing string
 	noRoom  bool
+	spent   bool   // what was witnessed is what it offered last: nothing was witnessed since
 	begun   uint32 // the loop's last mark when it came about, or when the last look began that was worked off, see Loop.Mark
 
 	setbacks int // offers that were refused and steps that met a surprise, in a row
@@ -60,7 +61,6 @@ type work struct {
 	needed    bool            // as a directory, by a path below it that is to be materialized
 	news      bool            // the log changed it in this run
 	witnessed bool            // a process of this very machine changed it, as its events say
-	spent     bool            // … to what it offered last: nothing was witnessed since
 	unheard   bool            // … or may have, while the root was lost and no events told
 	mount     *sharedWork     // of a disk that other nodes have too; nil: nothing
 	step      *Step           // that ends the difference, from staged on

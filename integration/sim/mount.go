@@ -17,6 +17,7 @@ type mount struct {
 	nodes   []*node
 	steward *node
 	epoch   uint64
+	named   int                      // the log's length when the steward was named, which it says
 	shadows map[manifest.Path]shadow // what stood where before its last change
 }
 
@@ -55,6 +56,7 @@ func (m *mount) watch(w *world) {
 			if n.alive && n != s && !n.gone {
 				m.steward = n
 				m.epoch++
+				m.named = len(w.log)
 				w.trace("node %d is the steward, epoch %d", n.index, m.epoch)
 				for _, o := range m.nodes {
 					o.later(300*time.Millisecond, o.hearPlace)
@@ -69,6 +71,10 @@ func (m *mount) watch(w *world) {
 // hearPlace tells a node's loop who is the steward now.
 func (n *node) hearPlace() {
 	if n.on == nil {
+		return
+	}
+	if n.applied < n.on.named { // who has not read the log up to there cannot know
+		n.later(300*time.Millisecond, n.hearPlace)
 		return
 	}
 	p := syncer.Placed{Mount: n.on.id, Epoch: n.on.epoch, Acting: n.on.steward == n, Known: true}
