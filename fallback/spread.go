@@ -35,7 +35,11 @@ func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, bases manif
 		return nil, err
 	}
 	nodes := others(to, p.self)
-	plan := split(refs, p.ours(refs, bases))
+	bases = p.ours(refs, bases)
+	if share != nil && len(bases) > 0 && len(share.sees(nodes)) >= shareFrom {
+		bases = p.smaller(ctx, refs, bases)
+	}
+	plan := split(refs, bases)
 	s := p.newSpreading(plan, p.layOut(share, plan, nodes), len(nodes)+1)
 	s.start(nodes)
 	return s.gather(ctx, append(nodes, p.self), enough)
@@ -194,6 +198,19 @@ func (p *Push) ours(refs []manifest.BlobRef, bases manifest.Bases) manifest.Base
 		}
 	}
 	return ours
+}
+
+// smaller are the bases of which a delta is smaller than the content; the
+// others' content may go over a share.
+func (p *Push) smaller(ctx context.Context, refs []manifest.BlobRef, bases manifest.Bases) manifest.Bases {
+	some := manifest.Bases{}
+	for _, ref := range refs {
+		if m := p.deltas.get(ctx, ref, bases[ref.Digest]); m != nil {
+			some[ref.Digest] = bases[ref.Digest]
+			p.deltas.release(m)
+		}
+	}
+	return some
 }
 
 // split decides which blobs travel together: those that may become deltas apart
