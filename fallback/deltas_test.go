@@ -419,3 +419,27 @@ func TestSpool(t *testing.T) {
 		})
 	}
 }
+
+// What has little in common with what it replaces goes over a share like other
+// content; what differs by little is pushed, for that is less than all would read.
+func TestAShareCarriesWhatIsNoDelta(t *testing.T) {
+	_, a, b, c := three(t)
+	near, far := edit(5<<20, 20), edit(5<<20, 21)
+	far.content = content(1, 5<<20, 22)[0]
+	far.ref.Digest = manifest.DigestOf(far.content)
+	bases := manifest.Bases{near.ref.Digest: manifest.DigestOf(near.old), far.ref.Digest: manifest.DigestOf(far.old)}
+	for _, s := range []*sharer{a, b, c} {
+		s.store.add(near.old)
+		s.store.add(far.old)
+	}
+	refs := []manifest.BlobRef{a.store.add(near.content), a.store.add(far.content)}
+	if _, err := a.Chain.Spread(testContext(t), refs, bases, nodes("n-b", "n-c"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if !b.store.holds(refs) || !c.store.holds(refs) {
+		t.Error("a receipt was given for what is not durable")
+	}
+	if s := a.Stats().Sent; a.share.Status().Laid.Bytes != 5<<20 || s.Deltas.Blobs != 2 || s.Wire > 1000 {
+		t.Errorf("laid %+v, sent %+v", a.share.Status().Laid, s)
+	}
+}

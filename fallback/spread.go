@@ -35,7 +35,11 @@ func (p *Push) spread(ctx context.Context, blobs []manifest.BlobRef, bases manif
 		return nil, err
 	}
 	nodes := others(to, p.self)
-	plan := split(refs, p.ours(refs, bases))
+	bases = p.ours(refs, bases)
+	if share != nil && len(bases) > 0 && len(share.sees(nodes)) >= shareFrom {
+		bases = p.smaller(ctx, refs, bases)
+	}
+	plan := split(refs, bases)
 	s := p.newSpreading(plan, p.layOut(share, plan, nodes), len(nodes)+1)
 	s.start(nodes)
 	return s.gather(ctx, append(nodes, p.self), enough)
@@ -51,6 +55,7 @@ type spreading struct {
 	ctx     context.Context // of the transfers
 	cancel  context.CancelFunc
 	running atomic.Int64
+	holds   bool // the deltas that are made for it
 }
 
 func (p *Push) newSpreading(plan []part, lay *laying, nodes int) *spreading {
@@ -67,8 +72,12 @@ func (s *spreading) start(nodes []cluster.NodeID) {
 	if s.lay != nil && !s.spawn(func() { s.lay.run(s.ctx, s.plan, p.store.Open) }) {
 		s.cancel() // closed: nobody shall wait for what is not laid
 	}
-	if prepares(s.plan) && len(nodes) > 0 && !s.spawn(func() { p.prepare(s.ctx, s.plan) }) {
-		s.cancel()
+	if prepares(s.plan) && len(nodes) > 0 {
+		s.holds = true
+		p.deltas.hold()
+		if !s.spawn(func() { p.prepare(s.ctx, s.plan) }) {
+			s.cancel()
+		}
 	}
 	s.ask(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
 	for _, node := range nodes {
@@ -109,6 +118,9 @@ func (s *spreading) ended() {
 	if s.running.Add(-1) == 0 {
 		s.cancel()
 		s.lay.end()
+		if s.holds {
+			s.push.deltas.letGo()
+		}
 	}
 }
 
@@ -186,6 +198,19 @@ func (p *Push) ours(refs []manifest.BlobRef, bases manifest.Bases) manifest.Base
 		}
 	}
 	return ours
+}
+
+// smaller are the bases of which a delta is smaller than the content; the
+// others' content may go over a share.
+func (p *Push) smaller(ctx context.Context, refs []manifest.BlobRef, bases manifest.Bases) manifest.Bases {
+	some := manifest.Bases{}
+	for _, ref := range refs {
+		if m := p.deltas.get(ctx, ref, bases[ref.Digest]); m != nil {
+			some[ref.Digest] = bases[ref.Digest]
+			p.deltas.release(m)
+		}
+	}
+	return some
 }
 
 // split decides which blobs travel together: those that may become deltas apart

@@ -25,6 +25,11 @@ func keptAt(c *cluster, name, how string) *kept {
 	c.t.Helper()
 	k := &kept{pushBed: newPushBed(c.t), c: c, name: name}
 	k.src = c.nodes[0].tree
+	c.t.Cleanup(func() { // before the target's directory goes
+		for _, n := range c.running() {
+			n.stop()
+		}
+	})
 	switch how {
 	case "tls":
 		k.tls = k.listen("--tree", "server="+k.dst)
@@ -257,7 +262,7 @@ func pusherStopped(t *testing.T, c *cluster, k *kept) time.Duration {
 		t.Fatal(err)
 	}
 	author := c.except(victim)[0]
-	files := map[string]string{"big-" + k.name: noise(6 << 20)}
+	files := map[string]string{"big-" + k.name: noise(4 << 20)}
 	for p, text := range some(40) {
 		files[p] = text + k.name
 	}

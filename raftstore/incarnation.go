@@ -52,7 +52,9 @@ func (s *state) generation(p *pb.PutTree, id string) *pb.PutTree {
 	return &pb.PutTree{Name: p.GetName(), Id: id, Generation: max(p.GetGeneration(), uint64(s.incarnation))}
 }
 
-// found makes the founder the only member.
+// found makes the founder the only member. Targets are forgotten: what was made
+// of a backup, perhaps in a laboratory, must not push its past to where the cluster
+// that it was taken of still pushes, and fence that one off.
 func (s *state) found(b *pb.BeginIncarnation, now int64) *pb.Outcome {
 	old := s.members
 	s.members = make(map[string]*pb.Member)
@@ -67,6 +69,7 @@ func (s *state) found(b *pb.BeginIncarnation, now int64) *pb.Outcome {
 			s.leave(id)
 		}
 	}
+	s.targets.byName = nil
 	s.setMember(b.GetFounder(), now)
 	return nil
 }

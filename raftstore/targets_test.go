@@ -103,16 +103,24 @@ func TestTargetsThatAreNone(t *testing.T) {
 	mustDo(t, m, putting(cluster.Target{Name: "gw9", Address: "gw9:1", Delete: "no"})) // that is there
 }
 
-// A cluster's next life keeps its targets; a founder pushes to all of them anew.
-func TestTargetsOutliveAnIncarnation(t *testing.T) {
+// A recovered cluster keeps its targets. One that was made of a backup has none: the
+// one that the backup is of may still push to them.
+func TestTargetsInTheNextLife(t *testing.T) {
 	m := mounted(t)
 	mustDo(t, m, target("gw9", "gw9:7950"))
 	mustDo(t, m, assign("gw9", "n-2", 0))
+	if err := m.Begin(&pb.BeginIncarnation{Incarnation: uint64(m.Incarnation()) + 1<<31}, "n-2", 1); err != nil {
+		t.Fatal(err)
+	}
+	wantTargets(t, m, `gw9 gw9:7950 pusher "n-2" epoch 1; `)
 	founder := knowing("n-7", Newest).GetPutMember().GetMember()
 	if err := m.Begin(&pb.BeginIncarnation{Incarnation: uint64(m.Incarnation()) + 1<<32, Founder: founder}, "n-7", 1); err != nil {
 		t.Fatal(err)
 	}
-	wantTargets(t, m, `gw9 gw9:7950 pusher "" epoch 1; `)
+	wantTargets(t, m, "")
+	mustDo(t, m, target("gw9", "gw9:7950"))
+	mustDo(t, m, assign("gw9", "n-7", 0))
+	wantTargets(t, m, `gw9 gw9:7950 pusher "n-7" epoch 2; `)
 }
 
 // Whatever is said in whatever order: no epoch comes twice and none falls, a

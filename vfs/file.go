@@ -57,10 +57,10 @@ func (f *file) Lease() (Lease, error) {
 	if f.lease != nil && f.root.leases.held(f.lease) {
 		return nil, pathError("lease", f.Name(), ErrLeased)
 	}
-	l, err := f.root.leases.take(f.File)
-	if errors.Is(err, ErrWriter) && !f.root.caps.Leases {
-		err = ErrNoLease // NFSv4 says "a writer" where there is none
+	if !f.root.caps.Leases { // a refusal might be no writer, a lease no lease (see leasable)
+		return nil, pathError("lease", f.Name(), ErrNoLease)
 	}
+	l, err := f.root.leases.take(f.File)
 	if err != nil {
 		return nil, pathError("lease", f.Name(), err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -144,7 +145,8 @@ func probeName() string {
 
 // probe finds out what works, with files of its own in the staging directory.
 func (r *Root) probe() (c Capabilities, err error) {
-	c.Leases = r.probeLease()
+	r.caps.Leases = true // to be tried
+	c.Leases = r.leasable() && r.probeLease()
 	err = r.stage.do(func(dirfd int) error {
 		a, b := probeName(), probeName()
 		defer func() { _ = unix.Unlinkat(dirfd, a, 0); _ = unix.Unlinkat(dirfd, b, 0) }()
@@ -168,8 +170,22 @@ func (r *Root) probe() (c Capabilities, err error) {
 	return c, err
 }
 
-// probeLease leases a file that certainly nobody writes. NFSv4 refuses that
-// with the very error that elsewhere means "a writer".
+// leasable tells whether a lease on this file system is the kernel's own. NFSv4
+// grants one while it holds a delegation of the server's, refuses it else with
+// the very error that means "a writer", and breaks it for our own renames: no
+// deletion would ever go on. SMB does likewise.
+func (r *Root) leasable() bool {
+	own := false
+	_ = r.stage.do(func(fd int) error {
+		var st unix.Statfs_t
+		err := unix.Fstatfs(fd, &st)
+		own = err == nil && !slices.Contains([]int64{unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC}, int64(st.Type))
+		return err
+	})
+	return own
+}
+
+// probeLease leases a file that certainly nobody writes.
 func (r *Root) probeLease() bool {
 	// A child between fork and exec has a copy of every descriptor, and would
 	// look like a writer.

@@ -51,9 +51,7 @@ func (b *bed) faults(mounts ...*mount) []fault {
 // the mount, the others go on and see no deletion, the daemon answers and ends,
 // and all is equal when the mount is well again.
 func TestPromise_NoSurpriseDelete_OwnMountGoesV4(t *testing.T) {
-	// AnotherMountedThere is not among them yet: a deletion may not go on after it
-	// ("it was changed a moment ago"), because a look at the moved file differs.
-	ownMountGoes(t, v4hard, "ServerStopped CablePulled UnmountedLazily ReadOnly Full NotExported")
+	ownMountGoes(t, v4hard, "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported")
 }
 func TestPromise_NoSurpriseDelete_OwnMountGoesV3(t *testing.T) {
 	// Stale is not among them: its directory comes back as a copy, which is another

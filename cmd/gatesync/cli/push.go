@@ -77,7 +77,7 @@ A push that was interrupted goes on where it was when it is run again.`,
 
 func (a *app) tokenFlags(cmd *cobra.Command, f *pushFlags) {
 	fl := cmd.Flags()
-	fl.StringVar(&f.token, "token", a.env("TOKEN", ""), "the target's token, as `gatesync receive` printed it")
+	fl.StringVar(&f.token, "token", a.env("TOKEN", ""), "the target's `token`, as gatesync receive printed it")
 	fl.Lookup("token").DefValue = ""
 	fl.StringVar(&f.tokenFile, "token-file", "", "a file with the target's token")
 	fl.StringVar(&f.limit, "limit", "", "send at most so much, for example 10MB/s")
