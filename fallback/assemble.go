@@ -54,7 +54,9 @@ func (t *taker) take(first *pb.Piece) (blobErr, streamErr error) {
 	stored := false
 	if r.fatal == nil && !r.broken && !t.push.store.Has(t.ref.Digest) {
 		if begun > 0 {
-			blobErr = useless(t.push.store.PutRest(t.ref, begun, r), blob.ErrNotBegun, blob.ErrMismatch)
+			w := t.work(r)
+			blobErr = useless(t.push.store.PutRest(t.ref, begun, w), blob.ErrNotBegun, blob.ErrMismatch)
+			w.stop()
 		} else {
 			blobErr = t.push.store.PutKnown(t.ref, r)
 		}

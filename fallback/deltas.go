@@ -63,6 +63,7 @@ type deltas struct {
 	disk   int64
 	most   struct{ memory, disk int64 }
 	expire *time.Timer
+	holds  int // Spreads that will send what they had made; it may take its turn late
 	closed bool
 }
 
@@ -208,14 +209,14 @@ func (d *deltas) make(ctx context.Context, m *made, ref manifest.BlobRef, base m
 			m.form = formWhole
 			return ctx.Err()
 		}
-		err = d.codec.EncodeOver(out, old, size, stoppable{ctx, content}, ref.Size)
+		err = d.codec.EncodeOver(out, stoppable{ctx, old}, size, stoppable{ctx, content}, ref.Size)
 		<-d.slots
 	}
 	switch {
 	case err == nil:
 		m.data = out
 		return nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && !errors.Is(err, errTooLong): // that it knows, all the same
 		m.form = formWhole
 	}
 	return errors.Join(err, out.Close())
@@ -300,9 +301,26 @@ func (d *deltas) release(m *made) {
 	d.close(m)
 }
 
+// hold has what was made stay, as far as there is room, until as many letGo.
+func (d *deltas) hold() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holds++
+}
+
+func (d *deltas) letGo() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holds--
+}
+
 func (d *deltas) forgetAll() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.holds > 0 && !d.closed {
+		d.expire.Reset(madeFor)
+		return
+	}
 	for e := d.recent.Front(); e != nil; {
 		m := e.Value.(*made)
 		e = e.Next()
@@ -327,12 +345,19 @@ func (d *deltas) end() {
 // stoppable is a reader that fails when ctx has ended.
 type stoppable struct {
 	ctx context.Context
-	io.Reader
+	r   Reader
 }
 
 func (s stoppable) Read(b []byte) (int, error) {
 	if err := s.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return s.Reader.Read(b)
+	return s.r.Read(b)
+}
+
+func (s stoppable) ReadAt(b []byte, off int64) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.r.ReadAt(b, off)
 }

@@ -250,8 +250,8 @@ func (a *asking) moved() {
 	a.dog.progress(len(a.asked) > 0)
 }
 
-// alive tells both ends that something takes time; the peer has sent a delta,
-// so it knows this word.
+// alive tells both ends that something takes time; the peer has sent a delta or
+// a rest, so it knows this word.
 func (a *asking) alive() {
 	a.moved()
 	_ = a.stream.Send(&pb.FetchRequest{}) // the next Recv says why not

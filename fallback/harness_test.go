@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type memStore struct {
 	id      string
 	onPut   func(manifest.BlobRef) error // before a blob is read; may block
+	onRest  func(manifest.BlobRef)       // while what is here is digested; may block
 	onFlush func() error
 	onOpen  func(manifest.Digest, Reader) Reader
 
@@ -93,6 +94,9 @@ func (s *memStore) PutRest(ref manifest.BlobRef, begun int64, r io.Reader) error
 	s.mu.Unlock()
 	if int64(len(b)) != begun {
 		return blob.ErrNotBegun
+	}
+	if s.onRest != nil {
+		s.onRest(ref)
 	}
 	return s.put(ref, b, r)
 }

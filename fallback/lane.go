@@ -291,10 +291,19 @@ func (s *session) sendPieces(b *batch) error {
 		s.forget(b)
 	}
 	s.mu.Unlock()
-	if err := s.lane.push.pace.wait(s.ctx, dataIn(m.GetPieces()), func() { s.dog.progress(true) }); err != nil {
+	if err := s.lane.push.pace.wait(s.ctx, dataIn(m.GetPieces()), s.alive); err != nil {
 		return err
 	}
 	return s.write(m)
+}
+
+// alive says that pieces wait for their turn. A peer that reads no deltas does
+// not know the word, and may give the batch up.
+func (s *session) alive() {
+	s.dog.progress(true)
+	if s.lane.push.deltasTo(s.lane.key.peer) {
+		_ = s.stream.Send(&pb.PushRequest{}) // the next Send says why not
+	}
 }
 
 // write sends one message. gRPC is done with it when Send returns (nothing that

@@ -24,7 +24,7 @@ const (
 	fetchChunk = 256     // blobs asked for at once; as much again may be in flight
 	fetchBytes = 4 << 20 // and their bytes
 	fetchWidth = 4       // peers asked at the same time, unless more are needed
-	maxBeats   = 600     // words that a delta is being made, in a row: ten minutes
+	maxBeats   = 600     // words that a delta is being made, or that content waits for its turn, in a row: ten minutes
 )
 
 // limits are the waits; tests shorten them.

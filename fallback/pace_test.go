@@ -59,3 +59,20 @@ func TestNoPace(t *testing.T) {
 		t.Errorf("a piece of %d bytes at 100 KB/s", n)
 	}
 }
+
+// Who waits for his turn behind much that went first is not given up by the
+// receiver of what he has begun.
+func TestWhoWaitsForHisTurnIsNotGivenUp(t *testing.T) {
+	limits := short()
+	limits.stall = 3 * time.Second
+	net := newNet(t)
+	a := net.node("n-a", withLimits(limits), func(p *Push) { p.Limit(1 << 20) })
+	b := net.node("n-b", withLimits(limits))
+	for range 5 << 20 / maxPiece { // small edits, five seconds of them
+		a.pace.passed(maxPiece)
+	}
+	refs := a.store.addAll(content(1, 200<<10, 11))
+	if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil || !b.store.holds(refs) {
+		t.Fatal(err)
+	}
+}

@@ -37,6 +37,7 @@ type receiver struct {
 	pulse    pulse                     // for those who wait for what comes here
 	flushing atomic.Pointer[time.Time] // since when; nil: not
 	takes    int                       // parcels that are being read
+	beats    int                       // the sender's words that pieces wait, in a row
 }
 
 // inbound is a batch that is coming in.
@@ -112,9 +113,14 @@ func (r *receiver) message() (more bool, err error) {
 		return false, err
 	}
 	r.pulse.beat()
-	if m.GetOffer() == nil && len(m.GetPieces()) == 0 && m.GetEnd() == 0 {
-		return false, &ProtocolError{What: "an empty message"}
+	if m.GetOffer() == nil && len(m.GetPieces()) == 0 && m.GetEnd() == 0 { // pieces wait for their turn
+		if r.beats++; len(r.batches) == 0 || r.beats > maxBeats {
+			return false, &ProtocolError{What: "an empty message"}
+		}
+		r.pieces, r.end = nil, 0
+		return true, nil
 	}
+	r.beats = 0
 	if m.GetOffer() != nil {
 		if err := r.offer(m.GetOffer()); err != nil {
 			return false, err

@@ -3,6 +3,7 @@ package fallback
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,33 +64,34 @@ func TestHostileStreams(t *testing.T) {
 	for i := range uint64(openBatches + 1) {
 		flood = append(flood, offer(offerOf(i+1, false, a)))
 	}
+	endless := append([]*pb.PushRequest{offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10))}, slices.Repeat([]*pb.PushRequest{{}}, maxBeats+1)...)
 	for name, script := range map[string][]*pb.PushRequest{
-		"a piece of another size":      {offer(offerOf(1, false, a)), pieces(changed(pieceOf(a, 0, 10), func(p *pb.Piece) { p.Size = 5000 }))},
-		"pieces out of order":          {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10), pieceOf(a, 20, 30))},
-		"a blob that begins late":      {offer(offerOf(1, false, a)), pieces(pieceOf(a, 10, 20))},
-		"a piece twice":                {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10), pieceOf(a, 0, 10))},
-		"a negative offset":            {offer(offerOf(1, false, a)), pieces(changed(pieceOf(a, 0, 10), func(p *pb.Piece) { p.Offset = -1 }))},
-		"more than announced":          {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 900), changed(pieceOf(a, 900, 1000), func(p *pb.Piece) { p.Data = make([]byte, 200) }))},
-		"empty pieces without end":     {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10), pieceOf(a, 10, 10))},
-		"interleaved blobs":            {offer(offerOf(1, false, a, b)), pieces(pieceOf(a, 0, 10), pieceOf(b, 0, 10))},
-		"a piece that is too large":    {offer(offerOf(1, false, big)), pieces(pieceOf(big, 0, maxPiece+1))},
-		"a blob that was not offered":  {offer(offerOf(1, false, a)), pieces(pieceOf(b, 0, 10))},
-		"a piece before any offer":     {pieces(pieceOf(b, 0, 10))},
-		"a digest that is none":        {offer(offerOf(1, false, a)), pieces(&pb.Piece{Digest: []byte("short")})},
-		"the end of an unknown batch":  {{End: 3}},
-		"an end within a blob":         {offer(offerOf(1, false, a)), {Pieces: []*pb.Piece{pieceOf(a, 0, 10)}, End: 1}},
-		"a giant size":                 {offer(sized(1 << 60))},
-		"a negative size":              {offer(sized(-1))},
-		"an offer of nothing":          {offer(&pb.Offer{Batch: 1})},
-		"an offer of too many":         {offer(many)},
-		"a blob twice in a batch":      {offer(offerOf(1, false, a, a))},
-		"a blob of two sizes":          {offer(offerOf(1, false, a)), offer(&pb.Offer{Batch: 2, Blobs: []*pb.BlobInfo{{Digest: digest[:], Size: 7}}})},
-		"a batch number that is used":  {offer(offerOf(1, false, a)), offer(offerOf(1, false, b))},
-		"a batch number zero":          {offer(offerOf(0, false, a))},
-		"an eager batch too large":     {offer(offerOf(1, true, bytes.Repeat([]byte("e"), eagerBytes+1)))},
-		"too many open batches":        flood,
-		"an empty message":             {{}},
-		"an empty message within blob": {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10)), {}},
+		"a piece of another size":     {offer(offerOf(1, false, a)), pieces(changed(pieceOf(a, 0, 10), func(p *pb.Piece) { p.Size = 5000 }))},
+		"pieces out of order":         {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10), pieceOf(a, 20, 30))},
+		"a blob that begins late":     {offer(offerOf(1, false, a)), pieces(pieceOf(a, 10, 20))},
+		"a piece twice":               {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10), pieceOf(a, 0, 10))},
+		"a negative offset":           {offer(offerOf(1, false, a)), pieces(changed(pieceOf(a, 0, 10), func(p *pb.Piece) { p.Offset = -1 }))},
+		"more than announced":         {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 900), changed(pieceOf(a, 900, 1000), func(p *pb.Piece) { p.Data = make([]byte, 200) }))},
+		"empty pieces without end":    {offer(offerOf(1, false, a)), pieces(pieceOf(a, 0, 10), pieceOf(a, 10, 10))},
+		"interleaved blobs":           {offer(offerOf(1, false, a, b)), pieces(pieceOf(a, 0, 10), pieceOf(b, 0, 10))},
+		"a piece that is too large":   {offer(offerOf(1, false, big)), pieces(pieceOf(big, 0, maxPiece+1))},
+		"a blob that was not offered": {offer(offerOf(1, false, a)), pieces(pieceOf(b, 0, 10))},
+		"a piece before any offer":    {pieces(pieceOf(b, 0, 10))},
+		"a digest that is none":       {offer(offerOf(1, false, a)), pieces(&pb.Piece{Digest: []byte("short")})},
+		"the end of an unknown batch": {{End: 3}},
+		"an end within a blob":        {offer(offerOf(1, false, a)), {Pieces: []*pb.Piece{pieceOf(a, 0, 10)}, End: 1}},
+		"a giant size":                {offer(sized(1 << 60))},
+		"a negative size":             {offer(sized(-1))},
+		"an offer of nothing":         {offer(&pb.Offer{Batch: 1})},
+		"an offer of too many":        {offer(many)},
+		"a blob twice in a batch":     {offer(offerOf(1, false, a, a))},
+		"a blob of two sizes":         {offer(offerOf(1, false, a)), offer(&pb.Offer{Batch: 2, Blobs: []*pb.BlobInfo{{Digest: digest[:], Size: 7}}})},
+		"a batch number that is used": {offer(offerOf(1, false, a)), offer(offerOf(1, false, b))},
+		"a batch number zero":         {offer(offerOf(0, false, a))},
+		"an eager batch too large":    {offer(offerOf(1, true, bytes.Repeat([]byte("e"), eagerBytes+1)))},
+		"too many open batches":       flood,
+		"an empty message":            {{}},
+		"empty messages without end":  endless,
 	} {
 		t.Run(name, func(t *testing.T) {
 			net := newNet(t)
@@ -323,4 +325,33 @@ func infosOf(refs []manifest.BlobRef) (out []*pb.BlobInfo) {
 		out = append(out, infoOf(named{BlobRef: ref}))
 	}
 	return out
+}
+
+// A word that pieces wait for their turn stands for nothing else, also behind
+// the end of another batch.
+func TestAWordThatItIsAtWork(t *testing.T) {
+	net := newNet(t)
+	n := net.node("n-a")
+	s := net.raw("n-a")
+	all := content(2, 1000, 12)
+	for i, b := range all {
+		answerTo(t, s, &pb.PushRequest{Offer: offerOf(uint64(i+1), false, b)})
+	}
+	for _, m := range []*pb.PushRequest{
+		{Pieces: []*pb.Piece{pieceOf(all[0], 0, 1000)}, End: 1}, {},
+		{Pieces: []*pb.Piece{pieceOf(all[1], 0, 10)}}, {},
+	} {
+		if err := s.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := answerTo(t, s, &pb.PushRequest{Pieces: []*pb.Piece{pieceOf(all[1], 10, 1000)}, End: 2})
+	for err := error(nil); r.GetBatch() != 2; {
+		if r, err = s.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.GetReceipt() == nil || !n.store.Has(manifest.DigestOf(all[0])) {
+		t.Errorf("the answer is %v", r)
+	}
 }

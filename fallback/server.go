@@ -56,12 +56,12 @@ func (s *server) Fetch(stream grpc.BidiStreamingServer[pb.FetchRequest, pb.Fetch
 	requests, out, sent := make(chan *pb.FetchRequest), make(chan *pb.FetchResponse), make(chan error)
 	var caller pulse // a request, or a word that it is still at work
 	caller.beat()
-	based := false // it may have to make something of a delta
+	based := false // it may have to make something of a delta or a rest
 	receive := func() (*pb.FetchRequest, error) {
 		for {
 			r, err := stream.Recv()
 			caller.beat()
-			based = based || slices.ContainsFunc(r.GetWant(), func(b *pb.BlobInfo) bool { return len(b.GetBase()) > 0 })
+			based = based || slices.ContainsFunc(r.GetWant(), func(b *pb.BlobInfo) bool { return len(b.GetBase()) > 0 || b.GetBegun() > 0 })
 			if err != nil || len(r.GetWant()) > 0 || !based {
 				return r, err
 			}

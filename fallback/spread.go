@@ -55,6 +55,7 @@ type spreading struct {
 	ctx     context.Context // of the transfers
 	cancel  context.CancelFunc
 	running atomic.Int64
+	holds   bool // the deltas that are made for it
 }
 
 func (p *Push) newSpreading(plan []part, lay *laying, nodes int) *spreading {
@@ -71,8 +72,12 @@ func (s *spreading) start(nodes []cluster.NodeID) {
 	if s.lay != nil && !s.spawn(func() { s.lay.run(s.ctx, s.plan, p.store.Open) }) {
 		s.cancel() // closed: nobody shall wait for what is not laid
 	}
-	if prepares(s.plan) && len(nodes) > 0 && !s.spawn(func() { p.prepare(s.ctx, s.plan) }) {
-		s.cancel()
+	if prepares(s.plan) && len(nodes) > 0 {
+		s.holds = true
+		p.deltas.hold()
+		if !s.spawn(func() { p.prepare(s.ctx, s.plan) }) {
+			s.cancel()
+		}
 	}
 	s.ask(p.self, func() (string, error) { return p.store.ID(), p.store.Flush() })
 	for _, node := range nodes {
@@ -113,6 +118,9 @@ func (s *spreading) ended() {
 	if s.running.Add(-1) == 0 {
 		s.cancel()
 		s.lay.end()
+		if s.holds {
+			s.push.deltas.letGo()
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/gatesync/gatesync/blob"
@@ -137,4 +138,35 @@ func (b *beating) Read(p []byte) (int, error) {
 		err = &uselessError{err} // of the base or of the delta, not of the store
 	}
 	return n, err
+}
+
+// working is a reader before whose first Read there is much to do (what is here
+// of a blob has to be digested): until then it is said that somebody is at work.
+type working struct {
+	io.Reader
+	stop func() // and waits for it
+}
+
+func (t *taker) work(r io.Reader) working {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(ended)
+		tick := time.NewTicker(t.push.limits.hedge / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				t.alive()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return working{r, sync.OnceFunc(func() { close(done); <-ended })}
+}
+
+// Read implements io.Reader.
+func (w working) Read(b []byte) (int, error) {
+	w.stop()
+	return w.Reader.Read(b)
 }

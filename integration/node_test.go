@@ -172,7 +172,7 @@ func (n *node) stop() {
 	_ = n.daemon.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-n.exited:
-	case <-time.After(6 * time.Second):
+	case <-time.After(20 * time.Second): // as in term: a busy disk takes seconds
 		_ = n.daemon.Process.Kill()
 		<-n.exited
 		n.t.Errorf("%s had to be killed at the end of the test", n.name)

@@ -68,13 +68,14 @@ func TestPromise_Converge_AllTouchedAtOnce(t *testing.T) {
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1]
 	const perDir = 200
-	files := size(17_000, 100_000) // the kernel keeps 16,384 events
+	const patience = 8 * time.Minute // hangs only: what it takes is logged, and goes by what else the machine does
+	files := size(17_000, 100_000)   // the kernel keeps 16,384 events
 	path := func(i int) string { return fmt.Sprintf("t%d/%d.xml", i/perDir, i) }
 	for i := range files {
 		write(t, a.tree, path(i), fmt.Sprintf("<api id=%d/>\n", i))
 	}
 	start := time.Now()
-	c.waitEqual(5 * time.Minute)
+	c.waitEqual(patience)
 	t.Logf("%d files stood everywhere after %v", files, time.Since(start).Round(time.Millisecond))
 	was, before := revision(t, a), peakMemory(t, a)
 
@@ -91,7 +92,7 @@ func TestPromise_Converge_AllTouchedAtOnce(t *testing.T) {
 	}
 	signal(t, a, syscall.SIGCONT)
 	start = time.Now()
-	eventually(t, time.Minute, "the edits among the touched files reach the others", func() error {
+	eventually(t, patience, "the edits among the touched files reach the others", func() error {
 		for i := range edits {
 			if err := stands(b.tree, path(i*perDir), fmt.Sprintf("edited %d\n", i)); err != nil {
 				return err
@@ -100,7 +101,7 @@ func TestPromise_Converge_AllTouchedAtOnce(t *testing.T) {
 		return nil
 	})
 	took := time.Since(start)
-	c.waitEqual(time.Minute)
+	c.waitEqual(patience)
 	s, err := a.status()
 	if err != nil {
 		t.Fatal(err)
@@ -114,8 +115,10 @@ func TestPromise_Converge_AllTouchedAtOnce(t *testing.T) {
 	after := peakMemory(t, a)
 	t.Logf("touched at once: edits stood elsewhere after %v, all was settled after %v; peak memory %d MB before, %d MB after",
 		took.Round(time.Millisecond), time.Since(start).Round(time.Millisecond), before>>20, after>>20)
-	// Measured: 101 MB for 17,000 files, 410 for 100,000, of which 270 before the touch.
-	if limit := int64(64<<20 + 4_000*files); after > limit {
+	// Measured: 97 to 101 MB for 17,000 files, 410 to 450 for 100,000, of which 270
+	// to 297 before the touch. The peak is the collector's: what it has not come to
+	// yet counts, up to as much again as is in use, more where others have the cores.
+	if limit := int64(64<<20 + 6_000*files); after > limit {
 		t.Errorf("peak memory is %d MB, the limit for %d files is %d MB", after>>20, files, limit>>20)
 	}
 }

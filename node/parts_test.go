@@ -251,6 +251,40 @@ func TestStagesStopInReverseAndLeaveTheStuckBehind(t *testing.T) {
 	})
 }
 
+// A flush takes seconds on a busy disk, and nothing can cancel it: what flushes
+// has longer. A disk that hangs is waited for once, not once for each part.
+func TestStagesWaitForAFlushAndOnceForADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for what, c := range map[string]struct {
+			flush time.Duration
+			stuck int
+			took  time.Duration
+		}{
+			"a busy disk":       {1500 * time.Millisecond, 0, 6 * time.Second},
+			"a disk that hangs": {time.Hour, 4, 9 * time.Second},
+		} {
+			s := newStages(quiet())
+			for i := range 4 {
+				s.run(fmt.Sprint("part ", i), time.Second, func(ctx context.Context) error {
+					<-ctx.Done()
+					time.Sleep(c.flush)
+					return nil
+				}).flushes()
+			}
+			begun := time.Now()
+			err := s.stop()
+			if took := time.Since(begun); took != c.took {
+				t.Errorf("%s: took %s, want %s", what, took, c.took)
+			}
+			var stuck *StuckError
+			if errors.As(err, &stuck); c.stuck == 0 && err != nil || c.stuck > 0 && (stuck == nil || len(stuck.Parts) != c.stuck) {
+				t.Errorf("%s: %v, want %d parts left behind", what, err, c.stuck)
+			}
+			time.Sleep(2 * time.Hour) // virtual: all have ended
+		}
+	})
+}
+
 func TestStagesTellTheFirstFailure(t *testing.T) {
 	s := newStages(quiet())
 	s.run("port", time.Second, func(context.Context) error { return errors.New("gone") })

@@ -15,7 +15,8 @@ import (
 )
 
 // Run works until ctx ends, then stops within five seconds: doors first, then
-// the trees, then Raft (which hands its leadership over), the network last. A
+// the trees, then Raft (which hands its leadership over), the network last;
+// only a mount that hangs, and a disk that is slow to flush, make it longer. A
 // part that fails for good ends the node with its error.
 func (n *Node) Run(ctx context.Context) error {
 	s := newStages(n.slog)
@@ -59,23 +60,24 @@ func (n *Node) sayProxy() {
 	}
 }
 
-// start starts everything; what comes later stops earlier.
+// start starts everything; what comes later stops earlier. What writes to the
+// data directory is told to.
 func (n *Node) start(s *stages) {
 	s.closer("lock", time.Second, n.lock.Close)
-	s.closer("blob store", time.Second, n.blobs.Close)
-	s.run("identity", time.Second, n.heed)
+	s.closer("blob store", time.Second, n.blobs.Close).flushes()
+	s.run("identity", time.Second, n.heed).flushes()
 	s.run("network", time.Second, n.server.Run)
 	s.closer("carrier", 2*time.Second, n.closeCarrier)
 	if n.share != nil {
 		s.run("share", 2*time.Second, n.share.Run)
 	}
-	s.closer("log", 2*time.Second, n.log.Close)
+	s.closer("log", 2*time.Second, n.log.Close).flushes()
 	s.run("log", time.Second, n.log.Guard)
 	s.run("log's disk", time.Second, n.log.Failed)
-	s.run("members", time.Second, n.followMembers)
+	s.run("members", time.Second, n.followMembers).flushes()
 	s.run("hello", time.Second, n.peers.run)
-	s.run("following", time.Second, n.following.run)
-	s.run("seen", 5*time.Second, n.seeing().run) // it writes a last file
+	s.run("following", time.Second, n.following.run).flushes()
+	s.run("seen", time.Second, n.seeing().run).flushes() // it writes a last file
 	if len(n.cfg.Seeds) > 0 {
 		s.run("seeds", time.Second, (&seeds{addrs: n.cfg.Seeds, dial: n.server, peers: n.peers, log: n.slog}).run)
 	}
@@ -85,7 +87,7 @@ func (n *Node) start(s *stages) {
 	s.run("pushers", time.Second, n.pushers().run)
 	s.run("formats", time.Second, n.watchFormats)
 	s.run("upgrade", time.Second, (&upgrading{self: n.file.Node, log: n.log, slog: n.slog}).run)
-	s.run("certificate", time.Second, n.renewer().run)
+	s.run("certificate", time.Second, n.renewer().run).flushes()
 	s.run("CA", time.Second, (&replacing{self: n.file.Node, log: n.log, certs: n.certificates, slog: n.slog}).run)
 	s.run("memory", time.Second, giveBackMemory)
 	s.run("lag", time.Second, func(ctx context.Context) error { return n.trees.track(ctx, n.log) })
@@ -96,11 +98,11 @@ func (n *Node) start(s *stages) {
 	if n.opts.Visit {
 		return
 	}
-	s.run("keeper", time.Second, n.keeper.run)
+	s.run("keeper", time.Second, n.keeper.run).flushes()
 	s.run("targets", 2*time.Second, n.upkeep.Run)
-	s.run("refill", time.Second, n.refill)
-	s.run("janitor", time.Second, n.janitor().run)
-	s.run("mender", time.Second, n.mender.run)
+	s.run("refill", time.Second, n.refill).flushes()
+	s.run("janitor", time.Second, n.janitor().run).flushes()
+	s.run("mender", time.Second, n.mender.run).flushes()
 	if n.cfg.Scrub > 0 {
 		s.run("scrub", time.Second, n.scrubber.run)
 	}

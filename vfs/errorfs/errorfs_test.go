@@ -19,12 +19,30 @@ var errInjected = errors.New("injected")
 
 func open(t *testing.T, i Injector) *FS {
 	t.Helper()
-	root, err := vfs.OpenRoot(filepath.Join(t.TempDir(), "tree"), vfs.Options{Create: true})
+	return Wrap(openRoot(t), i)
+}
+
+// openRoot opens a root that two nodes have: the one that is gone has left a file
+// staged.
+func openRoot(t *testing.T) *vfs.Root {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tree")
+	as := func(node string) *vfs.Root {
+		root, err := vfs.OpenRoot(path, vfs.Options{Create: true, Node: node})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = root.Close() })
+		return root
+	}
+	left, err := as("gone").Create("left", 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = root.Close() })
-	return Wrap(root, i)
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return as("self")
 }
 
 // everything calls each operation once, in an order in which all succeed, and
@@ -55,6 +73,13 @@ func everything(f vfs.FS) map[string]error {
 	one("ReadNote", note, err)
 	notes, err := f.ListNotes("note-")
 	one("ListNotes", notes, err)
+	did("RemoveNote", f.RemoveNote("note-a"))
+	stagers, err := f.Stagers()
+	one("Stagers", stagers, err)
+	theirs, err := f.StagedBy("gone")
+	one("StagedBy", theirs, err)
+	did("TakeOver", f.TakeOver("gone", "left", "taken"))
+	did("DropStager", f.DropStager("gone"))
 	did("StageLink", f.StageLink("l", "target"))
 	st, err := f.StatStaged("s")
 	one("StatStaged", st, err)

@@ -2,7 +2,6 @@ package errorfs
 
 import (
 	"errors"
-	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -18,10 +17,7 @@ func behind(t *testing.T, i Injector) (*vfs.Gate, vfs.FS) {
 }
 
 func TestGatedFSDoesWhatTheFSDoes(t *testing.T) {
-	root, err := vfs.OpenRoot(filepath.Join(t.TempDir(), "tree"), vfs.Options{Create: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	root := openRoot(t)
 	if c := root.Capabilities(); !c.Exchange || !c.Leases {
 		t.Skip("the filesystem lacks exchange or leases")
 	}

@@ -92,7 +92,8 @@ func (x *BlobInfo) GetBegun() int64 {
 }
 
 // PushRequest holds any of the three, which are taken in this order: a small
-// batch is one message.
+// batch is one message. An empty one, while a batch is under way, says that its
+// sender waits for its turn.
 type PushRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Offer         *Offer                 `protobuf:"bytes,1,opt,name=offer,proto3" json:"offer,omitempty"`
