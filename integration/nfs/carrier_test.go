@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -144,12 +145,24 @@ func (s *shared) writing() (stop func() time.Duration) {
 	return func() time.Duration { cancel(); wg.Wait(); return slices.Max(longest) }
 }
 
-// answers makes sure that status and /readyz of all nodes answer at once.
+// answers asks each node for its status: one that waited for the mount would be
+// late each time, one whose guest was short of a processor is in time once of
+// three.
 func (s *shared) answers() {
 	s.b.t.Helper()
 	for _, n := range s.nodes {
-		if a := n.ask("status", "--json"); a.code != 0 && a.stdout == "" || a.took > 2*time.Second {
-			s.b.t.Errorf("%s: status took %v: %s", n.name, a.took, a.stderr)
+		took := time.Duration(math.MaxInt64)
+		for range 3 {
+			a := n.ask("status", "--json")
+			if a.code != 0 && a.stdout == "" {
+				s.b.t.Errorf("%s: status: %s", n.name, a.stderr)
+			}
+			if took = min(took, a.took); took <= statusWithin {
+				break
+			}
+		}
+		if took > 2*statusWithin {
+			s.b.t.Errorf("%s: status took %v", n.name, took)
 		}
 	}
 }

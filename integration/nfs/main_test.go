@@ -50,8 +50,9 @@ func TestMain(m *testing.M) {
 }
 
 // perProcessor is how many guests share a processor of the host's. Most of the
-// time of a test is waiting: for leases, caches, deadlines.
-const perProcessor = 2
+// time of a test is waiting, for leases, caches, deadlines; but two at a time made
+// each other miss Raft's own.
+const perProcessor = 1
 
 // bootAll runs each test in a guest of its own, perProcessor at a time on each
 // processor that this process may use: a guest has one, and is several times
