@@ -88,6 +88,9 @@ func TestPromise_Converge_FollowersOfARecoveredCluster(t *testing.T) {
 	}
 	f.stop()
 	f.serve()
+	// It has to have read how far the log goes, or it waits for that alone.
+	g[0].write("again.xml", "read anew\n")
+	everywhere(t, "again.xml", "read anew\n", append(g[:], f)...)
 	g[1].stop()
 	g[2].stop()
 	f.write("waits.xml", "written without a quorum\n")
