@@ -139,7 +139,7 @@ func TestPromise_Available_EndsWhileTheMountHangs(t *testing.T) {
 			<-b.done
 			_ = b.s.Close() // the records close, the root may not
 			b.stop = nil
-			if took := time.Since(begun); took > 2300*time.Millisecond {
+			if took := time.Since(begun); took > 5*time.Second {
 				t.Errorf("it took %s", took)
 			}
 		})
