@@ -113,6 +113,18 @@ func (b *bay) name(id cluster.NodeID) {
 	})
 }
 
+// stewards tells whether a node is the steward of a mount.
+func (b *bay) stewards(id cluster.NodeID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.w.shares.Mounts {
+		if m.Steward == id {
+			return true
+		}
+	}
+	return false
+}
+
 // moored is two boxes on one root and one with a root of its own.
 type moored struct {
 	a, b, c *box
@@ -166,8 +178,14 @@ func moor(t *testing.T) *moored {
 
 // steward makes a box the steward and waits until it has taken that up.
 func (m *moored) steward(x *box) {
-	m.bay.name(cluster.NodeID(x.node.id))
-	x.until("it has taken up its work", func() bool { return x.s.scans() })
+	id := cluster.NodeID(x.node.id)
+	m.bay.name(id)
+	x.until("it has taken up its work", func() bool {
+		if !m.bay.stewards(id) { // it was between two mounts just then
+			m.bay.name(id)
+		}
+		return x.s.scans()
+	})
 }
 
 func (m *moored) commits() int {
