@@ -254,7 +254,7 @@ func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
 		return
 	}
 	l.unqueue(w)
-	if l.enqueue(w, d, c) && a.Entry.Absent() {
+	if l.enqueue(w, d, c) && (a.Entry.Absent() || a.Entry.IsDir()) {
 		l.deletes.appeared(w.path, d, l.now)
 	}
 }

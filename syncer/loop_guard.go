@@ -202,15 +202,15 @@ func (l *Loop) deleting() (n int) {
 
 // coming counts the files that are offered, or about to be, where none is
 // committed: what they are put in the place of does not leave the tree empty. A
-// directory in place of a file takes one away. Of a disk that other machines
-// write to, only what was seen a moment ago counts: nobody tells what has become
-// of the rest.
+// directory in place of a file takes one away. Only what was seen a moment ago
+// counts: that it has gone since may be an event that was lost. Of a disk that
+// other machines write to nobody tells what has become of it once it was sent.
 func (l *Loop) coming() (n int) {
 	l.works.each(func(w *work) bool {
 		e := w.obs.Entry
 		queued := l.queue.has(w.path) || l.bigQueue.has(w.path)
 		sent := w.phase == offered || w.phase == awaiting
-		lately := !l.shared() || queued && l.now.Sub(l.deletes.newcomers[w.path].at) <= unseenSettle*l.cfg.Settle
+		lately := (queued || !l.shared()) && l.now.Sub(l.deletes.newcomers[w.path].at) <= unseenSettle*l.cfg.Settle
 		c := l.view.Manifest.Entry(w.path)
 		isFile, wasFile := !e.Absent() && !e.IsDir(), !c.Absent() && !c.IsDir()
 		switch {
