@@ -25,6 +25,10 @@ type applying struct {
 // gateways and crashes come in between. What is to be kept aside is durable
 // before the first of them.
 func (n *node) apply(e syncer.Apply) {
+	n.begin(e.Begun, func() { n.applyNow(e) })
+}
+
+func (n *node) applyNow(e syncer.Apply) {
 	steps := e.Steps
 	n.saved.reached = max(n.saved.reached, e.Reached)
 	for _, s := range steps {
