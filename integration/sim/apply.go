@@ -135,6 +135,7 @@ func (n *node) step(s syncer.Step) syncer.StepOutcome {
 	if s.Op == syncer.SetMode {
 		d.chmod(i, s.New.Entry.Mode, n.wall())
 		i.sync()
+		d.place(s.Path)
 		return syncer.StepDone
 	}
 	if i != nil && i.kind == manifest.File && !n.leases {
@@ -193,6 +194,7 @@ func (n *node) place(s syncer.Step) {
 		n.w.fail("unexpected op %d", s.Op)
 	}
 	d.set(s.Path, i)
+	d.place(s.Path)
 	delete(n.rules.shut, s.Path)
 	n.mine(s.Path)
 }

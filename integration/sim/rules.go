@@ -94,9 +94,9 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case c.New.IsDir(), r.spoken:
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
-		case n.on != nil && n.w.oracle.seen[c.New.Digest] != 0 && c.New.HasContent(): // its steward's work, seen by the next one: in force already
-		case n.on != nil && n.w.oracle.view().Manifest.Entry(c.Path).Same(c.New): // the same, of a link
-		case !c.New.Absent() && !n.forgotten() && !(r.joiner && n.adopt) && !r.by[c.Path][writtenOf(c.New)]:
+		case n.on != nil && n.disk.placed[c.Path][writtenOf(c.New)]: // its steward's work, seen by the next one: in force already
+		case n.forgotten() && n.disk.placed[c.Path][writtenOf(c.New)]: // its own, of which history says nothing any more
+		case !c.New.Absent() && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
@@ -149,7 +149,7 @@ func (r *rules) loses(n *node, s syncer.Step) {
 	lost := s.Aside.Lost
 	switch {
 	case r.spoken, r.joiner, n.forgotten():
-	case n.on != nil && n.w.oracle.seen[lost.Digest] != 0: // an old steward's late work, which nobody can tell from a person's
+	case n.on != nil && n.disk.placed[s.Path][writtenOf(lost)]: // an old steward's late work, which nobody can tell from a person's
 	case !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
 	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && !s.New.Entry.Absent() && n.committed(s.Path).Same(s.New.Entry):
