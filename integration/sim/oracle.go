@@ -14,6 +14,8 @@ import (
 type oracle struct {
 	machine *raftstore.Machine
 	seen    map[manifest.Digest]manifest.Revision       // content, by the revision that brought it last
+	left    map[manifest.Digest]manifest.Revision       // … and that took it from a path last
+	at      map[manifest.Path]map[manifest.Digest]bool  // content that a path has had, ever
 	commits map[manifest.ChangesetID]manifest.Revision  // of changesets that made one
 	refused map[manifest.ChangesetID][]manifest.Refusal // of answers
 	removed map[string]bool
@@ -24,6 +26,7 @@ type oracle struct {
 func newOracle() oracle {
 	return oracle{
 		machine: raftstore.NewMachine(), seen: map[manifest.Digest]manifest.Revision{},
+		left: map[manifest.Digest]manifest.Revision{}, at: map[manifest.Path]map[manifest.Digest]bool{},
 		commits: map[manifest.ChangesetID]manifest.Revision{}, refused: map[manifest.ChangesetID][]manifest.Refusal{},
 		removed: map[string]bool{},
 	}
@@ -64,10 +67,17 @@ func (o *oracle) commit(w *world, c manifest.Commit) {
 		if ch.New.Absent() {
 			o.deleted = w.now
 		}
+		if ch.Old.Entry.HasContent() {
+			o.left[ch.Old.Entry.Digest] = c.Revision
+		}
 		if !ch.New.HasContent() {
 			continue
 		}
 		o.seen[ch.New.Digest] = c.Revision
+		if o.at[ch.Path] == nil {
+			o.at[ch.Path] = map[manifest.Digest]bool{}
+		}
+		o.at[ch.Path][ch.New.Digest] = true
 		if ch.New.Size == 0 || w.ledger.torn[ch.New.Digest] {
 			w.fail("NoTornFile: revision %d has half a file in %q", c.Revision, ch.Path)
 		}

@@ -94,7 +94,7 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case c.New.IsDir(), r.spoken:
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
-		case n.on != nil && n.disk.placed[c.Path][writtenOf(c.New)]: // its steward's work, seen by the next one: in force already
+		case n.on != nil && n.disk.placed[c.Path][writtenOf(c.New)] && n.w.oracle.view().Manifest.Entry(c.Path).Same(c.New): // its steward's work, seen by the next one: in force already
 		case n.forgotten() && n.disk.placed[c.Path][writtenOf(c.New)]: // its own, of which history says nothing any more
 		case !c.New.Absent() && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
@@ -167,7 +167,7 @@ func (r *rules) displaces(n *node, s syncer.Step, i *inode) {
 		return // the quarantine's
 	}
 	lost := i.entry().Digest
-	if _, committed := n.w.oracle.seen[lost]; !committed && !n.keepsAside(lost) {
+	if !n.w.oracle.at[s.Path][lost] && !n.keepsAside(lost) {
 		n.w.fail("NoLoss: node %d takes %q away from %q and keeps it nowhere", n.index, i.text, s.Path)
 	}
 	if s.Op == syncer.PutFile && manifest.DigestOf([]byte(n.store.blobs[s.New.Entry.Digest])) != s.New.Entry.Digest {
