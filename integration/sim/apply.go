@@ -136,6 +136,7 @@ func (n *node) step(s syncer.Step) syncer.StepOutcome {
 		d.chmod(i, s.New.Entry.Mode, n.wall())
 		i.sync()
 		d.place(s.Path)
+		n.rules.placed(n, s.Path)
 		return syncer.StepDone
 	}
 	if i != nil && i.kind == manifest.File && !n.leases {
@@ -195,6 +196,7 @@ func (n *node) place(s syncer.Step) {
 	}
 	d.set(s.Path, i)
 	d.place(s.Path)
+	n.rules.placed(n, s.Path)
 	delete(n.rules.shut, s.Path)
 	n.mine(s.Path)
 }
