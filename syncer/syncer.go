@@ -420,11 +420,6 @@ func ask[T any](ctx context.Context, s *Syncer, fn func(*Loop) T) (answer T, err
 	}
 }
 
-// ancestor returns a copy of the loop's ancestor.
-func (s *Syncer) ancestor(ctx context.Context) (*AncestorMap, error) {
-	return ask(ctx, s, (*Loop).Ancestor)
-}
-
 // stagedName makes a name that no run ever used before.
 func (s *Syncer) stagedName() string {
 	return fmt.Sprintf("%s-%d", s.stagedBy, s.names.Add(1))
