@@ -201,6 +201,26 @@ func TestWhatIsHeldAndComesBackAsItWas(t *testing.T) {
 	noDeletions(t, h)
 }
 
+// What is ignored from a restart on is held no more, as `gatesync held` advises.
+func TestWhatIsIgnoredByNowIsNotHeld(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "b").start()
+	must(t, unix.Mkfifo(b.path("fifo"), 0o644))
+	must(t, unix.Mkfifo(b.path("other"), 0o644))
+	b.until("both are held", func() bool { return len(noted(t, b)) == 2 })
+	b.halt()
+	b.change = func(c *Config) {
+		ignore, err := manifest.NewIgnore("", []string{"fif*"})
+		must(t, err)
+		c.Ignore = ignore
+	}
+	b.start()
+	b.settle()
+	if notes := noted(t, b); len(notes) != 1 || notes["other"].Guard != GuardUnfit {
+		t.Errorf("held: %v", notes)
+	}
+}
+
 func noted(t *testing.T, b *box) map[manifest.Path]Note {
 	t.Helper()
 	st, err := b.s.Status(ctxOf(t))
