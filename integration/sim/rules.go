@@ -186,8 +186,7 @@ func (r *rules) displaces(n *node, s syncer.Step, i *inode) {
 	if i.writers > 0 && !n.leases {
 		return // the quarantine's
 	}
-	lost := i.entry().Digest
-	if !n.w.oracle.at[s.Path][lost] && !n.keepsAside(lost) {
+	if !n.w.oracle.hasHeld(s.Path, i.entry()) && !n.keepsAside(i.entry().Digest) {
 		n.w.fail("NoLoss: node %d takes %q away from %q and keeps it nowhere", n.index, i.text, s.Path)
 	}
 	if s.Op == syncer.PutFile && manifest.DigestOf([]byte(n.store.blobs[s.New.Entry.Digest])) != s.New.Entry.Digest {
