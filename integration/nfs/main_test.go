@@ -73,6 +73,10 @@ func bootAll(w io.Writer) (code int, err error) {
 	if err := compile(programs); err != nil {
 		return 0, err
 	}
+	library, err := makeLibrary(programs)
+	if err != nil {
+		return 0, err
+	}
 	tests, within, err := chosen(filepath.Join(programs, "nfs.test"))
 	if err != nil {
 		return 0, err
@@ -92,7 +96,7 @@ func bootAll(w io.Writer) (code int, err error) {
 		test, more := <-todo // few tests do not meet on one processor
 		all.Go(func() {
 			for ; more; test, more = <-todo {
-				b := boot{machine: machine, programs: programs, cpu: cpu, test: test, within: within}
+				b := boot{machine: machine, library: library, programs: programs, cpu: cpu, test: test, within: within}
 				out, passed := b.run()
 				said.Lock()
 				if !passed {
@@ -175,14 +179,16 @@ func isBenchmark(name string) bool { return strings.HasPrefix(name, "Benchmark")
 // boot is one guest that runs one test, or one benchmark once.
 type boot struct {
 	machine  *machine
+	library  string // for linux.uml, see uml/xstate.c and uml/clock.c
 	programs string
 	cpu      int
 	test     string
 	within   string // of its subtests, which; "": all
 }
 
-// limit is how long a guest's test has; if it does not end by itself, the guest
-// is killed, half a minute later.
+// limit is how long a guest's test has, by the host's clock; then the guest is
+// killed. By its own clock, which skips what it need not wait for, it has
+// three times as long.
 func (b *boot) limit() time.Duration {
 	if isBenchmark(b.test) {
 		return 30 * time.Minute
@@ -218,9 +224,9 @@ func (b *boot) tell(work string) error {
 	if b.within != "" {
 		pattern += "/" + b.within
 	}
-	args := []string{"-test.run=" + pattern, "-test.timeout=" + b.limit().String()}
+	args := []string{"-test.run=" + pattern, "-test.timeout=" + (3 * b.limit()).String()}
 	if isBenchmark(b.test) {
-		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + b.limit().String()}
+		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + (3 * b.limit()).String()}
 	}
 	for _, name := range []string{"test.v", "test.short", "test.count", "test.failfast"} {
 		args = append(args, "-"+name+"="+flag.Lookup(name).Value.String())
@@ -253,7 +259,7 @@ func (b *boot) boot(work string) error {
 	}
 	cmd := exec.Command("taskset", "-c", fmt.Sprint(b.cpu), "linux.uml", "mem="+memory, "root=none", "rootfstype=hostfs", "rootflags="+b.machine.root, "ro",
 		"init=/init", "con=null", "con0=null,fd:1", "quiet", "umid="+filepath.Base(work), "uml_dir="+b.machine.run, "programs="+b.programs, "work="+work)
-	cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.machine.xstate)
+	cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.library)
 	if st := (unix.Statfs_t{}); unix.Statfs("/dev/shm", &st) == nil {
 		cmd.Env = append(cmd.Env, "TMPDIR=/dev/shm") // the guest's memory is a file
 	}

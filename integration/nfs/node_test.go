@@ -175,6 +175,7 @@ type treeStatus struct {
 	Rejected, Busy, Failing, Unsent int
 	Root                            string
 	Notices                         []string
+	Edited                          []struct{ Path string } `json:"edited_paths"`
 }
 
 type carrierStatus struct {
@@ -309,7 +310,7 @@ func (c *cluster) close() {
 		}
 		n.signal(syscall.SIGCONT)
 		if c.b.t.Failed() {
-			c.b.t.Logf("---- %s's status\n%s\n---- the end of its log\n%s", n.name, n.ask("status").stdout, n.logTail(60))
+			c.b.t.Logf("---- %s's status\n%s\n---- the end of its log\n%s", n.name, n.ask("status").stdout+n.ask("conflicts").stdout, n.logTail(60))
 		}
 		n.kill()
 		_ = os.RemoveAll(filepath.Dir(n.data))

@@ -21,6 +21,8 @@ enum {
 	KNOWN_PARTS = 0x2ff, /* x87, SSE, AVX, MPX, AVX-512, PKRU: what fits into UML's buffer */
 };
 
+void resumes(pid_t pid); /* clock.c */
+
 static char whole[64 << 10] __attribute__((aligned(64)));
 
 long ptrace(enum __ptrace_request request, ...)
@@ -35,6 +37,14 @@ long ptrace(enum __ptrace_request request, ...)
 	void *data = va_arg(args, void *);
 	va_end(args);
 
+	switch ((int)request) {
+	case PTRACE_CONT:
+	case PTRACE_SYSCALL:
+	case PTRACE_SINGLESTEP:
+	case PTRACE_SYSEMU:
+	case PTRACE_SYSEMU_SINGLESTEP:
+		resumes(pid);
+	}
 	if (request == PTRACE_SETREGSET && (long)addr == NT_X86_XSTATE_NOTE) {
 		struct iovec *given = data;
 		struct iovec full = {whole, sizeof whole};
