@@ -265,7 +265,7 @@ func (b *bed) cluster(trees []string, flags ...string) *cluster {
 		}
 		n.start()
 	}
-	eventually(b.t, 60*time.Second, "all vote", func() error {
+	eventually(b.t, 5*time.Minute, "all vote", func() error {
 		for _, n := range c.nodes {
 			s, err := n.status()
 			if err != nil {
