@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,14 +48,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// perProcessor is how many guests share a processor of the host's. Most of the
-// time of a test is waiting, for leases, caches, deadlines; but two at a time made
-// each other miss Raft's own.
-const perProcessor = 1
-
-// bootAll runs each test in a guest of its own, perProcessor at a time on each
-// processor that this process may use: a guest has one, and is several times
-// faster where it stays on it. A benchmark has its processor to itself.
+// bootAll runs each test in a guest of its own, one at a time on each processor
+// that this process may use: a guest has one, is several times faster where it stays
+// on it, and is never idle.
 func bootAll(w io.Writer) (code int, err error) {
 	if absent != nil {
 		return 0, absent
@@ -92,7 +86,7 @@ func bootAll(w io.Writer) (code int, err error) {
 	close(todo)
 	var said sync.Mutex // one guest's words at a time
 	var all sync.WaitGroup
-	for _, cpu := range places(set, tests) {
+	for _, cpu := range places(set) {
 		test, more := <-todo // few tests do not meet on one processor
 		all.Go(func() {
 			for ; more; test, more = <-todo {
@@ -116,17 +110,14 @@ func bootAll(w io.Writer) (code int, err error) {
 	return code, nil
 }
 
-// places are the processors on which guests may run, once for each guest.
-func places(set unix.CPUSet, tests []string) (cpus []int) {
+// places are the processors on which guests may run.
+func places(set unix.CPUSet) (cpus []int) {
 	for cpu := range len(set) * 64 {
 		if set.IsSet(cpu) {
 			cpus = append(cpus, cpu)
 		}
 	}
-	if slices.ContainsFunc(tests, isBenchmark) {
-		return cpus
-	}
-	return slices.Repeat(cpus, perProcessor)
+	return cpus
 }
 
 // compile makes the programs that run in the guest. They are static, and plain
