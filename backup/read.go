@@ -1,19 +1,15 @@
 package backup
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-
-	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/records"
 )
 
 // maxRecord bounds one record, in bytes: the trailer may list a lot.
@@ -26,7 +22,7 @@ var ErrDamaged = errors.New("this is no backup of gatesync, or a damaged one: ta
 // all of it; nil: it is only checked. Only where no error is returned is any of
 // it to be believed.
 func Read(in io.Reader, put func(manifest.BlobRef, io.Reader) error) (raftstore.Replayed, Summary, error) {
-	r := &reader{in: bufio.NewReaderSize(in, 1<<18), hash: manifest.NewHasher(), have: map[manifest.Digest]bool{}}
+	r := &reader{in: records.NewReader(in, 1<<18, maxRecord), have: map[manifest.Digest]bool{}}
 	state, sum, err := r.read(put)
 	var failed *putError
 	switch {
@@ -39,12 +35,9 @@ func Read(in io.Reader, put func(manifest.BlobRef, io.Reader) error) (raftstore.
 }
 
 type reader struct {
-	in      *bufio.Reader
-	hash    manifest.Hasher // of the records before the latest
-	buf     bytes.Buffer    // the latest, with its length
-	records uint64
-	next    *pb.BackupRecord // read, and not yet taken
-	have    map[manifest.Digest]bool
+	in   *records.Reader
+	next *pb.BackupRecord // read, and not yet taken
+	have map[manifest.Digest]bool
 }
 
 // putError is an error of put.
@@ -115,15 +108,14 @@ func (r *reader) blob(info *pb.BlobInfo, put func(manifest.BlobRef, io.Reader) e
 
 // complete checks what only the whole can tell.
 func (r *reader) complete(m *raftstore.Machine, h *pb.BackupHeader, t *pb.BackupTrailer) error {
-	digest := r.hash.Digest()
+	if err := r.in.Check(t.GetRecords(), t.GetDigest()); err != nil {
+		return err
+	}
 	id, _, _ := m.Cluster()
 	switch {
-	case t.GetRecords() != r.records-1 || !bytes.Equal(t.GetDigest(), digest[:]):
-		return errors.New("the digest does not match the content")
 	case id != h.GetClusterId() || uint64(m.Revision()) != h.GetRevision() || m.Incarnation() != incarnationOf(h):
 		return errors.New("header and content are of different states")
-	}
-	if _, err := r.in.Peek(1); !errors.Is(err, io.EOF) {
+	case !r.in.AtEnd():
 		return errors.New("there is something behind its end")
 	}
 	for _, info := range m.Trees() {
@@ -152,28 +144,10 @@ func (r *reader) take() (*pb.BackupRecord, error) {
 		r.next = nil
 		return rec, nil
 	}
-	if r.records > 0 { // a Hasher's Write never fails
-		_, _ = r.hash.Write(r.buf.Bytes())
-	}
-	size, err := binary.ReadUvarint(r.in)
-	if err != nil {
-		return nil, fmt.Errorf("torn after %d records: %w", r.records, err)
-	}
-	if size > maxRecord {
-		return nil, fmt.Errorf("record of %d bytes, the limit is %d", size, maxRecord)
-	}
-	// The buffer grows with what is there, not with what was declared.
-	r.buf.Reset()
-	length := binary.AppendUvarint(nil, size)
-	r.buf.Write(length)
-	if _, err := io.CopyN(&r.buf, r.in, int64(size)); err != nil {
-		return nil, fmt.Errorf("torn after %d records: %w", r.records, err)
-	}
 	rec := new(pb.BackupRecord)
-	if err := gproto.Unmarshal(r.buf.Bytes()[len(length):], rec); err != nil {
+	if err := r.in.Next(rec); err != nil {
 		return nil, err
 	}
-	r.records++
 	return rec, nil
 }
 

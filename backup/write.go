@@ -4,19 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"slices"
 
-	gproto "google.golang.org/protobuf/proto"
-
 	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
+	"github.com/gatesync/gatesync/records"
 )
 
 // Format is the newest format that Write writes and Read reads.
@@ -67,7 +65,7 @@ func Write(ctx context.Context, out io.Writer, by *pb.BackupHeader, frozen *raft
 		Format: Format, ClusterId: id, Revision: uint64(frozen.Revision()), Incarnation: uint64(m.Incarnation()),
 		TimeNs: by.GetTimeNs(), Node: by.GetNode(), Version: by.GetVersion(),
 	}
-	w := &writer{out: bufio.NewWriterSize(out, 1<<18), hash: manifest.NewHasher()}
+	w := writer{records.NewWriter(out, 1<<18)}
 	w.put(&pb.BackupRecord{Of: &pb.BackupRecord_Header{Header: h}})
 	snapshot := bufio.NewWriterSize(writeFunc(func(b []byte) error {
 		return w.put(&pb.BackupRecord{Of: &pb.BackupRecord_Snapshot{Snapshot: bytes.Clone(b)}})
@@ -93,13 +91,11 @@ func Write(ctx context.Context, out io.Writer, by *pb.BackupHeader, frozen *raft
 		t.Blobs++
 		t.Bytes += uint64(ref.Size)
 	}
-	digest := w.hash.Digest()
-	t.Records, t.Digest = w.records, digest[:]
+	n, digest := w.Sum()
+	t.Records, t.Digest = n, digest[:]
 	w.put(&pb.BackupRecord{Of: &pb.BackupRecord_Trailer{Trailer: t}})
-	if w.err == nil {
-		w.err = w.out.Flush()
-	}
-	return summary(h, t), w.err
+	_, err = w.Finish()
+	return summary(h, t), err
 }
 
 func summary(h *pb.BackupHeader, t *pb.BackupTrailer) Summary {
@@ -144,31 +140,12 @@ func wanted(m *raftstore.Machine, blobs Blobs) (present, past []manifest.BlobRef
 	return present, past, nil
 }
 
-// writer writes length-prefixed records and digests them. The first error
-// sticks.
-type writer struct {
-	out     *bufio.Writer
-	hash    manifest.Hasher
-	records uint64
-	buf     []byte
-	err     error
-}
+// writer writes a backup's records. The first error sticks.
+type writer struct{ *records.Writer }
 
-func (w *writer) put(r *pb.BackupRecord) error {
-	if w.err != nil {
-		return w.err
-	}
-	w.buf = binary.AppendUvarint(w.buf[:0], uint64(gproto.Size(r)))
-	if w.buf, w.err = (gproto.MarshalOptions{}).MarshalAppend(w.buf, r); w.err != nil {
-		return w.err
-	}
-	_, _ = w.hash.Write(w.buf) // a Hasher's Write never fails
-	w.records++
-	_, w.err = w.out.Write(w.buf)
-	return w.err
-}
+func (w writer) put(r *pb.BackupRecord) error { return w.Put(r) }
 
-func (w *writer) blob(ref manifest.BlobRef, blobs Blobs) (err error) {
+func (w writer) blob(ref manifest.BlobRef, blobs Blobs) (err error) {
 	r, err := blobs.Open(ref.Digest)
 	if err != nil {
 		return err

@@ -124,9 +124,7 @@ func carry(b *testing.B, way string, receivers int, all [][]byte) {
 	}
 	refs := a.store.addAll(all)
 	if way == "share" {
-		for len(chain.share.Status().Peers) < receivers {
-			time.Sleep(time.Millisecond)
-		}
+		eventually(b, "all receivers see the share", func() bool { return len(chain.share.Status().Peers) >= receivers })
 	}
 	var before, after syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)

@@ -93,7 +93,7 @@ func (n *shareNet) sharer(t *testing.T, id cluster.NodeID, dir string) *sharer {
 }
 
 // eventually waits until something holds; it is told by nobody.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for !holds() {

@@ -1,25 +1,21 @@
 package integration
 
 import (
-	"bufio"
-	"context"
-	"encoding/base64"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gatesync/gatesync/integration/tunnel"
 )
 
 // A site in which members and followers are cut off from one another but for what
@@ -45,8 +41,8 @@ func TestPromise_Available_OnePortProxyAndNAT(t *testing.T) {
 	// A follower whose host reaches nothing but the proxy.
 	t.Run("proxy", func(t *testing.T) {
 		c.in(t)
-		p := &connectProxy{t: t, host: h.prefix + "1", auth: "gw:s3cret"}
-		addr := p.start(hostAddr(1) + ":3128")
+		addr := hostAddr(1) + ":3128"
+		p := newHostProxy(t, h.prefix+"1", addr, "gw:s3cret")
 		f := c.add()
 		h.nft(c.host(f), "add rule inet part i ct state established,related accept\nadd rule inet part i iif lo accept\nadd rule inet part i drop\n"+
 			"add chain inet part o { type filter hook output priority 0; policy accept; }\nadd rule inet part o oif lo accept\nadd rule inet part o ip daddr "+hostAddr(1)+" tcp dport 3128 accept\nadd rule inet part o reject with tcp reset\n")
@@ -245,75 +241,34 @@ func inHost(ns string, fn func()) error {
 	return err
 }
 
-// connectProxy is an HTTP proxy on a host, which knows CONNECT alone.
-type connectProxy struct {
-	t       testing.TB
-	host    string // namespace
-	auth    string // NAME:PASSWORD
+// hostProxy is an HTTP proxy on a host.
+type hostProxy struct {
+	tunnel.Proxy
 	refuses atomic.Bool
 }
 
-// start listens until the test ends.
-func (p *connectProxy) start(addr string) string {
-	p.t.Helper()
+// newHostProxy listens in a namespace until the test ends.
+func newHostProxy(t testing.TB, host, addr, auth string) *hostProxy {
+	t.Helper()
+	p := &hostProxy{}
+	p.Auth = auth
+	p.Instead = func() string {
+		if p.refuses.Load() {
+			return "HTTP/1.1 403 Forbidden\r\n\r\n"
+		}
+		return ""
+	}
+	p.Dial = func(hostport string) (c net.Conn, err error) {
+		if there := inHost(host, func() { c, err = net.DialTimeout("tcp", hostport, 5*time.Second) }); there != nil {
+			return nil, there
+		}
+		return c, err
+	}
 	var l net.Listener
 	var lerr error
-	if err := inHost(p.host, func() { l, lerr = net.Listen("tcp", addr) }); err != nil || lerr != nil {
-		p.t.Fatal(err, lerr)
+	if err := inHost(host, func() { l, lerr = net.Listen("tcp", addr) }); err != nil || lerr != nil {
+		t.Fatal(err, lerr)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	p.t.Cleanup(func() { cancel(); _ = l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-				p.serve(ctx, c)
-			})
-		}
-	})
-	return l.Addr().String()
-}
-
-func (p *connectProxy) serve(ctx context.Context, c net.Conn) {
-	br := bufio.NewReader(c)
-	req, err := http.ReadRequest(br)
-	if err != nil {
-		return
-	}
-	answer := func(status string) { _, _ = io.WriteString(c, "HTTP/1.1 "+status+"\r\n\r\n") }
-	switch {
-	case req.Method != http.MethodConnect:
-		answer("405 Method Not Allowed")
-		return
-	case req.Header.Get("Proxy-Authorization") != "Basic "+base64.StdEncoding.EncodeToString([]byte(p.auth)):
-		answer("407 Proxy Authentication Required")
-		return
-	case p.refuses.Load():
-		answer("403 Forbidden")
-		return
-	}
-	var up net.Conn
-	var derr error
-	if err := inHost(p.host, func() { up, derr = net.DialTimeout("tcp", req.Host, 5*time.Second) }); err != nil || derr != nil {
-		answer("502 Bad Gateway")
-		return
-	}
-	defer up.Close()
-	defer context.AfterFunc(ctx, func() { _ = up.Close() })()
-	answer("200 Connection established")
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(up, br)
-		_ = up.Close()
-	}()
-	_, _ = io.Copy(c, up)
-	_ = c.Close()
-	<-done
+	p.Serve(t, l)
+	return p
 }

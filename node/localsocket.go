@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/gatesync/gatesync/transport"
 )
@@ -22,6 +25,9 @@ const (
 	maxSocketPath = 107
 	// answerWithin is how long a daemon may take to say anything at all.
 	answerWithin = 10 * time.Second
+	// pingEvery is after how much silence of a daemon a command that waits for
+	// it asks whether it is there; gRPC knows no shorter time.
+	pingEvery = 10 * time.Second
 )
 
 // NotRunningError: no daemon answers on the socket of a data directory.
@@ -42,7 +48,8 @@ func (e *NotRunningError) Unwrap() error { return e.Cause }
 // HungError: a daemon has the socket of a data directory and does not answer.
 type HungError struct {
 	DataDir string
-	PID     int // 0: not known
+	PID     int  // 0: not known
+	Begun   bool // it had taken the call up
 }
 
 func (e *HungError) Error() string {
@@ -50,12 +57,17 @@ func (e *HungError) Error() string {
 	if e.PID > 0 {
 		who += fmt.Sprintf(" (process %d)", e.PID)
 	}
-	return fmt.Sprintf("%s runs and does not answer: look at its log, its disks and the machine's load; `gatesync doctor` says more", who)
+	answers := "does not answer"
+	if e.Begun {
+		answers = "does not answer any more (what was asked of it may still be done when it goes on)"
+	}
+	return fmt.Sprintf("%s runs and %s: look at its log, its disks and the machine's load; `gatesync doctor` says more", who, answers)
 }
 
 // DialLocal connects to the daemon of a data directory. It returns a
 // *NotRunningError where there is none, and a *HungError for one that does not
-// answer.
+// answer. A call, however long it takes, fails with a *HungError too when the
+// daemon has stopped answering meanwhile.
 func DialLocal(ctx context.Context, dir string) (*grpc.ClientConn, error) {
 	c, err := dialSocket(ctx, dir)
 	if err != nil {
@@ -64,6 +76,9 @@ func DialLocal(ctx context.Context, dir string) (*grpc.ClientConn, error) {
 	_ = c.Close() // it was only to find out
 	opts := append(transport.StatusDialOptions(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: answerWithin}),
+		grpc.WithChainUnaryInterceptor(hungUnary(dir)),
+		grpc.WithChainStreamInterceptor(hungStream(dir)),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dialSocket(ctx, dir) }))
 	conn, err := grpc.NewClient("passthrough:///gatesync.sock", opts...)
 	if err != nil {
@@ -91,6 +106,58 @@ func answers(ctx context.Context, conn *grpc.ClientConn) bool {
 			return errors.Is(ctx.Err(), context.Canceled)
 		}
 	}
+}
+
+// localServerOptions let commands ask whether the daemon is still there, and
+// bound how long a connection may take to say what it is.
+func localServerOptions() []grpc.ServerOption {
+	return append(transport.StatusServerOptions(),
+		grpc.ConnectionTimeout(answerWithin),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingEvery / 2}))
+}
+
+// hung turns the end of a connection into a *HungError where the daemon is
+// there and silent: a ping was not answered, and neither is a new connection.
+func hung(ctx context.Context, dir string, err error) error {
+	if status.Code(err) != codes.Unavailable || len(status.Convert(err).Details()) > 0 || ctx.Err() != nil {
+		return err // an answer, or nobody wants one any more
+	}
+	conn, again := DialLocal(ctx, dir)
+	var silent *HungError
+	if errors.As(again, &silent) {
+		silent.Begun = true
+		return silent
+	}
+	if again == nil {
+		_ = conn.Close()
+	}
+	return err
+}
+
+func hungUnary(dir string) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		return hung(ctx, dir, invoke(ctx, method, req, reply, conn, opts...))
+	}
+}
+
+func hungStream(dir string) grpc.StreamClientInterceptor {
+	return func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		s, err := open(ctx, desc, conn, method, opts...)
+		if err != nil {
+			return nil, hung(ctx, dir, err)
+		}
+		return &mayHang{ClientStream: s, hung: func(err error) error { return hung(ctx, dir, err) }}, nil
+	}
+}
+
+// mayHang is a stream of which each answer may fail to come.
+type mayHang struct {
+	grpc.ClientStream
+	hung func(error) error
+}
+
+func (s *mayHang) RecvMsg(m any) error {
+	return s.hung(s.ClientStream.RecvMsg(m))
 }
 
 func dialSocket(ctx context.Context, dataDir string) (c net.Conn, err error) {

@@ -275,7 +275,7 @@ func (n *Node) openDoors() (err error) {
 	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(append(transport.StatusServerOptions(), grpc.ConnectionTimeout(10*time.Second))...)
+	n.localSrv = grpc.NewServer(localServerOptions()...)
 	n.registerLocal()
 	return nil
 }

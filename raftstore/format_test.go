@@ -111,7 +111,7 @@ func TestPromise_Order_MachineStopsBeforeWhatItDoesNotKnow(t *testing.T) {
 func TestSnapshotIsWrittenInTheActiveFormat(t *testing.T) {
 	m := founded()
 	header := func(b []byte) uint32 {
-		rec, err := newRecordReader(bytes.NewReader(b)).next()
+		rec, err := newSnapshotReader(bytes.NewReader(b)).next()
 		if err != nil {
 			t.Fatal(err)
 		}

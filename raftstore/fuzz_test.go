@@ -72,7 +72,7 @@ func FuzzLog(f *testing.F) {
 	f.Add(log)
 	f.Fuzz(func(t *testing.T, log []byte) {
 		a, b := founded(), founded()
-		for _, r := range records(log) {
+		for _, r := range recordsOf(log) {
 			_, n := binary.Uvarint(r)
 			before := a.Revision()
 			out := a.ApplyEntry(r[n:])
@@ -134,7 +134,7 @@ func FuzzRestore(f *testing.F) {
 }
 
 // records cuts a snapshot into its length-prefixed records, as far as it goes.
-func records(b []byte) (out [][]byte) {
+func recordsOf(b []byte) (out [][]byte) {
 	for len(b) > 0 {
 		size, n := binary.Uvarint(b)
 		if n <= 0 || size > uint64(len(b)-n) {
@@ -147,7 +147,7 @@ func records(b []byte) (out [][]byte) {
 }
 
 func trailerLen(t testing.TB, snapshot []byte) int {
-	all := records(snapshot)
+	all := recordsOf(snapshot)
 	if len(all) == 0 {
 		t.Fatal("a snapshot of no records")
 	}
@@ -156,15 +156,15 @@ func trailerLen(t testing.TB, snapshot []byte) int {
 
 // resealed appends the trailer that b's records ask for.
 func resealed(b []byte) []byte {
-	all := records(b)
+	all := recordsOf(b)
 	var whole []byte
 	for _, r := range all {
 		whole = append(whole, r...)
 	}
 	digest := manifest.DigestOf(whole)
 	var out bytes.Buffer
-	w := newRecordWriter(&out)
+	w := newSnapshotWriter(&out)
 	w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Trailer{Trailer: &pb.SnapshotTrailer{Records: uint64(len(all)), Digest: digest[:]}}})
-	_ = w.out.Flush()
+	_, _ = w.Finish()
 	return append(whole, out.Bytes()...)
 }

@@ -281,7 +281,7 @@ func (p *places) regroup(spoke string) {
 }
 
 // writePlaces writes what is known of the trees' directories.
-func (f *Frozen) writePlaces(w *recordWriter) {
+func (f *Frozen) writePlaces(w snapshotWriter) {
 	for _, name := range slices.Sorted(maps.Keys(f.trees)) {
 		p := f.trees[name].places
 		for _, node := range slices.Sorted(maps.Keys(p.sightings)) {

@@ -79,7 +79,7 @@ func snapshotHeader(in io.Reader) (*pb.SnapshotHeader, error) {
 	if _, err := io.CopyN(io.Discard, in, 8); err != nil { // the index, see fsmSnapshot
 		return nil, err
 	}
-	first, err := newRecordReader(in).next()
+	first, err := newSnapshotReader(in).next()
 	return first.GetHeader(), err
 }
 

@@ -1,21 +1,17 @@
 package raftstore
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"unicode/utf8"
 
-	gproto "google.golang.org/protobuf/proto"
-
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/records"
 )
 
 // maxRecord bounds one record of a snapshot, in bytes: a commit of the largest
@@ -45,9 +41,9 @@ type restoring struct {
 	tree *tree // that the nodes being read belong to
 }
 
-func (r *restoring) read(in io.Reader) error {
-	records := newRecordReader(in)
-	first, err := records.next()
+func (r *restoring) read(from io.Reader) error {
+	in := newSnapshotReader(from)
+	first, err := in.next()
 	if err != nil {
 		return err
 	}
@@ -55,19 +51,18 @@ func (r *restoring) read(in io.Reader) error {
 		return err
 	}
 	for {
-		before := records.count
-		rec, err := records.next()
+		rec, err := in.next()
 		if err != nil {
 			return err
 		}
 		if t := rec.GetTrailer(); t != nil {
-			if digest := records.before(); t.GetRecords() != before || !bytes.Equal(t.GetDigest(), digest[:]) {
-				return errors.New("the digest does not match the content")
+			if err := in.Check(t.GetRecords(), t.GetDigest()); err != nil {
+				return err
 			}
 			return r.complete()
 		}
 		if err := r.record(rec); err != nil {
-			return fmt.Errorf("record %d: %w", before, err)
+			return fmt.Errorf("record %d: %w", in.Count()-1, err)
 		}
 	}
 }
@@ -221,42 +216,14 @@ func (r *restoring) complete() error {
 	return nil
 }
 
-// recordReader reads what recordWriter wrote.
-type recordReader struct {
-	in    *bufio.Reader
-	hash  manifest.Hasher // of the records before the one in buf
-	buf   bytes.Buffer    // the latest record
-	count uint64
+// snapshotReader reads a snapshot's records.
+type snapshotReader struct{ *records.Reader }
+
+func newSnapshotReader(in io.Reader) snapshotReader {
+	return snapshotReader{records.NewReader(in, 1<<16, maxRecord)}
 }
 
-func newRecordReader(in io.Reader) *recordReader {
-	return &recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
-}
-
-// before is the digest of all records before the latest.
-func (r *recordReader) before() manifest.Digest { return r.hash.Digest() }
-
-func (r *recordReader) next() (*pb.SnapshotRecord, error) {
-	if r.count > 0 { // a Hasher's Write never fails
-		_, _ = r.hash.Write(binary.AppendUvarint(nil, uint64(r.buf.Len())))
-		_, _ = r.hash.Write(r.buf.Bytes())
-	}
-	size, err := binary.ReadUvarint(r.in)
-	if err != nil {
-		return nil, fmt.Errorf("torn after %d records: %w", r.count, err)
-	}
-	if size > maxRecord {
-		return nil, fmt.Errorf("record of %d bytes, the limit is %d", size, maxRecord)
-	}
-	// The buffer grows with what is there, not with what was declared.
-	r.buf.Reset()
-	if _, err := io.CopyN(&r.buf, r.in, int64(size)); err != nil {
-		return nil, fmt.Errorf("torn after %d records: %w", r.count, err)
-	}
+func (r snapshotReader) next() (*pb.SnapshotRecord, error) {
 	rec := new(pb.SnapshotRecord)
-	if err := gproto.Unmarshal(r.buf.Bytes(), rec); err != nil {
-		return nil, err
-	}
-	r.count++
-	return rec, nil
+	return rec, r.Next(rec)
 }

@@ -1,17 +1,14 @@
 package raftstore
 
 import (
-	"bufio"
-	"encoding/binary"
 	"io"
 	"maps"
 	"slices"
 
-	gproto "google.golang.org/protobuf/proto"
-
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/records"
 )
 
 // Frozen is a machine's state at one moment. It does not change, and may be
@@ -56,7 +53,7 @@ func (f *Frozen) Revision() manifest.Revision { return f.revision }
 // with their number and digest. It is written in the active format, so that
 // every member can read it. Equal states write equal bytes.
 func (f *Frozen) WriteTo(out io.Writer) (int64, error) {
-	w := newRecordWriter(out)
+	w := newSnapshotWriter(out)
 	w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Header{Header: f.header()}})
 	f.writeTrees(w)
 	for _, c := range f.history {
@@ -88,7 +85,7 @@ func (f *Frozen) header() *pb.SnapshotHeader {
 	}
 }
 
-func (f *Frozen) writeTrees(w *recordWriter) {
+func (f *Frozen) writeTrees(w snapshotWriter) {
 	for _, name := range slices.Sorted(maps.Keys(f.trees)) {
 		t := f.trees[name]
 		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Tree{Tree: &pb.SnapshotTree{Tree: t.info, Epochs: t.places.epochs}}})
@@ -96,12 +93,12 @@ func (f *Frozen) writeTrees(w *recordWriter) {
 			w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Node{Node: &pb.SnapshotNode{
 				Tree: name, Path: []byte(p), Node: proto.FromNode(n),
 			}}})
-			return w.err == nil
+			return w.Err() == nil
 		})
 	}
 }
 
-func (f *Frozen) writeSessions(w *recordWriter) {
+func (f *Frozen) writeSessions(w snapshotWriter) {
 	for _, node := range slices.Sorted(maps.Keys(f.sessions)) {
 		outcomes := f.sessions[node].outcomes
 		for _, seq := range slices.Sorted(maps.Keys(outcomes)) {
@@ -112,45 +109,17 @@ func (f *Frozen) writeSessions(w *recordWriter) {
 	}
 }
 
-// recordWriter writes length-prefixed records and digests them. The first
-// error sticks.
-type recordWriter struct {
-	out     *bufio.Writer
-	hash    manifest.Hasher
-	buf     []byte
-	records uint64
-	bytes   int64
-	err     error
+// snapshotWriter writes a snapshot's records. The first error sticks.
+type snapshotWriter struct{ *records.Writer }
+
+func newSnapshotWriter(out io.Writer) snapshotWriter {
+	return snapshotWriter{records.NewWriter(out, 1<<16)}
 }
 
-func newRecordWriter(out io.Writer) *recordWriter {
-	return &recordWriter{out: bufio.NewWriterSize(out, 1<<16), hash: manifest.NewHasher()}
-}
+func (w snapshotWriter) put(r *pb.SnapshotRecord) { _ = w.Put(r) } // the error sticks
 
-func (w *recordWriter) put(r *pb.SnapshotRecord) {
-	if w.err != nil {
-		return
-	}
-	body := gproto.MarshalOptions{Deterministic: true}
-	size := body.Size(r)
-	w.buf = binary.AppendUvarint(w.buf[:0], uint64(size))
-	if w.buf, w.err = body.MarshalAppend(w.buf, r); w.err != nil {
-		return
-	}
-	_, _ = w.hash.Write(w.buf) // a Hasher's Write never fails
-	n, err := w.out.Write(w.buf)
-	w.records++
-	w.bytes += int64(n)
-	w.err = err
-}
-
-func (w *recordWriter) finish() (int64, error) {
-	digest := w.hash.Digest()
-	w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Trailer{Trailer: &pb.SnapshotTrailer{
-		Records: w.records, Digest: digest[:],
-	}}})
-	if w.err == nil {
-		w.err = w.out.Flush()
-	}
-	return w.bytes, w.err
+func (w snapshotWriter) finish() (int64, error) {
+	n, digest := w.Sum()
+	w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Trailer{Trailer: &pb.SnapshotTrailer{Records: n, Digest: digest[:]}}})
+	return w.Finish()
 }

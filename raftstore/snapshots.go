@@ -1,8 +1,6 @@
 package raftstore
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -127,10 +125,9 @@ func checkStream(in io.Reader, index uint64) error {
 	if n := binary.BigEndian.Uint64(through[:]); n > index {
 		return fmt.Errorf("it is of entry %d, and ends with entry %d", n, index)
 	}
-	records := recordReader{in: bufio.NewReaderSize(in, 1<<16), hash: manifest.NewHasher()}
+	all := newSnapshotReader(in)
 	for {
-		before := records.count
-		rec, err := records.next()
+		rec, err := all.next()
 		if err != nil {
 			return err
 		}
@@ -138,10 +135,10 @@ func checkStream(in io.Reader, index uint64) error {
 		if !ok {
 			continue
 		}
-		if digest := records.before(); t.Trailer.GetRecords() != before || !bytes.Equal(t.Trailer.GetDigest(), digest[:]) {
-			return errors.New("the digest does not match the content")
+		if err := all.Check(t.Trailer.GetRecords(), t.Trailer.GetDigest()); err != nil {
+			return err
 		}
-		if n, _ := io.Copy(io.Discard, records.in); n > 0 {
+		if !all.AtEnd() {
 			return errors.New("something follows its end")
 		}
 		return nil

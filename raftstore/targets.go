@@ -163,7 +163,7 @@ func (t *targets) leave(node string) {
 	}
 }
 
-func (f *Frozen) writeTargets(w *recordWriter) {
+func (f *Frozen) writeTargets(w snapshotWriter) {
 	for _, name := range slices.Sorted(maps.Keys(f.targets.byName)) {
 		w.put(&pb.SnapshotRecord{Of: &pb.SnapshotRecord_Target{Target: f.targets.byName[name]}})
 	}

@@ -27,6 +27,9 @@ func (b *box) onMount() (*vfs.Gate, *errorfs.Switch) {
 			return vfs.Behind(gate, errorfs.Wrap(r, faults)), nil
 		}
 	}
+	// A call that was left behind goes on when its hang is over, and must not
+	// write while the directory is being removed.
+	b.t.Cleanup(func() { b.until("what was stuck has come back", func() bool { return gate.Stuck() == 0 }) })
 	return gate, faults
 }
 

@@ -110,6 +110,9 @@ func (p *player) entry(text string) manifest.Entry {
 	case "dir700":
 		return manifest.Entry{Kind: manifest.Dir, Mode: 0o700}
 	}
+	if target, ok := strings.CutPrefix(text, "->"); ok {
+		return manifest.Entry{Kind: manifest.Symlink, Mode: 0o777, Target: target}
+	}
 	text, exec := strings.CutSuffix(text, "+x")
 	e := manifest.Entry{Kind: manifest.File, Mode: 0o644, Size: int64(len(text)), Digest: manifest.DigestOf([]byte(text))}
 	if exec {
@@ -350,6 +353,8 @@ func (p *player) text(e manifest.Entry) string {
 		return fmt.Sprintf("dir%o", e.Mode)
 	case e.IsDir():
 		return "dir"
+	case e.Kind == manifest.Symlink:
+		return "->" + e.Target
 	case e.Mode == 0o755:
 		return p.texts[e.Digest] + "+x"
 	}

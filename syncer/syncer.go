@@ -164,6 +164,9 @@ func (s *Syncer) load() error {
 			}
 		}
 	}
+	if err := s.forgetIgnored(known.state); err != nil {
+		return err
+	}
 	s.logAt = known.state.Followed
 	s.floor.Store(uint64(known.state.Floor()))
 	s.reached.Store(uint64(known.state.Reached))
@@ -174,6 +177,23 @@ func (s *Syncer) load() error {
 	s.loop = NewLoop(s.cfg.Loop, known.state)
 	s.placer.joiner = s.loop.unknownHeld() || s.foundOK && s.found.fresh
 	return nil
+}
+
+// forgetIgnored takes away the notes of what is ignored by now: nothing that is
+// ignored is looked at, or held.
+func (s *Syncer) forgetIgnored(st State) error {
+	var forget []Remember
+	for p, n := range st.Notes {
+		a, _ := st.Ancestors.Get(p)
+		if p != "" && s.cfg.Ignore.Match(p, n.Entry.IsDir() || a.Entry.IsDir() || n.Guard.unread()) {
+			delete(st.Notes, p)
+			forget = append(forget, Remember{Path: p})
+		}
+	}
+	if len(forget) == 0 {
+		return nil
+	}
+	return s.rec.db.Update(recordJob{notes: forget}.write)
 }
 
 // Run works until ctx ends, and returns when everything it started has ended.
@@ -418,11 +438,6 @@ func ask[T any](ctx context.Context, s *Syncer, fn func(*Loop) T) (answer T, err
 	case answer = <-answers:
 		return answer, nil
 	}
-}
-
-// ancestor returns a copy of the loop's ancestor.
-func (s *Syncer) ancestor(ctx context.Context) (*AncestorMap, error) {
-	return ask(ctx, s, (*Loop).Ancestor)
 }
 
 // stagedName makes a name that no run ever used before.

@@ -1,29 +1,22 @@
 package transport
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
 	"net"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/gatesync/gatesync/integration/tunnel"
 )
 
-// testProxy is a small HTTP proxy: CONNECT, with a name and a password, to hosts
-// that only it knows.
+// testProxy is a proxy of one test, to hosts that only it knows.
 type testProxy struct {
+	tunnel.Proxy
 	addr  string
 	hosts map[string]string // HOST:PORT → where that really is
-	auth  string            // the header it wants, "": none
 	says  string            // instead of asking anybody, "": as it should
-	hangs bool
-
-	mu    sync.Mutex
-	asked []string
 }
 
 func (p *testProxy) start(t *testing.T) *testProxy {
@@ -33,61 +26,16 @@ func (p *testProxy) start(t *testing.T) *testProxy {
 		t.Fatal(err)
 	}
 	p.addr = l.Addr().String()
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	t.Cleanup(func() { cancel(); _ = l.Close(); wg.Wait() })
-	wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer c.Close()
-				defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-				p.serve(ctx, c)
-			})
+	p.Instead = func() string { return p.says }
+	p.Dial = func(hostport string) (net.Conn, error) {
+		to, ok := p.hosts[hostport]
+		if !ok {
+			return nil, errors.New("no such host")
 		}
-	})
+		return net.Dial("tcp", to)
+	}
+	p.Serve(t, l)
 	return p
-}
-
-func (p *testProxy) serve(ctx context.Context, c net.Conn) {
-	br := bufio.NewReader(c)
-	req, err := http.ReadRequest(br)
-	if err != nil {
-		return
-	}
-	p.mu.Lock()
-	p.asked = append(p.asked, req.Method+" "+req.Host)
-	p.mu.Unlock()
-	to := p.hosts[req.Host]
-	switch {
-	case p.hangs:
-		<-ctx.Done()
-		return
-	case p.says != "":
-		_, _ = io.WriteString(c, p.says)
-		return
-	case p.auth != "" && req.Header.Get("Proxy-Authorization") != p.auth:
-		_, _ = io.WriteString(c, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 6\r\n\r\nsorry\n")
-		return
-	case to == "":
-		_, _ = io.WriteString(c, "HTTP/1.1 502 Bad Gateway\r\n\r\n")
-		return
-	}
-	up, err := net.Dial("tcp", to)
-	if err != nil {
-		return
-	}
-	defer up.Close()
-	defer context.AfterFunc(ctx, func() { _ = up.Close() })()
-	_, _ = io.WriteString(c, "HTTP/1.1 200 Connection established\r\n\r\n")
-	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = io.Copy(up, br); _ = up.(*net.TCPConn).CloseWrite() })
-	_, _ = io.Copy(c, up)
-	_ = c.Close()
-	wg.Wait()
 }
 
 // proxied sets the variables for one test.
@@ -102,7 +50,7 @@ func proxied(t *testing.T, value, except string) {
 // Nodes that know one another only by names that the proxy knows meet through it.
 func TestThroughAProxy(t *testing.T) {
 	ca := newTestCA(t)
-	p := (&testProxy{auth: "Basic Z3c6c2VjcmV0", hosts: map[string]string{}}).start(t)
+	p := (&testProxy{Proxy: tunnel.Proxy{Auth: "gw:secret"}, hosts: map[string]string{}}).start(t)
 	proxied(t, "http://gw:secret@"+p.addr, "")
 	there := startNode(t, ca, newBook(), "n-1").Addr().String()
 	p.hosts["gw1.test:7946"] = there
@@ -124,18 +72,14 @@ func TestThroughAProxy(t *testing.T) {
 			t.Errorf("%s is reached through %v, %v", addr, p, err)
 		}
 	}
-	p.mu.Lock()
-	asked := len(p.asked)
-	p.mu.Unlock()
+	asked := len(p.Asked())
 	cc, _, err = DialAs(context.Background(), there, ca.identity(t, "n-2"), ca.id, Instance{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = cc.Close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.asked) != asked {
-		t.Errorf("the proxy was asked for %q", p.asked)
+	if now := p.Asked(); len(now) != asked {
+		t.Errorf("the proxy was asked for %q", now)
 	}
 }
 
@@ -149,12 +93,12 @@ func TestProxyErrors(t *testing.T) {
 		says   []string
 		status int
 	}{
-		{"no name and password", &testProxy{auth: "Basic x"}, nil, []string{"407", "NAME:PASSWORD"}, 407},
-		{"another password", &testProxy{auth: "Basic x"}, func(a string) string { return "http://gw:secret@" + a }, []string{"407", "NAME:PASSWORD"}, 407},
+		{"no name and password", &testProxy{Proxy: tunnel.Proxy{Auth: "gw:another"}}, nil, []string{"407", "NAME:PASSWORD"}, 407},
+		{"another password", &testProxy{Proxy: tunnel.Proxy{Auth: "gw:another"}}, func(a string) string { return "http://gw:secret@" + a }, []string{"407", "NAME:PASSWORD"}, 407},
 		{"port not allowed", &testProxy{says: "HTTP/1.1 403 Forbidden\r\n\r\n"}, nil, []string{"403", "CONNECT", "443"}, 403},
 		{"node not reached", &testProxy{}, nil, []string{"502", "cannot reach that node"}, 502},
 		{"gateway timeout", &testProxy{says: "HTTP/1.0 504 Gateway Timeout\r\n\r\nlong page"}, nil, []string{"504", "cannot reach that node"}, 504},
-		{"no answer", &testProxy{hangs: true}, nil, []string{"no answer", "deadline"}, 0},
+		{"no answer", &testProxy{Proxy: tunnel.Proxy{Hangs: true}}, nil, []string{"no answer", "deadline"}, 0},
 		{"no HTTP", &testProxy{says: "220 mail.example.com ESMTP\r\n"}, nil, []string{"not HTTP"}, 0},
 		{"no end of it", &testProxy{says: "HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20)}, nil, []string{"without an answer"}, 0},
 		{"it speaks first", &testProxy{says: "HTTP/1.1 200 OK\r\n\r\nhello"}, nil, []string{"before we do"}, 0},
@@ -172,7 +116,7 @@ func TestProxyErrors(t *testing.T) {
 			}
 			proxied(t, url, "")
 			ctx := context.Background()
-			if tt.proxy.hangs {
+			if tt.proxy.Hangs {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, 200*time.Millisecond)
 				defer cancel()

@@ -94,7 +94,7 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case c.New.IsDir(), r.spoken:
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
-		case n.on != nil && n.w.oracle.seen[c.New.Digest] != 0 && c.New.HasContent(): // its steward's work, seen by the next one: in force already
+		case n.on != nil && n.w.oracle.hasHeld(c.Path, c.New) && c.New.HasContent(): // its steward's work, seen by the next one: in force already
 		case n.on != nil && n.w.oracle.view().Manifest.Entry(c.Path).Same(c.New): // the same, of a link
 		case !c.New.Absent() && !n.forgotten() && !(r.joiner && n.adopt) && !r.by[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
@@ -149,7 +149,7 @@ func (r *rules) loses(n *node, s syncer.Step) {
 	lost := s.Aside.Lost
 	switch {
 	case r.spoken, r.joiner, n.forgotten():
-	case n.on != nil && n.w.oracle.seen[lost.Digest] != 0: // an old steward's late work, which nobody can tell from a person's
+	case n.on != nil && n.w.oracle.hasHeld(s.Path, lost): // an old steward's late work, which nobody can tell from a person's
 	case !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
 	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && !s.New.Entry.Absent() && n.committed(s.Path).Same(s.New.Entry):

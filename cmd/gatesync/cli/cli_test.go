@@ -149,6 +149,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"init", "--name", "gw1", "--tree", "nonsense"}, "write NAME=PATH"},
 		{[]string{"init", "--name", "a b", "--tree", tree}, "is no node name"},
 		{[]string{"init", "--name", "gw1", "--tree", tree + ",prset=wso2"}, `did you mean "preset"?`},
+		{[]string{"init", "--name", "gw1", "--tree", tree + ",preset=wso3"}, `trees[0].preset: "wso3" is not one of plain, wso2`},
+		{[]string{"init", "--name", "gw1", "--tree", tree + ",ignore=[a"}, `trees[0].ignore: "[a" is no well-formed glob`},
 		{[]string{"join", "h:1", "--name", "gw1", "--tree", tree}, "--token is missing"},
 		{[]string{"token", "--uses", "0"}, "must be more than zero"},
 		{[]string{"conflicts", "drop"}, "or say --all"},
