@@ -17,6 +17,9 @@ func TestPromise_NoTornFile_JoinerDiesBeforeItRecords(t *testing.T) {
 	h.mute, h.replay = true, 1 // its commit is neither answered nor read
 	b := newBox(t, h, "b")
 	b.change = func(c *Config) { c.Joiner, c.Loop.Adopt = true, true }
+	if err := os.Mkdir(b.path("d"), 0o755); err != nil { // nothing is to be placed, which begins too
+		t.Fatal(err)
+	}
 	b.write("f", "mine")
 	b.start()
 	b.until("f is committed", func() bool {
