@@ -32,6 +32,7 @@ type faults func(ctx context.Context, c *cluster, rng *rand.Rand)
 // root, cut off from others in one direction or both: one order of everything
 // that they were told, and trees that hold its end.
 func TestPromise_Order_LocalAPIIsLinearizable(t *testing.T) {
+	t.Parallel()
 	span := size(8*time.Second, time.Minute)
 	if soak, err := time.ParseDuration(os.Getenv("GATESYNC_SOAK")); err == nil {
 		span = soak
