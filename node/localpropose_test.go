@@ -67,6 +67,7 @@ func allOrNothing(changes ...LocalChange) LocalProposal {
 }
 
 func TestAProposalStandsOnEveryNodeAndIsReadAtOnce(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	dir := manifest.Entry{Kind: manifest.Dir}
 	p := allOrNothing(entryAt("api", dir, 0), file("api/a.xml", "one\n", 0), file("api/empty.xml", "", 0),
@@ -202,6 +203,7 @@ func TestAProposalIsUnderThePolicyOfItsTree(t *testing.T) {
 
 // The content of a large file goes through in pieces.
 func TestALargeFileIsProposedInPieces(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, "gw1")
 	if _, err := Init(t.Context(), g.cfg); err != nil {
 		t.Fatal(err)
@@ -239,6 +241,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, errBroken }
 // Without a majority a proposal ends in time, and says that nothing was
 // committed where it never came into a log.
 func TestAProposalWithoutAQuorumIsSurelyNotCommitted(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].stop()
 	g[1].stop()

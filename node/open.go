@@ -40,6 +40,9 @@ type Options struct {
 	Reload <-chan struct{}
 	// DryRun: trees are opened and looked at, and nothing is done to them.
 	DryRun bool
+	// Patience is how long the disk may take for the last writes, 0: five
+	// seconds. What takes longer is left behind.
+	Patience time.Duration
 }
 
 // Node is one gatesync. Open builds it, Run runs it and closes it; Close is

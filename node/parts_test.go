@@ -230,7 +230,7 @@ func TestTheClockInTheMiddleCounts(t *testing.T) {
 func TestStagesStopInReverseAndLeaveTheStuckBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
-		s := newStages(quiet())
+		s := newStages(quiet(), 0)
 		release := make(chan struct{})
 		s.closer("first", time.Second, func() error { order = append(order, "first"); return nil })
 		s.run("stuck", time.Second, func(context.Context) error { <-release; return nil })
@@ -263,7 +263,7 @@ func TestStagesWaitForAFlushAndOnceForADiskThatHangs(t *testing.T) {
 			"a busy disk":       {1500 * time.Millisecond, 0, 6 * time.Second},
 			"a disk that hangs": {time.Hour, 4, 9 * time.Second},
 		} {
-			s := newStages(quiet())
+			s := newStages(quiet(), 0)
 			for i := range 4 {
 				s.run(fmt.Sprint("part ", i), time.Second, func(ctx context.Context) error {
 					<-ctx.Done()
@@ -286,7 +286,7 @@ func TestStagesWaitForAFlushAndOnceForADiskThatHangs(t *testing.T) {
 }
 
 func TestStagesTellTheFirstFailure(t *testing.T) {
-	s := newStages(quiet())
+	s := newStages(quiet(), 0)
 	s.run("port", time.Second, func(context.Context) error { return errors.New("gone") })
 	if err := <-s.failed; err == nil || err.Error() != "port: gone" {
 		t.Errorf("%v", err)

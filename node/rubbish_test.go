@@ -73,6 +73,7 @@ func TestRubbishOnTheLocalSocket(t *testing.T) {
 // Rubbish on Raft's own streams: lengths that nothing follows allocate nothing,
 // and Raft goes on.
 func TestRubbishOnRaftsStreams(t *testing.T) {
+	t.Parallel()
 	b := besiege(t)
 	id, err := transport.LoadIdentity(identityFiles(b.evil.cfg))
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // only a mount that hangs, and a disk that is slow to flush, make it longer. A
 // part that fails for good ends the node with its error.
 func (n *Node) Run(ctx context.Context) error {
-	s := newStages(n.slog)
+	s := newStages(n.slog, n.opts.Patience)
 	n.start(s)
 	n.slog.Info("running", "node", n.file.Node, "name", n.file.Name, "cluster", n.file.Cluster,
 		"listen", n.server.Addr().String(), "address", n.file.Address, "version", n.opts.Version)
