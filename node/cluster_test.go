@@ -17,6 +17,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -89,7 +90,7 @@ func (g *gateway) run() *gateway {
 func (g *gateway) local(fn func(context.Context, pb.LocalClient) error) error {
 	ctx, cancel := context.WithTimeout(g.t.Context(), 30*time.Second)
 	defer cancel()
-	conn, err := DialLocal(ctx, g.cfg.DataDir)
+	conn, err := local.Dial(ctx, g.cfg.DataDir)
 	if err != nil {
 		return err
 	}

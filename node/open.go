@@ -20,6 +20,7 @@ import (
 	"github.com/gatesync/gatesync/fallback"
 	"github.com/gatesync/gatesync/fallback/target"
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
@@ -306,10 +307,10 @@ func (n *Node) openDoors() (err error) {
 			return err
 		}
 	}
-	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
+	if n.local, err = local.Listen(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(localServerOptions()...)
+	n.localSrv = grpc.NewServer(local.ServerOptions()...)
 	n.registerLocal()
 	return nil
 }
@@ -318,7 +319,7 @@ func (n *Node) openDoors() (err error) {
 func (n *Node) Close() error {
 	var errs []error
 	if n.local != nil {
-		errs = append(errs, n.local.Close(), os.Remove(n.dir.join(socketName)))
+		errs = append(errs, n.local.Close(), os.Remove(local.Socket(n.cfg.DataDir)))
 	}
 	if n.web != nil {
 		errs = append(errs, n.web.Close())
