@@ -20,6 +20,7 @@ type arrivals struct {
 type arrival struct {
 	done  chan struct{} // closed when it has come, or will not
 	pulse *pulse        // of the stream that brings it
+	asked bool          // this node asked for it: it comes whatever becomes of pushes
 }
 
 // pulse is when a stream last made progress.
@@ -35,7 +36,7 @@ func (p *pulse) beat() {
 func (p *pulse) quiet() time.Duration { return time.Since(*p.at.Load()) }
 
 // begin notes that a stream brings d; nil where another one does already.
-func (a *arrivals) begin(d manifest.Digest, p *pulse) *arrival {
+func (a *arrivals) begin(d manifest.Digest, p *pulse, asked bool) *arrival {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.m[d] != nil {
@@ -44,7 +45,7 @@ func (a *arrivals) begin(d manifest.Digest, p *pulse) *arrival {
 	if a.m == nil {
 		a.m = map[manifest.Digest]*arrival{}
 	}
-	v := &arrival{done: make(chan struct{}), pulse: p}
+	v := &arrival{done: make(chan struct{}), pulse: p, asked: asked}
 	a.m[d] = v
 	return v
 }
@@ -71,7 +72,7 @@ func (a *arrivals) find(d manifest.Digest) *arrival {
 // wait returns when the blob has come or will not, when its stream has been
 // quiet for too long, or when ctx ends.
 func (v *arrival) wait(ctx context.Context, quiet time.Duration) {
-	t := time.NewTimer(quiet)
+	t := time.NewTimer(quiet - v.pulse.quiet()) // what waits behind others does not begin to wait anew
 	defer t.Stop()
 	for {
 		select {

@@ -16,7 +16,9 @@
 //     there is no round trip per file. A batch of at most 64 KiB goes eagerly,
 //     in one message, and costs one round trip and one flush.
 //   - What a peer already holds is not sent to it, larger batches are offered
-//     first. What a peer is pushing here right now is not fetched as well.
+//     first. What a peer is pushing here right now is not fetched as well, and
+//     what is being fetched is not pushed as well: each is waited for while it
+//     makes progress.
 //   - A peer that refuses, stalls or breaks the protocol costs the caller an
 //     error for that peer and nothing else.
 //   - A fetch asks a few peers at a time, passes over one that is quiet for some
@@ -35,6 +37,6 @@
 // Streams: each peer has up to three lanes, opened when first needed and kept:
 // eager batches, batches of small blobs, and large blobs, so that a large blob
 // delays no small one. lane.go is the sending end of a lane, receive.go the
-// receiving end; assemble.go puts pieces together again for both Push and
-// Fetch, cut.go takes blobs apart for both.
+// receiving end, receiveoffer.go what it needs of an offer; assemble.go puts
+// pieces together again for both Push and Fetch, cut.go takes blobs apart for both.
 package fallback

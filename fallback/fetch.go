@@ -32,7 +32,7 @@ func (p *Push) Fetch(ctx context.Context, blobs []manifest.BlobRef, bases manife
 	defer context.AfterFunc(p.ctx, func() { cancel(ErrClosed) })()
 
 	f := newFetch(p, ctx, done, others(from, p.self))
-	coming := f.begin(blobs, bases)
+	f.begin(blobs, bases)
 	// Who sleeps in take wakes up when ctx ends.
 	defer context.AfterFunc(ctx, func() {
 		f.mu.Lock()
@@ -40,7 +40,7 @@ func (p *Push) Fetch(ctx context.Context, blobs []manifest.BlobRef, bases manife
 		f.changed.Broadcast()
 	})()
 	var wg sync.WaitGroup
-	wg.Go(func() { f.await(coming) })
+	wg.Go(f.await)
 	for _, peer := range f.peers {
 		wg.Go(func() { f.work(peer) })
 	}
@@ -61,6 +61,7 @@ type fetch struct {
 	mu       sync.Mutex
 	changed  *sync.Cond // of anything below
 	queue    []*item
+	coming   []*item        // are on their way here already
 	left     map[*item]bool // not yet done
 	working  []cluster.NodeID
 	dead     []cluster.NodeID // failed; not asked again by this call
@@ -78,6 +79,7 @@ type item struct {
 	ref   manifest.BlobRef
 	base  manifest.Digest  // zero: none is known
 	whole bool             // nothing else has been of use
+	waits bool             // it was on its way here already: that is waited for once
 	tried []cluster.NodeID // do not hold it, or failed to send it
 	err   error            // why the last of them did not
 }
@@ -89,9 +91,9 @@ func newFetch(p *Push, ctx context.Context, done func(manifest.Digest, error), p
 	return f
 }
 
-// begin sorts the blobs into those that are here, those that are coming (which
-// it returns) and those to ask for.
-func (f *fetch) begin(blobs []manifest.BlobRef, bases manifest.Bases) (coming []*item) {
+// begin sorts the blobs into those that are here, those that are coming and
+// those to ask for.
+func (f *fetch) begin(blobs []manifest.BlobRef, bases manifest.Bases) {
 	var here []*item
 	seen := make(map[manifest.Digest]bool, len(blobs))
 	f.mu.Lock()
@@ -106,7 +108,8 @@ func (f *fetch) begin(blobs []manifest.BlobRef, bases manifest.Bases) (coming []
 		case f.push.store.Has(ref.Digest):
 			here = append(here, it)
 		case f.push.arrivals.find(ref.Digest) != nil:
-			coming = append(coming, it)
+			it.waits = true
+			f.coming = append(f.coming, it)
 		default:
 			f.queue = append(f.queue, it)
 		}
@@ -118,14 +121,14 @@ func (f *fetch) begin(blobs []manifest.BlobRef, bases manifest.Bases) (coming []
 		f.finish(it, nil)
 	}
 	f.sweep()
-	return coming
 }
 
-// await waits for what peers are pushing, and queues what did not come.
-func (f *fetch) await(coming []*item) {
-	for _, it := range coming {
+// await waits for what is on its way here already, as long as that makes
+// progress, and queues what did not come.
+func (f *fetch) await() {
+	for it := f.next(); it != nil; it = f.next() {
 		if v := f.push.arrivals.find(it.ref.Digest); v != nil {
-			v.wait(f.ctx, f.push.limits.arrival)
+			v.wait(f.ctx, f.push.limits.hedge)
 		}
 		if f.push.store.Has(it.ref.Digest) {
 			f.finish(it, nil)
@@ -133,6 +136,30 @@ func (f *fetch) await(coming []*item) {
 			f.requeue(it, "", nil)
 		}
 	}
+}
+
+// next is a blob that is on its way; nil once all is done.
+func (f *fetch) next() *item {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.ctx.Err() == nil && len(f.left) > 0 {
+		if len(f.coming) > 0 {
+			it := f.coming[0]
+			f.coming = f.coming[1:]
+			return it
+		}
+		f.changed.Wait()
+	}
+	return nil
+}
+
+// leave leaves a blob to another stream that brings it here.
+func (f *fetch) leave(it *item) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	it.waits = true
+	f.coming = append(f.coming, it)
+	f.changed.Broadcast()
 }
 
 // finish reports one blob; err is nil where it is here.

@@ -319,9 +319,9 @@ func TestFetchDoesNotWaitForAQuietPush(t *testing.T) {
 	for _, fails := range []bool{false, true} {
 		net := newNet(t)
 		l := defaultLimits()
-		l.arrival = 50 * time.Millisecond
+		l.hedge = 50 * time.Millisecond
 		if fails {
-			l.arrival = time.Hour
+			l.hedge = time.Hour
 		}
 		a, b := net.node("n-a", withLimits(l)), net.node("n-b")
 		data := []byte(strings.Repeat("q", 1000))

@@ -120,11 +120,20 @@ func (a *asking) run() error {
 }
 
 // request asks for blobs; they are this stream's until they come or it ends.
+// What came, or is being pushed here, since the fetch began is not asked for.
 func (a *asking) request(items []*item) error {
+	p := a.fetch.push
 	m := &pb.FetchRequest{}
 	for _, it := range items {
-		p := a.fetch.push
-		q := &asked{item: it, arrival: p.arrivals.begin(it.ref.Digest, &a.pulse)}
+		if p.store.Has(it.ref.Digest) {
+			a.fetch.finish(it, nil)
+			continue
+		}
+		q := &asked{item: it, arrival: p.arrivals.begin(it.ref.Digest, &a.pulse, true)}
+		if q.arrival == nil && !it.waits {
+			a.fetch.leave(it)
+			continue
+		}
 		a.asked[it.ref.Digest] = q
 		a.bytes += it.ref.Size
 		n := named{BlobRef: it.ref}
@@ -135,6 +144,9 @@ func (a *asking) request(items []*item) error {
 			q.begun = n.begun
 		}
 		m.Want = append(m.Want, infoOf(n))
+	}
+	if len(m.GetWant()) == 0 {
+		return nil
 	}
 	a.dog.progress(true)
 	return a.why(a.stream.Send(m))

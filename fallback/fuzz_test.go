@@ -86,7 +86,7 @@ func record(t testing.TB, messages ...proto.Message) (b []byte) {
 func fuzzPush(t *testing.T, peers Peers) (*Push, *memStore) {
 	s := newMemStore("s-a")
 	p := NewPush("n-a", s, peers, nil)
-	p.limits = limits{stall: time.Second, hedge: time.Second, idle: time.Second, flush: time.Second, arrival: 10 * time.Millisecond}
+	p.limits = limits{stall: time.Second, hedge: time.Second, idle: time.Second, flush: time.Second}
 	t.Cleanup(func() {
 		if err := p.Close(); err != nil {
 			t.Error(err)

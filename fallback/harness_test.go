@@ -279,7 +279,7 @@ type testNode struct {
 
 // short are limits for tests in which somebody stalls.
 func short() limits {
-	return limits{stall: 600 * time.Millisecond, hedge: 100 * time.Millisecond, idle: time.Minute, flush: 300 * time.Millisecond, arrival: 100 * time.Millisecond}
+	return limits{stall: 600 * time.Millisecond, hedge: 100 * time.Millisecond, idle: time.Minute, flush: 300 * time.Millisecond}
 }
 
 func (n *testNet) node(id cluster.NodeID, change ...func(*Push)) *testNode {

@@ -29,13 +29,12 @@ const (
 
 // limits are the waits; tests shorten them.
 type limits struct {
-	stall   time.Duration // without progress while something is expected
-	hedge   time.Duration // the same for a fetch, while there are other peers to ask
-	idle    time.Duration // an unused lane gives its stream up
-	flush   time.Duration // the longest flush that a receiver vouches for with "still at work"
-	arrival time.Duration // a push that is quiet for this long is not waited for by a fetch
+	stall time.Duration // without progress while something is expected
+	hedge time.Duration // the same for a fetch, while there are others who can send it, or another way that it comes
+	idle  time.Duration // an unused lane gives its stream up
+	flush time.Duration // the longest flush that a receiver vouches for with "still at work"
 }
 
 func defaultLimits() limits {
-	return limits{stall: 10 * time.Second, hedge: 3 * time.Second, idle: 5 * time.Minute, flush: time.Minute, arrival: time.Second}
+	return limits{stall: 10 * time.Second, hedge: 3 * time.Second, idle: 5 * time.Minute, flush: time.Minute}
 }

@@ -27,7 +27,7 @@ type receiver struct {
 	out    chan *pb.PushResponse
 	ended  chan uint64   // complete batches, to the flusher
 	laid   chan *inbound // offered parcels, to the taker
-	taken  chan taking   // … and what came of them
+	taken  chan taking   // … and what came of them, and of what was waited for
 
 	batches  map[uint64]*inbound // offered, and not yet ended
 	wants    map[manifest.Digest]*want
@@ -36,14 +36,14 @@ type receiver struct {
 	end      uint64                    // of the current message
 	pulse    pulse                     // for those who wait for what comes here
 	flushing atomic.Pointer[time.Time] // since when; nil: not
-	takes    int                       // parcels that are being read
+	takes    int                       // batches whose parcels are being read, or that wait for what is fetched
 	beats    int                       // the sender's words that pieces wait, in a row
 }
 
 // inbound is a batch that is coming in.
 type inbound struct {
 	id      uint64
-	refs    []manifest.BlobRef
+	blobs   []named
 	parcel  string // where it lies on the share
 	again   bool   // what came in vain was asked for again
 	refused bool   // and the sender knows
@@ -202,76 +202,6 @@ func (r *receiver) refuse(batch uint64, why error) error {
 	return r.respond(&pb.PushResponse{Batch: batch, Of: &pb.PushResponse_Refused{Refused: why.Error()}})
 }
 
-// offer notes a batch and says what is needed of it.
-func (r *receiver) offer(o *pb.Offer) error {
-	names, err := namesOf(o.GetBlobs())
-	if err != nil {
-		return err
-	}
-	id := o.GetBatch()
-	if id <= r.last {
-		return &ProtocolError{What: "batch numbers that do not grow"}
-	}
-	if len(r.batches) >= openBatches {
-		return &ProtocolError{What: "too many open batches"}
-	}
-	r.last = id
-	needs := &pb.Needs{}
-	refs := make([]manifest.BlobRef, 0, len(names))
-	begun := map[manifest.Digest]int64{}
-	var total int64
-	seen := make(map[manifest.Digest]bool, len(names))
-	for _, n := range names {
-		ref := n.BlobRef
-		refs = append(refs, ref)
-		total += ref.Size
-		if w := r.wants[ref.Digest]; w != nil && w.size != ref.Size || seen[ref.Digest] {
-			return &ProtocolError{What: "a blob with two sizes, or twice in a batch"}
-		}
-		seen[ref.Digest] = true
-		if size, ok := r.push.store.Size(ref.Digest); !ok {
-			needs.Digests = append(needs.Digests, ref.Digest[:])
-			if has := r.push.begun(ref); has > 0 {
-				begun[ref.Digest] = has
-				needs.Begun = append(needs.Begun, infoOf(named{BlobRef: ref, begun: has}))
-			} else if r.push.deltas.likely(ref, n.base) {
-				needs.Over = append(needs.Over, ref.Digest[:])
-			}
-		} else if size != ref.Size {
-			return &ProtocolError{What: fmt.Sprintf("blob %s has %d bytes, not %d", ref.Digest.Short(), size, ref.Size)}
-		}
-	}
-	if o.GetEager() && total > eagerBytes {
-		return &ProtocolError{What: "an eager batch that is too large"}
-	}
-	if !o.GetEager() && len(needs.GetDigests()) == 0 {
-		return r.complete(id) // nothing will come, not even its end
-	}
-	r.batches[id] = &inbound{refs: refs}
-	for _, ref := range refs {
-		w := r.wants[ref.Digest]
-		if w == nil {
-			w = &want{size: ref.Size}
-			r.wants[ref.Digest] = w
-			if !r.push.store.Has(ref.Digest) {
-				w.arrival = r.push.arrivals.begin(ref.Digest, &r.pulse)
-			}
-		}
-		w.batches++
-		if n, ok := begun[ref.Digest]; ok {
-			w.begun = n
-		}
-	}
-	if o.GetEager() {
-		return nil
-	}
-	if o.GetParcel() != "" && r.push.share != nil {
-		r.takes++
-		return hand(r, r.laid, &inbound{id: id, refs: refs, parcel: o.GetParcel()}, r.push.limits.stall)
-	}
-	return r.respond(&pb.PushResponse{Batch: id, Of: &pb.PushResponse_Needs{Needs: needs}})
-}
-
 // blob stores the blob whose first piece is next.
 func (r *receiver) blob() error {
 	first, _ := r.piece()
@@ -325,7 +255,7 @@ func (r *receiver) piece() (*pb.Piece, error) {
 // need not go on with them.
 func (r *receiver) refuseAll(d manifest.Digest, why error) error {
 	for id, b := range r.batches {
-		for _, ref := range b.refs {
+		for _, ref := range b.blobs {
 			if ref.Digest == d && !b.refused {
 				b.refused = true
 				if err := r.refuse(id, why); err != nil {
@@ -349,7 +279,7 @@ func (r *receiver) finish(id uint64) error {
 	}
 	delete(r.batches, id)
 	var why error
-	for _, ref := range b.refs {
+	for _, ref := range b.blobs {
 		w := r.wants[ref.Digest]
 		if w.batches--; w.batches == 0 {
 			delete(r.wants, ref.Digest)
@@ -376,7 +306,7 @@ func (r *receiver) inVain(b *inbound) (again [][]byte) {
 	if b.again || b.refused {
 		return nil
 	}
-	for _, ref := range b.refs {
+	for _, ref := range b.blobs {
 		if r.wants[ref.Digest].again && !r.push.store.Has(ref.Digest) {
 			again = append(again, ref.Digest[:])
 		}

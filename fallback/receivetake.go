@@ -6,13 +6,13 @@ import (
 	"io"
 
 	"github.com/gatesync/gatesync/manifest"
-	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
-// taking is how the reading of a parcel has ended.
+// taking is how the reading of a parcel has ended, or the wait for a fetch.
 type taking struct {
-	id  uint64
-	err error // nil: all of it is in the store
+	id      uint64
+	err     error // nil: all of it is in the store
+	fetched bool  // it was a wait; what came of it the store knows
 }
 
 // take reads offered parcels off the share, one after another, beside the
@@ -38,13 +38,17 @@ func (r *receiver) takeParcel(b *inbound) error {
 	defer cancel()
 	defer context.AfterFunc(r.push.ctx, cancel)()
 	store := r.push.store
-	return r.push.share.take(ctx, b.parcel, b.refs,
+	refs := make([]manifest.BlobRef, len(b.blobs))
+	for i, n := range b.blobs {
+		refs[i] = n.BlobRef
+	}
+	return r.push.share.take(ctx, b.parcel, refs,
 		func(d manifest.Digest) bool { return !store.Has(d) },
 		func(ref manifest.BlobRef, from io.Reader) error { return store.PutKnown(ref, from) },
 		r.pulse.beat)
 }
 
-// took goes on with a batch whose parcel was read, in the handler's goroutine:
+// took goes on with a batch that waited, in the handler's goroutine:
 // what could not be had is asked for, as of any offer.
 func (r *receiver) took(t taking) error {
 	r.takes--
@@ -55,8 +59,10 @@ func (r *receiver) took(t taking) error {
 	var protocol *ProtocolError
 	var own *ownError
 	switch {
+	case t.fetched:
+		return r.bring(b)
 	case t.err == nil, errors.As(t.err, &own): // the share has done its part
-		for _, ref := range b.refs {
+		for _, ref := range b.blobs {
 			if w := r.wants[ref.Digest]; own != nil && w.err == nil {
 				w.err = own.error
 			}
@@ -65,16 +71,5 @@ func (r *receiver) took(t taking) error {
 	case errors.As(t.err, &protocol):
 		return t.err
 	}
-	needs := &pb.Needs{ShareTrouble: t.err.Error()} // whole: a share carries no deltas
-	for _, ref := range b.refs {
-		if r.push.store.Has(ref.Digest) {
-			r.push.arrivals.end(ref.Digest, r.wants[ref.Digest].arrival)
-		} else {
-			needs.Digests = append(needs.Digests, ref.Digest[:])
-		}
-	}
-	if len(needs.GetDigests()) == 0 {
-		return r.finish(t.id)
-	}
-	return r.respond(&pb.PushResponse{Batch: t.id, Of: &pb.PushResponse_Needs{Needs: needs}})
+	return r.need(b, t.err.Error())
 }

@@ -15,11 +15,13 @@ type formers struct {
 	upTo manifest.Revision // that it was told of
 }
 
-// heldContent is what is remembered, of files.
+// heldContent is what is remembered, of files and symlinks.
 type heldContent struct {
 	path   manifest.Path
+	kind   manifest.Kind
 	size   int64
 	digest manifest.Digest
+	target string
 }
 
 func newFormers() *formers {
@@ -31,7 +33,7 @@ func (f *formers) add(commits []manifest.Commit, now manifest.Revision) {
 	for _, c := range commits {
 		for _, ch := range c.Changes {
 			for _, e := range []manifest.Entry{ch.Old.Entry, ch.New} {
-				if e.HasContent() {
+				if !e.Absent() && !e.IsDir() {
 					f.held[f.key(ch.Path, e)] = struct{}{}
 				}
 			}
@@ -40,12 +42,12 @@ func (f *formers) add(commits []manifest.Commit, now manifest.Revision) {
 	f.upTo = max(f.upTo, now)
 }
 
-// has tells whether a path has held a file's content.
+// has tells whether a path has held a file's content, or a symlink.
 func (f *formers) has(p manifest.Path, e manifest.Entry) bool {
 	_, ok := f.held[f.key(p, e)]
-	return ok && e.HasContent()
+	return ok
 }
 
 func (f *formers) key(p manifest.Path, e manifest.Entry) uint64 {
-	return maphash.Comparable(f.seed, heldContent{p, e.Size, e.Digest})
+	return maphash.Comparable(f.seed, heldContent{p, e.Kind, e.Size, e.Digest, e.Target})
 }

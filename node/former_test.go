@@ -18,7 +18,7 @@ func TestFormersKnowWhatAPathHasHeld(t *testing.T) {
 	}
 	f := newFormers()
 	f.add([]manifest.Commit{commit(3, "a", content("trimmed"), content("1")), commit(4, "a", content("1"), manifest.Entry{})}, 4)
-	f.add([]manifest.Commit{commit(7, "c", content("3"), link("a"))}, 9)
+	f.add([]manifest.Commit{commit(7, "c", content("3"), link("a")), commit(8, "d", manifest.Entry{}, manifest.Entry{Kind: manifest.Dir, Mode: 0o755})}, 9)
 	if f.upTo != 9 {
 		t.Errorf("told up to %d", f.upTo)
 	}
@@ -30,7 +30,7 @@ func TestFormersKnowWhatAPathHasHeld(t *testing.T) {
 		want bool
 	}{
 		{"a", content("trimmed"), true}, {"a", content("1"), true}, {"a", other, true}, {"c", content("3"), true},
-		{"b", content("1"), false}, {"a", content("2"), false}, {"a", link("1"), false}, {"c", content("a"), false}, {"c", link("a"), false}, {"a", manifest.Entry{}, false},
+		{"b", content("1"), false}, {"a", content("2"), false}, {"a", link("1"), false}, {"c", content("a"), false}, {"c", link("a"), true}, {"c", link("b"), false}, {"d", manifest.Entry{Kind: manifest.Dir, Mode: 0o755}, false}, {"a", manifest.Entry{}, false},
 	} {
 		if f.has(manifest.Path(c.path), c.e) != c.want {
 			t.Errorf("%s %v: not %v", c.path, c.e, c.want)

@@ -149,7 +149,7 @@ func (l *Loop) believeEdit(w *work, a Ancestor, d manifest.Entry, c manifest.Nod
 	case !l.steward() && !w.unheard:
 		l.leave(w, c)
 		return true
-	case l.place.Epoch <= 1 || !d.HasContent() || l.cfg.Former == nil || d.SameContent(c.Entry) || !l.cfg.Former(w.path, d):
+	case l.place.Epoch <= 1 || d.SameContent(c.Entry) || !l.former(w, d):
 		return false
 	case !l.steward():
 		l.leave(w, c)

@@ -14,6 +14,8 @@ import (
 type oracle struct {
 	machine *raftstore.Machine
 	seen    map[manifest.Digest]manifest.Revision       // content, by the revision that brought it last
+	left    map[manifest.Digest]manifest.Revision       // … and that took it from a path last
+	held    map[manifest.Path]map[content]bool          // what each path has ever held
 	commits map[manifest.ChangesetID]manifest.Revision  // of changesets that made one
 	refused map[manifest.ChangesetID][]manifest.Refusal // of answers
 	removed map[string]bool
@@ -23,11 +25,24 @@ type oracle struct {
 
 func newOracle() oracle {
 	return oracle{
-		machine: raftstore.NewMachine(), seen: map[manifest.Digest]manifest.Revision{},
+		machine: raftstore.NewMachine(), seen: map[manifest.Digest]manifest.Revision{}, held: map[manifest.Path]map[content]bool{},
+		left:    map[manifest.Digest]manifest.Revision{},
 		commits: map[manifest.ChangesetID]manifest.Revision{}, refused: map[manifest.ChangesetID][]manifest.Refusal{},
 		removed: map[string]bool{},
 	}
 }
+
+// content is what a reader of a path would read.
+type content struct {
+	kind   manifest.Kind
+	digest manifest.Digest
+	target string
+}
+
+func contentOf(e manifest.Entry) content { return content{e.Kind, e.Digest, e.Target} }
+
+// hasHeld tells whether a path has held a file or a symlink in any revision.
+func (o *oracle) hasHeld(p manifest.Path, e manifest.Entry) bool { return o.held[p][contentOf(e)] }
 
 // take applies a record of the log and checks what it has made.
 func (o *oracle) take(w *world, r record) *pb.Outcome {
@@ -63,6 +78,15 @@ func (o *oracle) commit(w *world, c manifest.Commit) {
 		w.trace("revision %d by %s: %q is now %s", c.Revision, c.ID, ch.Path, ch.New)
 		if ch.New.Absent() {
 			o.deleted = w.now
+		}
+		if ch.Old.Entry.HasContent() {
+			o.left[ch.Old.Entry.Digest] = c.Revision
+		}
+		if !ch.New.Absent() && !ch.New.IsDir() {
+			if o.held[ch.Path] == nil {
+				o.held[ch.Path] = map[content]bool{}
+			}
+			o.held[ch.Path][contentOf(ch.New)] = true
 		}
 		if !ch.New.HasContent() {
 			continue
