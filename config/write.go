@@ -95,7 +95,7 @@ guard:
 # ready:
 #   max_lag: {{.Ready.MaxLag}}
 
-# Space on the data directory's disk that gatesync leaves free.
+# Space that gatesync leaves free on the disks of the data directory and of the trees.
 # free_reserve: {{.FreeReserve}}
 
 # Certificates of your own PKI instead of the cluster's own CA.

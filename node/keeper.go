@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/manifest"
 )
 
@@ -116,13 +118,13 @@ func (k *keeper) complete(ctx context.Context, all bool) {
 			_ = wait(ctx, next)
 			continue
 		}
-		got, err := k.bring(ctx, overdue)
+		got, full, err := k.bring(ctx, overdue)
 		if got > 0 {
 			k.nowhere.Store(nil)
 			pause = keepRetry
 			continue
 		}
-		k.name(overdue)
+		k.name(slices.DeleteFunc(overdue, func(ref manifest.BlobRef) bool { return full[ref.Digest] }))
 		if err != nil {
 			k.logger.Warn("content that this node should hold cannot be had now; trying again", "blobs", len(overdue), "err", err)
 		}
@@ -180,8 +182,10 @@ func (k *keeper) overdue(missing []manifest.BlobRef, missed map[manifest.Digest]
 	return overdue, next
 }
 
-// bring fetches blobs, batch by batch.
-func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, err error) {
+// bring fetches blobs, batch by batch. full are those that others have, and that
+// this node has no room for.
+func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, full map[manifest.Digest]bool, err error) {
+	full = map[manifest.Digest]bool{}
 	bases := k.kin(refs)
 	for len(refs) > 0 && ctx.Err() == nil {
 		n, size := 0, int64(0)
@@ -189,9 +193,12 @@ func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, e
 			size += refs[n].Size
 			n++
 		}
-		ferr := k.fetch(ctx, refs[:n], bases, func(_ manifest.Digest, e error) {
-			if e == nil {
+		ferr := k.fetch(ctx, refs[:n], bases, func(d manifest.Digest, e error) {
+			switch {
+			case e == nil:
 				got++
+			case errors.Is(e, blob.ErrNoRoom):
+				full[d] = true
 			}
 		})
 		if err == nil {
@@ -202,7 +209,7 @@ func (k *keeper) bring(ctx context.Context, refs []manifest.BlobRef) (got int, e
 	if got > 0 {
 		k.logger.Info("fetched content that was missing here", "blobs", got)
 	}
-	return got, err
+	return got, full, err
 }
 
 // kin finds what content has replaced, where that is here, and else what has
@@ -232,6 +239,10 @@ const namedAtMost = 5
 // name notes what nobody has, and what it stands for: a person has to start a
 // member that is off, or bring the content back.
 func (k *keeper) name(refs []manifest.BlobRef) {
+	if len(refs) == 0 {
+		k.nowhere.Store(nil)
+		return
+	}
 	stands := map[manifest.Digest]string{}
 	for _, ref := range refs[:min(len(refs), namedAtMost)] {
 		stands[ref.Digest] = ""

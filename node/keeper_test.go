@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -31,6 +32,7 @@ type library struct {
 	bases   []manifest.Bases         // of these
 	busy    map[manifest.Digest]bool // somebody else fetches it
 	flushed int
+	full    bool // there is no room for what would come
 }
 
 func newLibrary() *library {
@@ -105,6 +107,11 @@ func (l *library) fetch(_ context.Context, refs []manifest.BlobRef, bases manife
 	for _, r := range refs {
 		if !l.there[r.Digest] {
 			err = errors.New("nobody has it")
+			done(r.Digest, err)
+			continue
+		}
+		if l.full {
+			err = &blob.RoomError{}
 			done(r.Digest, err)
 			continue
 		}
@@ -255,6 +262,23 @@ func TestKeeperNamesWhatNobodyHas(t *testing.T) {
 		l.do(func() { l.there[gone] = true })
 		if time.Sleep(time.Minute); k.content() != 1 || len(k.lacking()) > 0 {
 			t.Errorf("content %d, lacks %q", k.content(), k.lacking())
+		}
+	})
+}
+
+// What others have, and there is no room for here, is not said to be nowhere.
+func TestKeeperWithoutRoomNamesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLibrary()
+		l.full = true
+		l.commit("conf/a.xml", "a", false)
+		k := keep(t, l)
+		if time.Sleep(10 * time.Second); k.missing.Load() != 1 || len(k.lacking()) > 0 {
+			t.Errorf("missing %d, lacks %q", k.missing.Load(), k.lacking())
+		}
+		l.do(func() { l.full = false })
+		if time.Sleep(time.Minute); k.content() != 1 {
+			t.Errorf("content %d once there is room", k.content())
 		}
 	})
 }

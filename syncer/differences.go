@@ -195,12 +195,12 @@ func (s *Syncer) listAll(ctx context.Context, root vfs.FS, dir manifest.Path, in
 		return err
 	}
 	for _, e := range names {
-		p, err := manifest.ParsePath(string(dir.Join(e.Name)))
-		if err != nil || s.cfg.Ignore.Match(p, e.Stat.Kind == manifest.Dir) {
+		p := dir.Join(e.Name)
+		if s.cfg.Ignore.Match(p, e.Stat.Kind == manifest.Dir) {
 			continue
 		}
 		into[p] = struct{}{}
-		if e.Stat.Kind == manifest.Dir {
+		if _, err := manifest.ParsePath(string(p)); err == nil && e.Stat.Kind == manifest.Dir {
 			if err := s.listAll(ctx, root, p, into); err != nil {
 				return err
 			}

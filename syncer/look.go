@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -203,6 +204,9 @@ func (s *Syncer) look(ctx context.Context, root vfs.FS, at LookAt, big bool, int
 
 func (s *Syncer) lookAt(ctx context.Context, root vfs.FS, at LookAt, big bool, into PutContent) (obs Observation, later bool) {
 	obs.Path = at.Path
+	if _, err := manifest.ParsePath(string(at.Path)); err != nil {
+		return lookUnfit(root, obs, err), false
+	}
 	st, err := root.Lstat(at.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -237,6 +241,26 @@ func (s *Syncer) lookAt(ctx context.Context, root vfs.FS, at LookAt, big bool, i
 		obs.Sight, obs.Why = Unfit, "is a device, a FIFO or a socket"
 	}
 	return obs, false
+}
+
+// lookUnfit finds out whether something stands where no tree can hold it: its
+// path is too long. Nothing takes such a path, but for the listing of its directory.
+func lookUnfit(root vfs.FS, obs Observation, why error) Observation {
+	names, err := root.ReadDir(obs.Path.Dir())
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, vfs.ErrNotDir):
+		obs.Sight = Gone
+	case err != nil:
+		return unreadable(obs, err)
+	case !slices.ContainsFunc(names, func(e vfs.Entry) bool { return e.Name == obs.Path.Base() }):
+		obs.Sight = Gone
+	default:
+		obs.Sight = Unfit
+		if bad := (*manifest.PathError)(nil); errors.As(why, &bad) {
+			obs.Why = "its path " + bad.Reason
+		}
+	}
+	return obs
 }
 
 func unreadable(obs Observation, err error) Observation {

@@ -33,6 +33,22 @@ type LoopStatus struct {
 	Repaired  uint64         // edits that were undone in this run
 }
 
+// known is what the loop takes to stand on the disk: what a scan compares it with.
+type known struct {
+	ancestors *AncestorMap
+	noted     []manifest.Path // known not to be as the ancestor says
+}
+
+func (l *Loop) known() known {
+	k := known{ancestors: l.anc.Clone()}
+	for p, n := range l.notes {
+		if p != "" && !n.Guard.unread() {
+			k.noted = append(k.noted, p)
+		}
+	}
+	return k
+}
+
 // Trouble is one path that does not go on, and why.
 type Trouble struct {
 	Path manifest.Path

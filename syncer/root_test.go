@@ -2,9 +2,11 @@ package syncer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -143,6 +145,87 @@ func TestUnfitThingsAreHeldAndHoldNobodyUp(t *testing.T) {
 			t.Errorf("%s was committed", p)
 		}
 	}
+}
+
+// What no tree can hold because its path is too long is named, too, and so is
+// nothing else of what is below it; it is not named any more once it has gone.
+func TestPathsThatAreTooLong(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "b")
+	name, deep := strings.Repeat("x", 250), b.root
+	for range manifest.MaxPath / len(name) {
+		deep = filepath.Join(deep, name)
+	}
+	must(t, os.MkdirAll(deep, 0o755))
+	must(t, os.Mkdir(filepath.Join(deep, name), 0o755))
+	must(t, os.WriteFile(filepath.Join(deep, name, "f"), nil, 0o644))
+	b.start()
+	long := manifest.Path(strings.TrimPrefix(filepath.Join(deep, name), b.root+"/"))
+	b.until("it is named", func() bool { return noted(t, b)[long].Guard == GuardUnfit })
+	b.settle()
+	if notes := noted(t, b); len(notes) != 1 {
+		t.Errorf("%v", notes)
+	}
+	var held []string
+	must(t, b.s.Differences(ctxOf(t), func(d Difference) error { held = append(held, d.What); return nil }))
+	if len(held) != 1 || held[0] != "held" {
+		t.Errorf("differences %q", held)
+	}
+	b.halt()
+	must(t, os.RemoveAll(filepath.Join(deep, name)))
+	b.start()
+	b.until("nothing is named any more", func() bool { return len(noted(t, b)) == 0 })
+}
+
+// A directory that was taken out of the tree, so that its deletion is held, and
+// brought back as it was: nothing tells of what stands in it, and nothing of it is
+// held any more. Nor is what has gone while nobody looked.
+func TestWhatIsHeldAndComesBackAsItWas(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "b").start()
+	for i := range 30 {
+		b.write(fmt.Sprintf("app/d/f%d", i), fmt.Sprint(i))
+	}
+	must(t, unix.Mkfifo(b.path("fifo"), 0o644))
+	h.committed(t, "app/d/f29", "29")
+	b.settle()
+	must(t, os.Rename(b.path("app"), b.root+".away"))
+	b.until("the deletion is held", func() bool { return noted(t, b)["app/d/f29"].Guard == GuardMassDelete })
+	b.settle()
+	must(t, os.Rename(b.root+".away", b.path("app")))
+	b.until("nothing but the FIFO is held", func() bool { return len(noted(t, b)) == 1 })
+	b.halt()
+	b.remove("fifo")
+	b.start()
+	b.until("nothing is held", func() bool { return len(noted(t, b)) == 0 })
+	noDeletions(t, h)
+}
+
+// What is ignored from a restart on is held no more, as `gatesync held` advises.
+func TestWhatIsIgnoredByNowIsNotHeld(t *testing.T) {
+	h := newHub()
+	b := newBox(t, h, "b").start()
+	must(t, unix.Mkfifo(b.path("fifo"), 0o644))
+	must(t, unix.Mkfifo(b.path("other"), 0o644))
+	b.until("both are held", func() bool { return len(noted(t, b)) == 2 })
+	b.halt()
+	b.change = func(c *Config) {
+		ignore, err := manifest.NewIgnore("", []string{"fif*"})
+		must(t, err)
+		c.Ignore = ignore
+	}
+	b.start()
+	b.settle()
+	if notes := noted(t, b); len(notes) != 1 || notes["other"].Guard != GuardUnfit {
+		t.Errorf("held: %v", notes)
+	}
+}
+
+func noted(t *testing.T, b *box) map[manifest.Path]Note {
+	t.Helper()
+	st, err := b.s.Status(ctxOf(t))
+	must(t, err)
+	return st.Loop.Notes
 }
 
 func TestHangingDiskDoesNotBlockStatus(t *testing.T) {

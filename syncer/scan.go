@@ -220,7 +220,7 @@ func (sc *scanner) scan(ctx context.Context, dirs []manifest.Path) (entries int,
 	if err := sc.s.root.verify(g); err != nil {
 		return 0, err
 	}
-	anc, err := sc.s.ancestor(ctx)
+	known, err := ask(ctx, sc.s, (*Loop).known)
 	if err != nil {
 		return 0, err
 	}
@@ -231,19 +231,25 @@ func (sc *scanner) scan(ctx context.Context, dirs []manifest.Path) (entries int,
 	w := &walk{ctx: ctx, s: sc.s, fs: g.fs}
 	had := sc.unread
 	if len(dirs) == 0 {
-		err = w.compare("", anc)
+		err = w.compare("", known.ancestors)
 	}
 	for _, d := range dirs {
 		w.hint(d)
-		err = errors.Join(err, w.compare(d, anc))
+		err = errors.Join(err, w.compare(d, known.ancestors))
 	}
 	unread := w.unread
 	w.unread = nil
 	for _, d := range unread { // it may have been a moment's trouble
-		err = errors.Join(err, w.compare(d.Path, anc))
+		err = errors.Join(err, w.compare(d.Path, known.ancestors))
 	}
 	if err != nil {
 		return w.entries, err
+	}
+	for _, p := range known.noted { // it may be as the ancestor says again, or gone
+		unread := slices.ContainsFunc(w.unread, func(t Trouble) bool { return p.Under(t.Path) })
+		if !unread && (len(dirs) == 0 || slices.ContainsFunc(dirs, p.Under)) {
+			w.hint(p)
+		}
 	}
 	if err := sc.s.root.verify(g); err != nil {
 		return w.entries, err // an emptied root looks like many deletions
@@ -331,11 +337,15 @@ func (w *walk) list(dir manifest.Path) error {
 		return nil
 	}
 	for _, e := range names {
-		p, err := manifest.ParsePath(string(dir.Join(e.Name)))
-		if err != nil || w.s.cfg.Ignore.Match(p, e.Stat.Kind == manifest.Dir) {
+		p := dir.Join(e.Name)
+		if w.s.cfg.Ignore.Match(p, e.Stat.Kind == manifest.Dir) {
 			continue
 		}
 		w.entries++
+		if _, err := manifest.ParsePath(string(p)); err != nil {
+			w.hint(p) // the look tells the person; nor can anything below it be held
+			continue
+		}
 		w.missingUpTo(p)
 		known := w.more && w.path == p
 		if !known || !w.s.unchanged(e.Stat, w.anc) {
