@@ -11,6 +11,10 @@ func (l *Loop) decideReady() {
 		clear(l.ready)
 		return
 	}
+	if l.state.Joiner && !l.state.Begun && l.begun == nil {
+		from := l.view.Revision
+		l.begun = &from
+	}
 	for len(l.ready) > 0 {
 		// Parents come before what lies below them; what a decision wakes is
 		// decided in the next round.
@@ -130,9 +134,11 @@ func (l *Loop) catchUp(w *work, c manifest.Node) {
 }
 
 // outdated tells whether what a joiner has, be it one because its root is a copy,
-// is what the path held in an earlier revision: history keeps it.
+// is what the path held in an earlier revision: history keeps it. Who is none any
+// more (because all is decided, or because another node of the mount knows the disk)
+// may still be about to bring it up to date.
 func (l *Loop) outdated(w *work, a Ancestor, d manifest.Entry) bool {
-	return l.state.Joiner && !l.state.Lost && !w.witnessed && a.Entry.Absent() && l.former(w, d)
+	return (l.state.Joiner || l.joined) && !l.state.Lost && !w.witnessed && a.Entry.Absent() && l.former(w, d)
 }
 
 // former tells whether the path held this file or symlink in an earlier revision.

@@ -385,7 +385,9 @@ func (p *placer) step(ctx context.Context) time.Duration {
 	if pause == 0 || pause > beatEvery {
 		pause = beatEvery
 	}
-	p.takeUp()
+	if p.takeUp() {
+		pause = beatFor
+	}
 	return pause
 }
 

@@ -269,3 +269,28 @@ func TestStewardStopsWhenItIsNotSure(t *testing.T) {
 		t.Errorf("a steward that was superseded has changed the tree %d times", w-before)
 	}
 }
+
+// That the steward's root is being asked by somebody else just now says nothing
+// about the office; a root that has been silent for long does.
+func TestStewardWhoseRootIsBeingAsked(t *testing.T) {
+	m := moor(t)
+	s := m.a.s
+	m.a.until("a is the steward", func() bool { at, taken := s.placer.current(); return at.Steward == "a" && taken == at.Epoch })
+	// The placer asks, too, in its own time.
+	m.a.until("nobody else asks", func() bool { return s.beat.pending.CompareAndSwap(0, s.clock()) })
+	if !s.placer.takeUp() {
+		t.Error("it does not want to ask again")
+	}
+	if at, taken := s.placer.current(); taken != at.Epoch {
+		t.Error("the office was given up because of another question")
+	}
+	s.beat.pending.Store(s.clock() - int64(2*hungAfter))
+	if s.placer.takeUp() {
+		t.Error("a root that is silent for long is taken for one that is being asked")
+	}
+	if _, taken := s.placer.current(); taken != 0 {
+		t.Error("the office is kept although the root does not answer")
+	}
+	s.beat.pending.Store(0)
+	m.a.until("it takes the office up again", func() bool { at, taken := s.placer.current(); return taken == at.Epoch })
+}

@@ -38,6 +38,9 @@ type stewardNoted struct {
 // shared tree.
 var errNotSteward = errors.New("another node may write to this mount now: it is left to the steward")
 
+// errAsking: the root is being asked something just now; it may answer in a moment.
+var errAsking = errors.New("the root is being asked already")
+
 // beat is what a steward knows of the note beside the tree.
 type beat struct {
 	at      atomic.Int64 // Unix nanoseconds of the monotonic process clock: the last look that found this node's epoch
@@ -53,10 +56,13 @@ func (p *placer) stewarding() bool {
 }
 
 // takeUp writes this node's epoch beside the tree, or sees that it still stands
-// there.
-func (p *placer) takeUp() {
+// there. asking: that somebody else asks the root just now tells nothing; again soon.
+func (p *placer) takeUp() (asking bool) {
 	at, taken := p.current()
 	err := p.s.checkBeat(at, taken != at.Epoch)
+	if errors.Is(err, errAsking) {
+		return true
+	}
 	p.mu.Lock()
 	was := p.taken
 	if p.taken = at.Epoch; err != nil {
@@ -72,6 +78,7 @@ func (p *placer) takeUp() {
 		}
 		p.settle()
 	}
+	return false
 }
 
 // checkBeat reads the note beside the tree, and writes it where this node begins
@@ -89,7 +96,12 @@ func (s *Syncer) probe() error {
 // under way at a time.
 func (s *Syncer) question(ask func(vfs.Shared) error) (err error) {
 	if !s.beat.pending.CompareAndSwap(0, s.clock()) {
-		return fmt.Errorf("%w: the root has not answered for %s", errNotSteward, time.Duration(s.clock()-s.beat.pending.Load()).Round(time.Second))
+		since := s.beat.pending.Load()
+		silent := time.Duration(s.clock() - since)
+		if since == 0 || silent < hungAfter {
+			return fmt.Errorf("%w: %w", errNotSteward, errAsking)
+		}
+		return fmt.Errorf("%w: the root has not answered for %s", errNotSteward, silent.Round(time.Second))
 	}
 	defer func() {
 		s.beat.failed.Store(err != nil && !errors.Is(err, errNotSteward))

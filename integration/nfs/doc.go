@@ -27,6 +27,13 @@
 // subtests, logs and -json. In the guest it is an ordinary test program.
 // machine_test.go makes the guest's root, uml/init is its first process.
 //
+// The guest's clock is its own (uml/clock.c): it counts the processor time that the
+// guest has had, at half its speed, and skips forward to the next timer while there
+// is nothing to do. So nobody waits for leases, caches and pauses to end, and a
+// machine that is busy with something else cannot make the guest miss a deadline.
+// All durations that a test names, measures or logs are the guest's: those of a
+// machine twice as fast with nothing else to do.
+//
 // So: one test function is one boot. Scenarios that leave the bed in order
 // are subtests of one function; one that wrecks it has a function of its own.
 //
@@ -66,7 +73,8 @@
 //
 // # What to know
 //
-//   - One processor, a tenth as fast as one is used to. Limits are generous.
+//   - One processor, a fifth as fast as one is used to by its own clock. Limits are
+//     generous. What polls takes it from what it waits for: use eventually.
 //   - Whoever waits in a hard mount waits in the kernel; the test process, too. Use
 //     within for what may hang. mount's clean-up ends such waits with an error.
 //   - After start, stop or cutPower, NFSv4 has a period of grace of ten seconds.
@@ -74,7 +82,7 @@
 //     over v3 looks as if its files were deleted.
 //   - Caches: a name that was looked up before it existed stays absent up to 30 s, a
 //     size is old up to 7 s. Open and read.
-//   - A test function has five minutes (a benchmark, and with GATESYNC_LONG, thirty), then the guest is killed. While one
-//     runs, its words are in $TMPDIR/gatesync-nfs-boot-*/output, the kernel's in
-//     kernel and console beside it.
+//   - A test function has five minutes of the host's (a benchmark, and with GATESYNC_LONG, thirty), then the guest is
+//     killed. While one runs, its words are in $TMPDIR/gatesync-nfs-boot-*/output, the
+//     kernel's in kernel and console beside it.
 package nfs

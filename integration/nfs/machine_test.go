@@ -22,12 +22,14 @@ var initScript []byte
 //go:embed uml/xstate.c
 var xstateSource []byte
 
+//go:embed uml/clock.c
+var clockSource []byte
+
 // machine is what guests are booted from: files in the user's cache, which all
 // boots share and none changes.
 type machine struct {
-	root   string // the guest's root directory
-	xstate string // a library for linux.uml, see uml/xstate.c
-	run    string // where linux.uml keeps its sockets
+	root string // the guest's root directory
+	run  string // where linux.uml keeps its sockets
 }
 
 // hostTools are needed on the host: command → Debian package.
@@ -67,10 +69,10 @@ func openMachine() (*machine, error) {
 		return nil, fmt.Errorf("linux.uml --version: %w", err)
 	}
 	kernel := strings.TrimSpace(string(out))
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%q\n%s\n%s", kernel, guestPackages, initScript, xstateSource))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%q\n%s", kernel, guestPackages, initScript))
 	base := filepath.Join(cache, "gatesync-nfs")
 	home := filepath.Join(base, kernel+"-"+hex.EncodeToString(sum[:6]))
-	m := &machine{root: filepath.Join(home, "root"), xstate: filepath.Join(home, "xstate.so"), run: filepath.Join(base, "run")}
+	m := &machine{root: filepath.Join(home, "root"), run: filepath.Join(base, "run")}
 	if err := os.MkdirAll(m.run, 0o755); err != nil {
 		return nil, err
 	}
@@ -93,6 +95,20 @@ func openMachine() (*machine, error) {
 		return nil, fmt.Errorf("making the guest's root in %s: %w", making, err)
 	}
 	return m, os.Rename(making, home)
+}
+
+// makeLibrary compiles what is loaded into linux.uml, and returns where it is.
+func makeLibrary(dir string) (library string, err error) {
+	library = filepath.Join(dir, "uml.so")
+	gcc := []string{"-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-mcx16", "-o", library}
+	for name, text := range map[string][]byte{"xstate.c": xstateSource, "clock.c": clockSource} {
+		source := filepath.Join(dir, name)
+		if err := os.WriteFile(source, text, 0o644); err != nil {
+			return "", err
+		}
+		gcc = append(gcc, source)
+	}
+	return library, sh("gcc", append(gcc, "-ldl")...)
 }
 
 func makeMachine(home, kernel string) error {
@@ -153,11 +169,7 @@ func makeMachine(home, kernel string) error {
 			return err
 		}
 	}
-	source := filepath.Join(home, "xstate.c")
-	if err := os.WriteFile(source, xstateSource, 0o644); err != nil {
-		return err
-	}
-	return sh("gcc", "-O2", "-shared", "-fPIC", "-o", filepath.Join(home, "xstate.so"), source, "-ldl")
+	return nil
 }
 
 // download fetches the packages with apt's own resolver, as for a machine on

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,14 +48,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// perProcessor is how many guests share a processor of the host's. Most of the
-// time of a test is waiting, for leases, caches, deadlines; but two at a time made
-// each other miss Raft's own.
-const perProcessor = 1
-
-// bootAll runs each test in a guest of its own, perProcessor at a time on each
-// processor that this process may use: a guest has one, and is several times
-// faster where it stays on it. A benchmark has its processor to itself.
+// bootAll runs each test in a guest of its own, one at a time on each processor
+// that this process may use: a guest has one, is several times faster where it stays
+// on it, and is never idle.
 func bootAll(w io.Writer) (code int, err error) {
 	if absent != nil {
 		return 0, absent
@@ -71,6 +65,10 @@ func bootAll(w io.Writer) (code int, err error) {
 	}
 	defer os.RemoveAll(programs)
 	if err := compile(programs); err != nil {
+		return 0, err
+	}
+	library, err := makeLibrary(programs)
+	if err != nil {
 		return 0, err
 	}
 	tests, within, err := chosen(filepath.Join(programs, "nfs.test"))
@@ -88,11 +86,11 @@ func bootAll(w io.Writer) (code int, err error) {
 	close(todo)
 	var said sync.Mutex // one guest's words at a time
 	var all sync.WaitGroup
-	for _, cpu := range places(set, tests) {
+	for _, cpu := range places(set) {
 		test, more := <-todo // few tests do not meet on one processor
 		all.Go(func() {
 			for ; more; test, more = <-todo {
-				b := boot{machine: machine, programs: programs, cpu: cpu, test: test, within: within}
+				b := boot{machine: machine, library: library, programs: programs, cpu: cpu, test: test, within: within}
 				out, passed := b.run()
 				said.Lock()
 				if !passed {
@@ -112,17 +110,14 @@ func bootAll(w io.Writer) (code int, err error) {
 	return code, nil
 }
 
-// places are the processors on which guests may run, once for each guest.
-func places(set unix.CPUSet, tests []string) (cpus []int) {
+// places are the processors on which guests may run.
+func places(set unix.CPUSet) (cpus []int) {
 	for cpu := range len(set) * 64 {
 		if set.IsSet(cpu) {
 			cpus = append(cpus, cpu)
 		}
 	}
-	if slices.ContainsFunc(tests, isBenchmark) {
-		return cpus
-	}
-	return slices.Repeat(cpus, perProcessor)
+	return cpus
 }
 
 // compile makes the programs that run in the guest. They are static, and plain
@@ -175,14 +170,16 @@ func isBenchmark(name string) bool { return strings.HasPrefix(name, "Benchmark")
 // boot is one guest that runs one test, or one benchmark once.
 type boot struct {
 	machine  *machine
+	library  string // for linux.uml, see uml/xstate.c and uml/clock.c
 	programs string
 	cpu      int
 	test     string
 	within   string // of its subtests, which; "": all
 }
 
-// limit is how long a guest's test has; if it does not end by itself, the guest
-// is killed, half a minute later.
+// limit is how long a guest's test has, by the host's clock; then the guest is
+// killed. By its own clock, which skips what it need not wait for, it has
+// three times as long.
 func (b *boot) limit() time.Duration {
 	if isBenchmark(b.test) {
 		return 30 * time.Minute
@@ -218,9 +215,9 @@ func (b *boot) tell(work string) error {
 	if b.within != "" {
 		pattern += "/" + b.within
 	}
-	args := []string{"-test.run=" + pattern, "-test.timeout=" + b.limit().String()}
+	args := []string{"-test.run=" + pattern, "-test.timeout=" + (3 * b.limit()).String()}
 	if isBenchmark(b.test) {
-		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + b.limit().String()}
+		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + (3 * b.limit()).String()}
 	}
 	for _, name := range []string{"test.v", "test.short", "test.count", "test.failfast"} {
 		args = append(args, "-"+name+"="+flag.Lookup(name).Value.String())
@@ -253,7 +250,7 @@ func (b *boot) boot(work string) error {
 	}
 	cmd := exec.Command("taskset", "-c", fmt.Sprint(b.cpu), "linux.uml", "mem="+memory, "root=none", "rootfstype=hostfs", "rootflags="+b.machine.root, "ro",
 		"init=/init", "con=null", "con0=null,fd:1", "quiet", "umid="+filepath.Base(work), "uml_dir="+b.machine.run, "programs="+b.programs, "work="+work)
-	cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.machine.xstate)
+	cmd.Env = append(os.Environ(), "LD_PRELOAD="+b.library)
 	if st := (unix.Statfs_t{}); unix.Statfs("/dev/shm", &st) == nil {
 		cmd.Env = append(cmd.Env, "TMPDIR=/dev/shm") // the guest's memory is a file
 	}

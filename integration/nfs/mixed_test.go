@@ -13,7 +13,7 @@ import (
 // the file server is gone for good, each node still has everything.
 func TestPromise_NoSurpriseDelete_SharedMountGoesV4(t *testing.T) {
 	full := "Stale ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported PowerCut"
-	sharedMountGoes(t, v4hard, size("CablePulled UnmountedLazily", full))
+	sharedMountGoes(t, v4hard, size("Stale CablePulled UnmountedLazily", full))
 }
 func TestPromise_NoSurpriseDelete_SharedMountGoesV4Soft(t *testing.T) {
 	sharedMountGoes(t, v4soft, size("ServerStopped", "ServerStopped CablePulled ReadOnly Full NotExported PowerCut"))

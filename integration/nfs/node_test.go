@@ -175,6 +175,7 @@ type treeStatus struct {
 	Rejected, Busy, Failing, Unsent int
 	Root                            string
 	Notices                         []string
+	Edited                          []struct{ Path string } `json:"edited_paths"`
 }
 
 type carrierStatus struct {
@@ -264,7 +265,7 @@ func (b *bed) cluster(trees []string, flags ...string) *cluster {
 		}
 		n.start()
 	}
-	eventually(b.t, 60*time.Second, "all vote", func() error {
+	eventually(b.t, 5*time.Minute, "all vote", func() error {
 		for _, n := range c.nodes {
 			s, err := n.status()
 			if err != nil {
@@ -309,7 +310,7 @@ func (c *cluster) close() {
 		}
 		n.signal(syscall.SIGCONT)
 		if c.b.t.Failed() {
-			c.b.t.Logf("---- %s's status\n%s\n---- the end of its log\n%s", n.name, n.ask("status").stdout, n.logTail(60))
+			c.b.t.Logf("---- %s's status\n%s\n---- the end of its log\n%s", n.name, n.ask("status").stdout+n.ask("conflicts").stdout, n.logTail(60))
 		}
 		n.kill()
 		_ = os.RemoveAll(filepath.Dir(n.data))

@@ -100,7 +100,12 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 				watching = append(watching, n.watch())
 			}
 			if fault.copied {
+				// What a gateway has just written and nobody has captured is, in a copy, what
+				// nobody knows: it would go aside.
 				load.rest(true, on...)
+				for _, n := range on {
+					n.must("wait", "--timeout", "60s")
+				}
 				c.content(60 * time.Second)
 			}
 			fault.start()
