@@ -9,6 +9,8 @@ GOBUILD     := CGO_ENABLED=0 go build -trimpath -buildvcs=false -tags $(TAGS) -l
 TOOLS       := $(CURDIR)/.tools
 # The race detector needs a C compiler; without one the same tests run plain.
 RACE        := $(if $(shell command -v gcc cc),-race)
+# Tests with real processes wait most of the time: so many at once keep two cores busy.
+WAITING     ?= 4
 # What the next version of the log's format is tested for (raftstore/newest_next.go).
 NEXT        := Format|Version|Snapshot|Machine|Authority
 IN_PROCESS   = $(shell go list -tags $(TAGS) ./... | grep -v -e '/integration$$' -e '/integration/nfs$$')
@@ -24,7 +26,7 @@ demo: build ## three nodes on this machine, real files, watch it work
 test: ## all tests; the in-process ones under the race detector, the log's also as of the next version
 	@{ go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS); \
 	   go test -json -tags $(TAGS),gatesync_nextformat $(TESTFLAGS) -run '$(NEXT)' ./raftstore; \
-	   go test -json -tags $(TAGS) -count=1 -timeout 20m $(TESTFLAGS) ./integration; \
+	   go test -json -tags $(TAGS) -count=1 -timeout 20m -parallel $(WAITING) $(TESTFLAGS) ./integration; \
 	   go test -json -tags $(TAGS) -count=1 -timeout 30m $(TESTFLAGS) ./integration/nfs; \
 	   cd tools && go test -json ./...; } 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 
@@ -32,7 +34,7 @@ test-unit: ## the in-process tests alone
 	@go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS) 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 
 test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
-	go test -v -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration
+	go test -v -tags $(TAGS) -count=1 -timeout 60m -parallel $(WAITING) $(TESTFLAGS) ./integration
 
 test-nfs: ## real NFS mounts, in a guest kernel, alone; TESTFLAGS='-run X'
 	GATESYNC_NFS_MUST=1 go test -v -tags $(TAGS) -count=1 -timeout 30m $(TESTFLAGS) ./integration/nfs

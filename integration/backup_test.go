@@ -16,6 +16,7 @@ import (
 // cluster again: all of them hold one tree, each file as some writer left it,
 // and everything that stood before the backup began.
 func TestPromise_NoLoss_BackupAndRestoreCluster(t *testing.T) {
+	t.Parallel()
 	old := newCluster(t, 3)
 	if _, _, err := gen.WriteTo(filepath.Join(old.nodes[0].tree, "apis"), gen.Tree(gen.Params{Seed: 3, Configs: size(400, 5000), Archives: 2, Archive: 3 << 20})); err != nil {
 		t.Fatal(err)

@@ -19,6 +19,7 @@ import (
 // time and never see a part of it, nor of the version that replaces it; and
 // nobody's other files wait for it.
 func TestPromise_NoTornFile_SlowBigFile(t *testing.T) {
+	t.Parallel()
 	const mb = 300
 	const path = "webapps/big.war"
 	c := newCluster(t, 3)

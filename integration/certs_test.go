@@ -76,6 +76,7 @@ func dialAs(t *testing.T, f transport.Files, n *node, cluster string) error {
 // Every certificate runs out and is renewed, more than once, while every
 // gateway writes: nothing restarts and no write fails.
 func TestPromise_Available_CertificatesRenewUnderWriting(t *testing.T) {
+	t.Parallel()
 	const life = 12 * time.Second
 	c := emptyCluster(t)
 	first := c.add()
@@ -127,6 +128,7 @@ func TestPromise_Available_CertificatesRenewUnderWriting(t *testing.T) {
 // The CA is replaced while every gateway writes: nothing restarts, no write
 // fails, and at the end certificates of the old one are refused.
 func TestPromise_Available_CAReplacedUnderWriting(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	pids, l := c.pids(), newLoad(t, c.nodes...)
 	before, old := c.nodes[0].certs(), identityOf(t, c.nodes[0])
@@ -170,6 +172,7 @@ func TestPromise_Available_CAReplacedUnderWriting(t *testing.T) {
 // An operator replaces the CA of an own PKI by changing files: both CAs, then
 // the certificates, then the new CA alone.
 func TestPromise_Available_OwnPKIReplacedByChangingFiles(t *testing.T) {
+	t.Parallel()
 	c := emptyCluster(t)
 	old, fresh := newPKI(t, c.dir, "old"), newPKI(t, c.dir, "new")
 	first := c.add()

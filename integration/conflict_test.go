@@ -13,6 +13,7 @@ import (
 // one of both stands everywhere, the other's bytes are kept aside on the node
 // where they were written, and no tree ever gets a file more.
 func TestPromise_NoLoss_SameFileOnTwoNodes(t *testing.T) {
+	t.Parallel()
 	const rounds, files = 200, 8
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1]

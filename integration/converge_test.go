@@ -14,6 +14,7 @@ import (
 
 // Three nodes start empty; a whole gateway appears on one of them.
 func TestPromise_Converge_ThreeEmptyNodes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	start := time.Now()
 	files, bytes, err := gen.WriteTo(c.nodes[1].tree, gen.Tree(gen.Params{
@@ -48,6 +49,7 @@ func TestPromise_Converge_ThreeEmptyNodes(t *testing.T) {
 // Different files are written on all three nodes at once, in shared and own
 // directories, in place and by rename, over and over.
 func TestPromise_NoLoss_WritersOnAllNodes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	span := size(15*time.Second, time.Minute)
 	end := time.Now().Add(span)

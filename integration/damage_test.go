@@ -68,6 +68,7 @@ func blobsOf(t *testing.T, n *node) map[manifest.Digest]bool {
 // The blob store of a node is damaged while it is off, in every pack: all that
 // it held, old revisions included, comes back from the others.
 func TestPromise_NoLoss_DamagedPack(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[2]
 	for i := range 60 {
@@ -112,6 +113,7 @@ func TestPromise_NoLoss_DamagedPack(t *testing.T) {
 // The only copy is damaged: a single node says which paths and revisions lost
 // their content, and takes from its tree what still stands there.
 func TestPromise_NoLoss_DamagedOnlyCopy(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	n := c.nodes[0]
 	write(t, n.tree, "f.xml", strings.Repeat("old text\n", 500))
@@ -137,6 +139,7 @@ func TestPromise_NoLoss_DamagedOnlyCopy(t *testing.T) {
 // The records of a tree are damaged while the node is off, and its disk and the
 // log have moved on: nothing is deleted or proposed, what differs is held.
 func TestPromise_NoSurpriseDelete_DamagedRecords(t *testing.T) {
+	t.Parallel()
 	for _, verb := range []string{"approve", "restore"} {
 		t.Run(verb, func(t *testing.T) {
 			c := newCluster(t, 3)
@@ -206,6 +209,7 @@ func TestPromise_NoSurpriseDelete_DamagedRecords(t *testing.T) {
 // The log of a node is damaged while it is off: it does not start as itself,
 // says what to do, and that works; an edit made meanwhile is not lost.
 func TestPromise_Order_DamagedLog(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[2]
 	for i := range 20 {

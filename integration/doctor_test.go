@@ -48,6 +48,7 @@ func (d diagnosis) problems() (out []string) {
 }
 
 func TestDoctor(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	n := c.nodes[1]
 	write(t, n.tree, "apis/a.xml", "a\n")

@@ -13,6 +13,7 @@ import (
 // that are left, every voter holds all content, and the cluster is the better for
 // none of it.
 func TestPromise_NoLoss_MembershipUnderFire(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1] // written to, and so never removed
 	ctx, cancel := context.WithCancel(t.Context())

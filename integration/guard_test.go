@@ -13,6 +13,7 @@ import (
 // What takes most of a tree away is held on that node: nobody else loses a
 // file, and `restore` puts the tree back.
 func TestPromise_NoSurpriseDelete_Tree200(t *testing.T) {
+	t.Parallel()
 	c, want := guarded(t, 200)
 	t.Run("AtOnce", func(t *testing.T) {
 		surprise(t, c, want, func(root string) {
@@ -56,6 +57,7 @@ func TestPromise_NoSurpriseDelete_Tree200(t *testing.T) {
 
 // A tree of a few files is guarded as a large one is.
 func TestPromise_NoSurpriseDelete_Tree15(t *testing.T) {
+	t.Parallel()
 	c, want := guarded(t, 15)
 	t.Run("EmptiedRoot", func(t *testing.T) {
 		surprise(t, c, want, func(root string) { remove(t, root, top(t, root)...) })
@@ -68,6 +70,7 @@ func TestPromise_NoSurpriseDelete_Tree15(t *testing.T) {
 // What an operator approves is a deletion after all, and a few deletions
 // never ask.
 func TestPromise_NoSurpriseDelete_Approve(t *testing.T) {
+	t.Parallel()
 	c, want := guarded(t, 100)
 	n := c.nodes[1]
 	files := filesOf(want)
@@ -112,6 +115,7 @@ func guarded(t *testing.T, files int) (*cluster, snapshot) {
 
 // A root that is gone is held; when it is back (a mount) all goes on by itself.
 func TestPromise_NoSurpriseDelete_RootGoneForAWhile(t *testing.T) {
+	t.Parallel()
 	c, want := guarded(t, 100)
 	n := c.nodes[2]
 	if err := os.Rename(n.tree, n.tree+".away"); err != nil {

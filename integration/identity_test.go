@@ -41,6 +41,7 @@ func (n *node) wantRefused(words string, args ...string) {
 // A copy of a data directory is started beside the original, and after it; an
 // old copy is put back in its place. None of them may come in.
 func TestPromise_Order_CopiedDataDirectory(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1]
 	write(t, a.tree, "a.xml", "one\n")
@@ -98,6 +99,7 @@ func TestPromise_Order_CopiedDataDirectory(t *testing.T) {
 // Parts of a data directory are gone: each is refused with the remedy, or made
 // good.
 func TestPromise_NoLoss_WipedParts(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1]
 	write(t, a.tree, "a.xml", "one\n")

@@ -13,6 +13,7 @@ import (
 // tree: they are held, neither deleted nor spread, until they are approved.
 // A fifth adopts its own at once. Then a voter is removed.
 func TestPromise_NoLoss_FourthNodeJoins(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	count := size(8000, 20000)
 	start := time.Now()
@@ -108,6 +109,7 @@ func TestPromise_NoLoss_FourthNodeJoins(t *testing.T) {
 
 // Whoever may not join is told why, and what to do.
 func TestPromise_OwnTree_WrongTokens(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	other := newCluster(t, 1)
 	first := c.nodes[0]

@@ -19,7 +19,7 @@ import (
 	gs "github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/integration/linear"
 	"github.com/gatesync/gatesync/manifest"
-	daemon "github.com/gatesync/gatesync/node"
+	"github.com/gatesync/gatesync/node/local"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
@@ -32,6 +32,7 @@ type faults func(ctx context.Context, c *cluster, rng *rand.Rand)
 // root, cut off from others in one direction or both: one order of everything
 // that they were told, and trees that hold its end.
 func TestPromise_Order_LocalAPIIsLinearizable(t *testing.T) {
+	t.Parallel()
 	span := size(8*time.Second, time.Minute)
 	if soak, err := time.ParseDuration(os.Getenv("GATESYNC_SOAK")); err == nil {
 		span = soak
@@ -182,7 +183,7 @@ func (c *localClient) drop() {
 // with calls fn with the daemon.
 func (c *localClient) with(ctx context.Context, fn func(pb.LocalClient) error) (err error) {
 	if c.conn == nil {
-		if c.conn, err = daemon.DialLocal(ctx, c.data); err != nil {
+		if c.conn, err = local.Dial(ctx, c.data); err != nil {
 			return gs.NotCommitted(err)
 		}
 	}
@@ -194,9 +195,9 @@ func (c *localClient) with(ctx context.Context, fn func(pb.LocalClient) error) (
 
 // Propose implements linear.Client.
 func (c *localClient) Propose(ctx context.Context, p linear.Propose) (linear.Proposed, error) {
-	set := daemon.LocalProposal{Tree: "server", Atomic: p.Atomic, Message: p.Tag, Timeout: 2 * time.Second}
+	set := local.Proposal{Tree: "server", Atomic: p.Atomic, Message: p.Tag, Timeout: 2 * time.Second}
 	for _, ch := range p.Changes {
-		lc := daemon.LocalChange{Change: manifest.Change{Path: manifest.Path(ch.Path), Expect: manifest.Revision(ch.Expect)}}
+		lc := local.Change{Change: manifest.Change{Path: manifest.Path(ch.Path), Expect: manifest.Revision(ch.Expect)}}
 		switch {
 		case ch.Content != "":
 			lc.New = manifest.Entry{Kind: manifest.File}
@@ -212,7 +213,7 @@ func (c *localClient) Propose(ctx context.Context, p linear.Propose) (linear.Pro
 	}
 	var res manifest.Result
 	err := c.with(ctx, func(l pb.LocalClient) (err error) {
-		res, err = daemon.ProposeLocal(ctx, l, set)
+		res, err = local.Propose(ctx, l, set)
 		return err
 	})
 	return linear.ProposedOf(res), err
@@ -235,7 +236,7 @@ func (c *localClient) read(ctx context.Context, r linear.Read, linearizable bool
 		req.Paths = append(req.Paths, []byte(p))
 	}
 	err := c.with(ctx, func(l pb.LocalClient) error {
-		rev, err := daemon.ReadLocal(ctx, l, req, func(p manifest.Path, n manifest.Node) error {
+		rev, err := local.Read(ctx, l, req, func(p manifest.Path, n manifest.Node) error {
 			f.Values[string(p)] = linear.ValueOf(n)
 			return nil
 		})

@@ -43,6 +43,7 @@ func (n *node) copyTo(c *cluster, dir string, flags ...string) (materialized, sn
 // its own content: with its daemon and without it, with a majority and
 // without, of the newest revision and of an earlier one.
 func TestPromise_NoLoss_MaterializeWithoutTheTree(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	n := c.nodes[1]
 	if _, _, err := gen.WriteTo(filepath.Join(n.tree, "apis"), gen.Tree(gen.Params{Seed: 7, Configs: size(200, 5000), Archives: 2, Archive: 3 << 20})); err != nil {

@@ -12,6 +12,7 @@ import (
 // A site with two gateways: the third voter is a witness, which has no tree.
 // Either gateway, or the witness, may fail.
 func TestPromise_Available_TwoGatewaysAndAWitness(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	a := c.nodes[0]
 	write(t, a.tree, "old.xml", "before the witness\n")
@@ -100,6 +101,7 @@ func (c *cluster) waitContent(nodes ...*node) {
 // All nodes are stopped, and come back on other ports: the same cluster, and no
 // file was edited.
 func TestPromise_Converge_AllAddressesChange(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	write(t, c.nodes[1].tree, "before.xml", "x\n")
 	want := c.waitEqual(30 * time.Second)
@@ -154,6 +156,7 @@ func TestPromise_Converge_AllAddressesChange(t *testing.T) {
 // What an operator says about votes happens, sticks, and is refused with the
 // reason where it would do harm.
 func TestPromise_Available_MembersByHand(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	fourth := c.join()
 	c.waitContent(fourth)
@@ -241,8 +244,10 @@ func (c *cluster) role(asked, of *node) string {
 // A voter dies and does not come back: a member that is ready takes its vote,
 // so that the next failure costs nothing. The dead one stays a member.
 func TestPromise_Available_DeadVoterIsReplaced(t *testing.T) {
-	t.Setenv("GATESYNC_REAP_AFTER", "5s")
-	c := newCluster(t, 3)
+	t.Parallel()
+	c := emptyCluster(t)
+	c.place = func(n *node) { n.vars = append(n.vars, "GATESYNC_REAP_AFTER=5s") }
+	c.boot(3)
 	spare := c.join()
 	write(t, c.nodes[0].tree, "a.xml", "one\n")
 	c.waitEqual(30 * time.Second)

@@ -14,6 +14,7 @@ import (
 // Everything a file system can hold and a gateway may put there: odd names,
 // modes, empty things, links, and one kind of entry in place of another.
 func TestPromise_Converge_OddEntries(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b := c.nodes[0], c.nodes[1]
 	long := strings.Repeat("n", 255)
@@ -70,6 +71,7 @@ func TestPromise_Converge_OddEntries(t *testing.T) {
 // What may not be replicated stays where it is, is told, and harms nobody:
 // links that lead out of the root, pipes, sockets, dangerous modes.
 func TestPromise_OwnTree_UnfitEntries(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a := c.nodes[0]
 	write(t, a.tree, "fine.xml", "fine\n")

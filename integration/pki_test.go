@@ -17,6 +17,7 @@ import (
 // An operator may bring certificates of an own PKI: the common name is the
 // node's name, and a certificate of another PKI opens nothing.
 func TestPromise_OwnTree_OwnCertificates(t *testing.T) {
+	t.Parallel()
 	c := emptyCluster(t)
 	ours, theirs := newPKI(t, c.dir, "ours"), newPKI(t, c.dir, "theirs")
 	first := c.add()

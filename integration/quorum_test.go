@@ -8,6 +8,7 @@ import (
 
 // The leader is killed: writes go on within seconds, without an operator.
 func TestPromise_Available_LeaderKilled(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	write(t, c.nodes[0].tree, "a.xml", "one\n")
 	c.waitEqual(30 * time.Second)
@@ -32,6 +33,7 @@ func TestPromise_Available_LeaderKilled(t *testing.T) {
 // Two of three are killed: files stay as they are, status says so, local
 // edits wait; when one returns they are committed.
 func TestPromise_Available_QuorumLost(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
 	write(t, b.tree, "kept.xml", "before\n")

@@ -14,6 +14,7 @@ import (
 // them edited while it was away: all are equal, and what only they had is kept
 // aside on them.
 func TestPromise_NoLoss_RecoverAfterALostMajority(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
 	write(t, a.tree, "kept/a.xml", "a\n")
@@ -105,6 +106,7 @@ func TestPromise_NoLoss_RecoverAfterALostMajority(t *testing.T) {
 // waited on either is committed. One of the lost returns, edited; the two that
 // stay lost are missed by nobody.
 func TestPromise_NoLoss_RecoverTwoOfFive(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 5)
 	ahead, behind, lost := c.nodes[0], c.nodes[1], c.nodes[2:]
 	write(t, lost[0].tree, "all.xml", "seen by all\n")

@@ -15,6 +15,7 @@ import (
 // A node is killed; the others go on, and so does its own gateway. What it
 // did while its daemon was down becomes proposals, never a silent overwrite.
 func TestPromise_Converge_KilledNodeReturns(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	a, b, dead := c.nodes[0], c.nodes[1], c.nodes[2]
 	if _, _, err := gen.WriteTo(a.tree, gen.Tree(gen.Params{Seed: 4, Configs: 300, Archives: 2})); err != nil {
@@ -79,6 +80,7 @@ func TestPromise_Converge_KilledNodeReturns(t *testing.T) {
 // A daemon is asked to end in the middle of anything: it does within five
 // seconds, and the next start needs no repair.
 func TestPromise_Converge_TermInTheMiddle(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	rng := rand.New(rand.NewPCG(11, 0))
 	var slowest time.Duration

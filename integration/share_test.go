@@ -61,6 +61,7 @@ func (c *cluster) waitShared(limit time.Duration) {
 // by the others. When it is gone it is pushed, and when it is back it is used
 // again; the trees never notice.
 func TestPromise_Converge_ShareCarriesWhileItIsThere(t *testing.T) {
+	t.Parallel()
 	share := filepath.Join(t.TempDir(), "share")
 	marker := filepath.Join(share, fallback.ShareMarker)
 	if err := errors.Join(os.Mkdir(share, 0o755), os.WriteFile(marker, nil, 0o644)); err != nil {

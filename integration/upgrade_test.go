@@ -42,6 +42,7 @@ func (n *node) waitFormat(active, newest uint32, waits ...string) {
 // cluster; the format rises by itself after the last node, and not before;
 // then the old version is refused wherever it turns up.
 func TestPromise_Available_RollingUpgrade(t *testing.T) {
+	t.Parallel()
 	next := nextVersion(t)
 	c := newCluster(t, 3)
 	l := newLoad(t, c.nodes...)

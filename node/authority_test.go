@@ -116,6 +116,7 @@ func rotated(t *testing.T, before string, nodes ...*gateway) (print string) {
 // The CA is replaced while one node is down. That node comes back with the
 // certificate and the CA file that it had, and only then the old CA goes.
 func TestPromise_Available_CAReplacedWhileANodeIsDown(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	s, err := g[0].status()
 	if err != nil {
@@ -170,6 +171,7 @@ func TestPromise_Available_CAReplacedWhileANodeIsDown(t *testing.T) {
 // The old CA is dropped without a node that is down: its certificate is
 // refused, and it is told what to do.
 func TestRotateCAFinishedWithoutADeadNode(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	s, err := g[0].status()
 	if err != nil {
@@ -202,6 +204,7 @@ func TestRotateCAFinishedWithoutADeadNode(t *testing.T) {
 // A whole cluster comes back after so long a time that every certificate has
 // expired: nobody could let anybody in.
 func TestPromise_Available_ExpiredCertificatesOfAllNodes(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].write("long-ago.xml", "before the winter")
 	everywhere(t, "long-ago.xml", "before the winter", g[1], g[2])

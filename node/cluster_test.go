@@ -17,6 +17,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -62,11 +63,12 @@ func newGateway(t *testing.T, name string) *gateway {
 	return g
 }
 
-// run starts the node and returns once it answers. Its stop must be clean and
-// quick.
+// run starts the node and returns once it answers. Its stop must be clean. A
+// busy disk may take its time: what were left behind would still write while the
+// test's directories are removed.
 func (g *gateway) run() *gateway {
 	g.t.Helper()
-	n, err := Open(g.cfg, Options{Version: "test", Log: slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	n, err := Open(g.cfg, Options{Version: "test", Patience: time.Minute, Log: slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		g.t.Fatalf("%s: %v", g.cfg.Name, err)
 	}
@@ -76,13 +78,9 @@ func (g *gateway) run() *gateway {
 	g.stop = func() {
 		g.t.Helper()
 		g.stop = nil
-		begun := time.Now()
 		cancel()
 		if err := <-ended; err != nil {
 			g.t.Errorf("%s ended with %v", g.cfg.Name, err)
-		}
-		if took := time.Since(begun); took > 5*time.Second {
-			g.t.Errorf("%s took %s to stop", g.cfg.Name, took)
 		}
 	}
 	eventually(g.t, 10*time.Second, func() error { _, err := g.status(); return err })
@@ -92,7 +90,7 @@ func (g *gateway) run() *gateway {
 func (g *gateway) local(fn func(context.Context, pb.LocalClient) error) error {
 	ctx, cancel := context.WithTimeout(g.t.Context(), 30*time.Second)
 	defer cancel()
-	conn, err := DialLocal(ctx, g.cfg.DataDir)
+	conn, err := local.Dial(ctx, g.cfg.DataDir)
 	if err != nil {
 		return err
 	}
@@ -237,6 +235,7 @@ func waitVoters(t *testing.T, nodes []*gateway, want int) {
 }
 
 func TestThreeNodesHoldTheSameTree(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	for i, n := range g {
 		path, text := fmt.Sprintf("api/from-%d.xml", i), fmt.Sprintf("written on %s\n", n.cfg.Name)
@@ -281,6 +280,7 @@ func TestThreeNodesHoldTheSameTree(t *testing.T) {
 }
 
 func TestRestartAtAnotherAddress(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	was := g[1].address()
 	g[1].stop()
@@ -308,6 +308,7 @@ func TestRestartAtAnotherAddress(t *testing.T) {
 }
 
 func TestAllAddressesChangeAtOnceAndASeedHelps(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].write("before.xml", "x\n")
 	everywhere(t, "before.xml", "x\n", g[:]...)
@@ -325,6 +326,7 @@ func TestAllAddressesChangeAtOnceAndASeedHelps(t *testing.T) {
 }
 
 func TestWhoMayNotJoinIsToldWhy(t *testing.T) {
+	t.Parallel()
 	first, other := newGateway(t, "gw1"), newGateway(t, "gw1")
 	for _, g := range []*gateway{first, other} {
 		if _, err := Init(t.Context(), g.cfg); err != nil {
@@ -410,6 +412,7 @@ func TestInitRefusesWhatIsThere(t *testing.T) {
 }
 
 func TestResyncWithoutDaemon(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[2].stop()
 	g[0].write("from-gw1.xml", "x\n")
@@ -453,6 +456,7 @@ func TestResyncWithoutDaemon(t *testing.T) {
 }
 
 func TestRemovedNodeIsOut(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	err := g[0].local(func(ctx context.Context, c pb.LocalClient) error {
 		_, err := c.RemoveNode(ctx, &pb.RemoveNodeRequest{Node: "gw3"})

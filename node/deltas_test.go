@@ -10,6 +10,7 @@ import (
 // An edit of a file that everybody has travels as what differs: pushed to the
 // members of Raft, and fetched by a follower.
 func TestAnEditTravelsAsWhatDiffers(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	waitFormat(t, g[0])
 	f := newGateway(t, "gw4").follow(g[0])

@@ -13,7 +13,7 @@
 // What a node says to others stands in clusterservice.go (members; an
 // operator's calls about the membership in membercalls.go) and
 // joinserver.go (joiners), what it says to the command line on the same
-// machine in localservice.go; DialLocal is the other end of that. The
+// machine in localservice.go; package local is the way there. The
 // background work is one file per duty: hello.go (who is alive and where),
 // leader.go (Raft membership: who votes), keeper.go (the content that every
 // member holds), upgrade.go (the format of the log), renew.go (this node's

@@ -17,6 +17,7 @@ import (
 // itself; once there is room again the next one is a member. What was a follower
 // stays one.
 func TestMembersMax(t *testing.T) {
+	t.Parallel()
 	top := newGateway(t, "gw1")
 	top.cfg.Voters, top.cfg.MembersMax = 1, 2
 	if _, err := Init(t.Context(), top.cfg); err != nil {
@@ -76,6 +77,7 @@ func TestMembersMax(t *testing.T) {
 // to it by themselves, as followers, and what was written on them meanwhile goes
 // aside or on, and is never lost.
 func TestPromise_Converge_FollowersOfARecoveredCluster(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	for _, n := range g {
 		waitFormat(t, n)
@@ -130,6 +132,7 @@ func TestPromise_Converge_FollowersOfARecoveredCluster(t *testing.T) {
 // Of a mount that only followers see nobody is the steward: that is said, with the
 // remedy, and the remedy works.
 func TestMountOfFollowersAlone(t *testing.T) {
+	t.Parallel()
 	top := alone(t, "gw1")
 	f1, f2 := newGateway(t, "f1"), newGateway(t, "f2")
 	shared := filepath.Join(t.TempDir(), "mount")

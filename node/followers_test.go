@@ -61,6 +61,7 @@ func (g *gateway) member(name string) (m MemberStatus, err error) {
 }
 
 func TestFollowersReadAndWrite(t *testing.T) {
+	t.Parallel()
 	top := alone(t, "gw1")
 	top.write("api/a.xml", "a")
 	var all []*gateway
@@ -120,6 +121,7 @@ func TestFollowersReadAndWrite(t *testing.T) {
 }
 
 func TestFollowersArePromotedAndDemoted(t *testing.T) {
+	t.Parallel()
 	top := alone(t, "gw1")
 	f := newGateway(t, "f1").follow(top)
 	is := func(want string) {

@@ -18,6 +18,7 @@ import (
 // The power fails right after a join, and its note comes back: the next start
 // clears it away, and a node that joins again is a new one, never its old self.
 func TestANoteOfAJoinThatOutlivedItMakesNoOldSelf(t *testing.T) {
+	t.Parallel()
 	g := [2]*gateway{newGateway(t, "gw1"), newGateway(t, "gw2")}
 	if _, err := Init(t.Context(), g[0].cfg); err != nil {
 		t.Fatal(err)

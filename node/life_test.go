@@ -52,6 +52,7 @@ func TestWhoseWordOnThisNodeCounts(t *testing.T) {
 // A node is removed while it is off, and recovered where it hears nobody. The
 // others start one by one: none of them gives up what the majority has committed.
 func TestPromise_NoLoss_ARemovedNodeThatRecoveredTakesNobodyAlong(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	for _, n := range g {
 		n.cfg.Listen = n.address()
@@ -87,6 +88,7 @@ func TestPromise_NoLoss_ARemovedNodeThatRecoveredTakesNobodyAlong(t *testing.T) 
 // A certificate is stolen, and the log is not: whoever holds it can make up a
 // life of the cluster, and no node ends for it.
 func TestPromise_Available_AMadeUpLifeEndsNobody(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[2].stop()
 	stolen, err := transport.LoadIdentity(identityFiles(g[2].cfg))

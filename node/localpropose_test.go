@@ -18,12 +18,13 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
-func (g *gateway) propose(p LocalProposal) (res manifest.Result, err error) {
+func (g *gateway) propose(p local.Proposal) (res manifest.Result, err error) {
 	err = g.local(func(ctx context.Context, c pb.LocalClient) error {
-		res, err = ProposeLocal(ctx, c, p)
+		res, err = local.Propose(ctx, c, p)
 		return err
 	})
 	return res, err
@@ -38,7 +39,7 @@ func (g *gateway) read(paths ...string) (at manifest.Revision, nodes map[manifes
 	}
 	nodes = map[manifest.Path]manifest.Node{}
 	err := g.local(func(ctx context.Context, c pb.LocalClient) (err error) {
-		at, err = ReadLocal(ctx, c, req, func(p manifest.Path, n manifest.Node) error { nodes[p] = n; return nil })
+		at, err = local.Read(ctx, c, req, func(p manifest.Path, n manifest.Node) error { nodes[p] = n; return nil })
 		return err
 	})
 	if err != nil {
@@ -47,26 +48,27 @@ func (g *gateway) read(paths ...string) (at manifest.Revision, nodes map[manifes
 	return at, nodes
 }
 
-func file(path, text string, expect manifest.Revision) LocalChange {
-	return LocalChange{
+func file(path, text string, expect manifest.Revision) local.Change {
+	return local.Change{
 		Change:  manifest.Change{Path: manifest.Path(path), Expect: expect, New: manifest.Entry{Kind: manifest.File}},
 		Content: strings.NewReader(text),
 	}
 }
 
-func entryAt(path string, e manifest.Entry, expect manifest.Revision) LocalChange {
-	return LocalChange{Change: manifest.Change{Path: manifest.Path(path), Expect: expect, New: e}}
+func entryAt(path string, e manifest.Entry, expect manifest.Revision) local.Change {
+	return local.Change{Change: manifest.Change{Path: manifest.Path(path), Expect: expect, New: e}}
 }
 
-func server(changes ...LocalChange) LocalProposal {
-	return LocalProposal{Tree: "server", Changes: changes}
+func server(changes ...local.Change) local.Proposal {
+	return local.Proposal{Tree: "server", Changes: changes}
 }
 
-func allOrNothing(changes ...LocalChange) LocalProposal {
-	return LocalProposal{Tree: "server", Atomic: true, Changes: changes}
+func allOrNothing(changes ...local.Change) local.Proposal {
+	return local.Proposal{Tree: "server", Atomic: true, Changes: changes}
 }
 
 func TestAProposalStandsOnEveryNodeAndIsReadAtOnce(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	dir := manifest.Entry{Kind: manifest.Dir}
 	p := allOrNothing(entryAt("api", dir, 0), file("api/a.xml", "one\n", 0), file("api/empty.xml", "", 0),
@@ -171,7 +173,7 @@ func TestAProposalIsUnderThePolicyOfItsTree(t *testing.T) {
 	}
 	g.run()
 	link := func(target string) manifest.Entry { return manifest.Entry{Kind: manifest.Symlink, Target: target} }
-	for what, p := range map[string]LocalProposal{
+	for what, p := range map[string]local.Proposal{
 		"is absolute":          server(file("/etc/passwd", "x", 0)),
 		"has a .. element":     server(file("a/../../x", "x", 0)),
 		".. element":           server(file("../x", "x", 0)),
@@ -179,12 +181,12 @@ func TestAProposalIsUnderThePolicyOfItsTree(t *testing.T) {
 		"is ignored here":      server(file("x.bak", "x", 0)),
 		"absolute target":      server(entryAt("l", link("/etc"), 0)),
 		"out of the tree":      server(entryAt("l", link("../x"), 0)),
-		"unknown kind":         server(LocalChange{Change: manifest.Change{Path: "k", New: manifest.Entry{Kind: 9}}}),
+		"unknown kind":         server(local.Change{Change: manifest.Change{Path: "k", New: manifest.Entry{Kind: 9}}}),
 		"its content did not":  server(entryAt("f", manifest.Entry{Kind: manifest.File}, 0)),
 		"without changes":      server(),
-		`no tree "elsewhere"`:  {Tree: "elsewhere", Changes: []LocalChange{file("a", "x", 0)}},
-		"announced was":        server(LocalChange{Change: manifest.Change{Path: "f", New: manifest.Entry{Kind: manifest.File, Size: 1, Digest: manifest.DigestOf([]byte("y"))}}, Content: strings.NewReader("x")}),
-		"which is no new file": server(LocalChange{Change: manifest.Change{Path: "d", New: manifest.Entry{Kind: manifest.Dir}}, Content: strings.NewReader("x")}),
+		`no tree "elsewhere"`:  {Tree: "elsewhere", Changes: []local.Change{file("a", "x", 0)}},
+		"announced was":        server(local.Change{Change: manifest.Change{Path: "f", New: manifest.Entry{Kind: manifest.File, Size: 1, Digest: manifest.DigestOf([]byte("y"))}}, Content: strings.NewReader("x")}),
+		"which is no new file": server(local.Change{Change: manifest.Change{Path: "d", New: manifest.Entry{Kind: manifest.Dir}}, Content: strings.NewReader("x")}),
 	} {
 		_, err := g.propose(p)
 		if !errors.Is(err, cluster.ErrNotCommitted) || !strings.Contains(fmt.Sprint(err), what) {
@@ -192,7 +194,7 @@ func TestAProposalIsUnderThePolicyOfItsTree(t *testing.T) {
 		}
 	}
 	wide := manifest.Entry{Kind: manifest.File, Mode: 0o777}
-	if _, err := g.propose(server(LocalChange{Change: manifest.Change{Path: "wide", New: wide}, Content: strings.NewReader("x")})); err != nil {
+	if _, err := g.propose(server(local.Change{Change: manifest.Change{Path: "wide", New: wide}, Content: strings.NewReader("x")})); err != nil {
 		t.Fatal(err)
 	}
 	if _, nodes := g.read(); len(nodes) != 1 || nodes["wide"].Entry.Mode != 0o775 {
@@ -202,6 +204,7 @@ func TestAProposalIsUnderThePolicyOfItsTree(t *testing.T) {
 
 // The content of a large file goes through in pieces.
 func TestALargeFileIsProposedInPieces(t *testing.T) {
+	t.Parallel()
 	g := newGateway(t, "gw1")
 	if _, err := Init(t.Context(), g.cfg); err != nil {
 		t.Fatal(err)
@@ -212,7 +215,7 @@ func TestALargeFileIsProposedInPieces(t *testing.T) {
 	h := manifest.NewHasher()
 	_, _ = io.Copy(h, content())
 	res, err := g.propose(allOrNothing(
-		LocalChange{Change: manifest.Change{Path: "large", New: manifest.Entry{Kind: manifest.File}}, Content: content()}, file("small", "x", 0)))
+		local.Change{Change: manifest.Change{Path: "large", New: manifest.Entry{Kind: manifest.File}}, Content: content()}, file("small", "x", 0)))
 	if err != nil || res.Revision == 0 {
 		t.Fatal(res, err)
 	}
@@ -220,7 +223,7 @@ func TestALargeFileIsProposedInPieces(t *testing.T) {
 		t.Errorf("committed as %v", nodes["large"].Entry)
 	}
 	// Half a proposal is none: the caller dies before its end.
-	failing := LocalChange{Change: manifest.Change{Path: "half", New: manifest.Entry{Kind: manifest.File}},
+	failing := local.Change{Change: manifest.Change{Path: "half", New: manifest.Entry{Kind: manifest.File}},
 		Content: io.MultiReader(content(), brokenReader{})}
 	if _, err := g.propose(server(file("other", "x", 0), failing)); !errors.Is(err, cluster.ErrNotCommitted) || !errors.Is(err, errBroken) {
 		t.Errorf("a proposal that broke off: %v", err)
@@ -239,6 +242,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, errBroken }
 // Without a majority a proposal ends in time, and says that nothing was
 // committed where it never came into a log.
 func TestAProposalWithoutAQuorumIsSurelyNotCommitted(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].stop()
 	g[1].stop()
@@ -253,7 +257,7 @@ func TestAProposalWithoutAQuorumIsSurelyNotCommitted(t *testing.T) {
 		}
 		return err
 	})
-	for what, p := range map[string]LocalProposal{
+	for what, p := range map[string]local.Proposal{
 		"with content": server(file("a", "x", 0)), "without": server(entryAt("d", manifest.Entry{Kind: manifest.Dir}, 0)),
 	} {
 		p.Timeout = time.Second
@@ -265,11 +269,11 @@ func TestAProposalWithoutAQuorumIsSurelyNotCommitted(t *testing.T) {
 	err := g[2].local(func(ctx context.Context, c pb.LocalClient) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		_, err := ReadLocal(ctx, c, &pb.ReadTreeRequest{Tree: "server", Linearizable: true}, nil)
+		_, err := local.Read(ctx, c, &pb.ReadTreeRequest{Tree: "server", Linearizable: true}, nil)
 		if err == nil {
 			t.Error("a linearizable read without a majority")
 		}
-		_, err = ReadLocal(t.Context(), c, &pb.ReadTreeRequest{Tree: "server"}, nil)
+		_, err = local.Read(t.Context(), c, &pb.ReadTreeRequest{Tree: "server"}, nil)
 		return err
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/node/local"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
@@ -204,7 +205,7 @@ func (m materializing) content(d manifest.Digest) (bad, err error) {
 	defer r.Close()
 	for {
 		// A piece of its own for each message: gRPC may still be sending the last.
-		buf := make([]byte, min(sendPiece, max(r.Size(), 1)))
+		buf := make([]byte, min(local.Piece, max(r.Size(), 1)))
 		n, bad := io.ReadFull(r, buf)
 		if errors.Is(bad, io.EOF) {
 			return nil, nil

@@ -20,6 +20,7 @@ import (
 	"github.com/gatesync/gatesync/fallback"
 	"github.com/gatesync/gatesync/fallback/target"
 	"github.com/gatesync/gatesync/manifest"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/transport"
@@ -40,6 +41,9 @@ type Options struct {
 	Reload <-chan struct{}
 	// DryRun: trees are opened and looked at, and nothing is done to them.
 	DryRun bool
+	// Patience is how long the disk may take for the last writes, 0: five
+	// seconds. What takes longer is left behind.
+	Patience time.Duration
 }
 
 // Node is one gatesync. Open builds it, Run runs it and closes it; Close is
@@ -123,33 +127,13 @@ func (n *Node) open() (err error) {
 	if n.apart, err = newApart(n.cfg); err != nil {
 		return err
 	}
-	if n.file, err = n.dir.readNode(); err != nil { // before the lock, which would make a directory
+	instance, err := n.takeDataDir()
+	if err != nil {
 		return err
 	}
-	if n.lock, err = n.dir.lock(); err != nil {
+	if err := n.loadIdentity(); err != nil {
 		return err
 	}
-	before := n.file.incarnation()
-	if n.file.YieldTo <= before { // else the log is given up, whatever it is
-		if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // a newer log is refused before anything is written
-			return err
-		}
-	}
-	var instance transport.Instance
-	if n.file, instance, err = n.dir.begin(n.slog); err != nil {
-		return err
-	}
-	n.dir.keepSpare()
-	if n.file.incarnation() != before { // the log was given up
-		n.began = raftstore.Peeked{}
-	}
-	if n.identity, err = transport.LoadIdentity(identityFiles(n.cfg)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own() {
-			return fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls"}, err)
-		}
-		return fmt.Errorf("this node's identity: %w; restore the file from a backup; or "+cluster.ReplaceSelf, err)
-	}
-	n.renewExpired()
 	store, err := openBlobs(n.dir, n.cfg, n.slog)
 	if err != nil {
 		return err
@@ -157,26 +141,12 @@ func (n *Node) open() (err error) {
 	n.blobs = newRecentBlobs(store)
 	n.book = openBook(n.dir.peers(), n.slog)
 	n.seen = openSeen(n.dir.seen(), n.slog)
-	n.instances = transport.NewInstances(n.file.Node, instance, n.seen.runs(), n.seen.poke)
-	n.server, err = transport.Listen(transport.Config{
-		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
-		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
-		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
-		Instance: instance, Instances: n.instances, Refused: n.refusedBy, Proof: n.proof,
-	})
-	if err != nil {
+	if err := n.listen(instance); err != nil {
 		return err
 	}
-	n.forward = &forwarder{dial: n.server, self: n.file.Node}
-	n.log, err = raftstore.Open(raftstore.Config{
-		Dir: n.dir.raft(), ID: n.file.Node, Stream: n.server.Raft(), Log: n.slog,
-		Forward: n.forward, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
-		FirstSequence: n.file.incarnation().Number() << 40,
-	})
-	if err != nil {
-		return fmt.Errorf("open the log: %w", err)
+	if err := n.openLog(); err != nil {
+		return err
 	}
-	n.opened.Store(n.log)
 	n.push = fallback.NewPush(n.file.Node, fallback.StoreOf(n.blobs), connections{n.server}, n.slog)
 	n.push.Scratch(n.blobs.Scratch())
 	n.push.Limit(int64(n.cfg.Limit))
@@ -188,6 +158,71 @@ func (n *Node) open() (err error) {
 		return nil
 	}
 	return n.openDoors()
+}
+
+// takeDataDir reads who this node is, and makes the data directory this
+// process's own.
+func (n *Node) takeDataDir() (instance transport.Instance, err error) {
+	if n.file, err = n.dir.readNode(); err != nil { // before the lock, which would make a directory
+		return instance, err
+	}
+	if n.lock, err = n.dir.lock(); err != nil {
+		return instance, err
+	}
+	before := n.file.incarnation()
+	if n.file.YieldTo <= before { // else the log is given up, whatever it is
+		if n.began, err = raftstore.Peek(n.dir.raft()); err != nil { // a newer log is refused before anything is written
+			return instance, err
+		}
+	}
+	if n.file, instance, err = n.dir.begin(n.slog); err != nil {
+		return instance, err
+	}
+	n.dir.keepSpare()
+	if n.file.incarnation() != before { // the log was given up
+		n.began = raftstore.Peeked{}
+	}
+	return instance, nil
+}
+
+// loadIdentity reads key and certificate, and renews a certificate that has
+// expired.
+func (n *Node) loadIdentity() (err error) {
+	n.identity, err = transport.LoadIdentity(identityFiles(n.cfg))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !n.cfg.TLS.Own():
+		return fmt.Errorf("%w (%w)", &PartError{DataDir: string(n.dir), Part: "tls"}, err)
+	case err != nil:
+		return fmt.Errorf("this node's identity: %w; restore the file from a backup; or "+cluster.ReplaceSelf, err)
+	}
+	n.renewExpired()
+	return nil
+}
+
+// listen opens the one port for everything between nodes.
+func (n *Node) listen(instance transport.Instance) (err error) {
+	n.instances = transport.NewInstances(n.file.Node, instance, n.seen.runs(), n.seen.poke)
+	n.server, err = transport.Listen(transport.Config{
+		Listen: n.cfg.Listen, Identity: n.identity, ClusterID: n.file.Cluster, Self: n.file.Node,
+		Resolve: n.book.address, Found: n.book.found, Failed: n.book.failed, Member: n.isMember, Lookup: n.lookup, Log: n.slog,
+		Formats:  transport.Formats{Knows: raftstore.Newest, Active: n.activeFormat, Outdated: n.stopOutdated},
+		Instance: instance, Instances: n.instances, Refused: n.refusedBy, Proof: n.proof,
+	})
+	return err
+}
+
+func (n *Node) openLog() (err error) {
+	n.forward = &forwarder{dial: n.server, self: n.file.Node}
+	n.log, err = raftstore.Open(raftstore.Config{
+		Dir: n.dir.raft(), ID: n.file.Node, Stream: n.server.Raft(), Log: n.slog,
+		Forward: n.forward, Tuning: n.opts.Tuning, Reserve: logReserve(n.cfg),
+		FirstSequence: n.file.incarnation().Number() << 40,
+	})
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	n.opened.Store(n.log)
+	return nil
 }
 
 // logReserve is what the log leaves free: an eighth of what content leaves, so
@@ -272,10 +307,10 @@ func (n *Node) openDoors() (err error) {
 			return err
 		}
 	}
-	if n.local, err = listenLocal(n.cfg.DataDir); err != nil {
+	if n.local, err = local.Listen(n.cfg.DataDir); err != nil {
 		return err
 	}
-	n.localSrv = grpc.NewServer(localServerOptions()...)
+	n.localSrv = grpc.NewServer(local.ServerOptions()...)
 	n.registerLocal()
 	return nil
 }
@@ -284,7 +319,7 @@ func (n *Node) openDoors() (err error) {
 func (n *Node) Close() error {
 	var errs []error
 	if n.local != nil {
-		errs = append(errs, n.local.Close(), os.Remove(n.dir.join(socketName)))
+		errs = append(errs, n.local.Close(), os.Remove(local.Socket(n.cfg.DataDir)))
 	}
 	if n.web != nil {
 		errs = append(errs, n.web.Close())

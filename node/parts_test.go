@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
@@ -230,7 +229,7 @@ func TestTheClockInTheMiddleCounts(t *testing.T) {
 func TestStagesStopInReverseAndLeaveTheStuckBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var order []string
-		s := newStages(quiet())
+		s := newStages(quiet(), 0)
 		release := make(chan struct{})
 		s.closer("first", time.Second, func() error { order = append(order, "first"); return nil })
 		s.run("stuck", time.Second, func(context.Context) error { <-release; return nil })
@@ -263,7 +262,7 @@ func TestStagesWaitForAFlushAndOnceForADiskThatHangs(t *testing.T) {
 			"a busy disk":       {1500 * time.Millisecond, 0, 6 * time.Second},
 			"a disk that hangs": {time.Hour, 4, 9 * time.Second},
 		} {
-			s := newStages(quiet())
+			s := newStages(quiet(), 0)
 			for i := range 4 {
 				s.run(fmt.Sprint("part ", i), time.Second, func(ctx context.Context) error {
 					<-ctx.Done()
@@ -286,7 +285,7 @@ func TestStagesWaitForAFlushAndOnceForADiskThatHangs(t *testing.T) {
 }
 
 func TestStagesTellTheFirstFailure(t *testing.T) {
-	s := newStages(quiet())
+	s := newStages(quiet(), 0)
 	s.run("port", time.Second, func(context.Context) error { return errors.New("gone") })
 	if err := <-s.failed; err == nil || err.Error() != "port: gone" {
 		t.Errorf("%v", err)
@@ -438,57 +437,5 @@ func TestJoinersAreCheckedBeforeTheTokenIsUsed(t *testing.T) {
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(status.Convert(err).Message(), c.says) {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
-	}
-}
-
-func TestSocketInADeepDirectory(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), strings.Repeat("deep/", 40))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	var off *NotRunningError
-	if _, err := DialLocal(t.Context(), dir); !errors.As(err, &off) {
-		t.Errorf("nobody listens: %v", err)
-	}
-	ln, err := listenLocal(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	if info, err := os.Lstat(filepath.Join(dir, socketName)); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("socket: %v %v", info, err)
-	}
-	srv := grpc.NewServer()
-	go srv.Serve(ln)
-	defer srv.Stop()
-	conn, err := DialLocal(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.Close()
-}
-
-// The kernel accepts for a daemon that is stopped or starved.
-func TestDaemonThatDoesNotAnswer(t *testing.T) {
-	dir := t.TempDir()
-	ln, err := listenLocal(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	var hung *HungError
-	if _, err := DialLocal(ctx, dir); !errors.As(err, &hung) || !strings.Contains(err.Error(), "does not answer") {
-		t.Errorf("%v, want a *HungError", err)
-	}
-	ctx, cancel = context.WithCancel(t.Context())
-	time.AfterFunc(10*time.Millisecond, cancel)
-	conn, err := DialLocal(ctx, dir)
-	if errors.As(err, &hung) {
-		t.Errorf("whoever interrupts is told of a daemon that hangs: %v", err)
-	}
-	if err == nil {
-		conn.Close()
 	}
 }

@@ -25,7 +25,7 @@ func (g *gateway) serve() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	log := slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	go func() { ended <- Serve(ctx, g.cfg, Options{Version: "test", Log: log}) }()
+	go func() { ended <- Serve(ctx, g.cfg, Options{Version: "test", Patience: time.Minute, Log: log}) }()
 	g.stop = func() {
 		g.stop = nil
 		cancel()
@@ -53,6 +53,7 @@ func (g *gateway) recover() Recovered {
 // they meet, one of the two lives yields to the other: one cluster, and what
 // the other had is kept aside. The third was never told.
 func TestPromise_Converge_TwoRecoveredNodesBecomeOneCluster(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].write("a.xml", "before\n")
 	everywhere(t, "a.xml", "before\n", g[:]...)
@@ -116,6 +117,7 @@ func TestPromise_Converge_TwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 
 // A survivor goes on running while the cluster is recovered beside it: it hears of that and rejoins in its own process, without an operator.
 func TestPromise_Available_ARunningSurvivorRejoins(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].write("a.xml", "before\n")
 	everywhere(t, "a.xml", "before\n", g[:]...)
@@ -168,6 +170,7 @@ func inTheLog(g *gateway, revision uint64) error {
 // The power fails in the middle of recover: the next start completes it, or
 // finds everything as it was.
 func TestRecoverIsInterrupted(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].write("a.xml", "before\n")
 	everywhere(t, "a.xml", "before\n", g[:]...)
@@ -219,6 +222,7 @@ func TestRecoverIsInterrupted(t *testing.T) {
 // of its log is committed. It forgets nothing of what it knew, and makes no
 // backup of less than that; with its daemon stopped the backup holds all of it.
 func TestPromise_NoLoss_NoBackupOfLessThanWasCommitted(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	g[0].write("a.xml", "committed\n")
 	everywhere(t, "a.xml", "committed\n", g[:]...)
@@ -264,6 +268,7 @@ func TestPromise_NoLoss_NoBackupOfLessThanWasCommitted(t *testing.T) {
 // Between the answers and the word to go on a person may think for long: the
 // others are asked again. And who was removed recovers nothing.
 func TestRecoverAsksAgainAndRefusesTheRemoved(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	for _, n := range g {
 		n.cfg.Listen = n.address()

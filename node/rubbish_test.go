@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/transport"
 )
@@ -20,12 +20,12 @@ import (
 // Rubbish on the local socket hurts nobody, and the socket is its owner's.
 func TestRubbishOnTheLocalSocket(t *testing.T) {
 	b := besiege(t)
-	info, err := os.Lstat(filepath.Join(b.cfg.DataDir, socketName))
+	info, err := os.Lstat(local.Socket(b.cfg.DataDir))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
 	for i := range 200 {
-		c, err := net.Dial("unix", filepath.Join(b.cfg.DataDir, socketName))
+		c, err := net.Dial("unix", local.Socket(b.cfg.DataDir))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,6 +73,7 @@ func TestRubbishOnTheLocalSocket(t *testing.T) {
 // Rubbish on Raft's own streams: lengths that nothing follows allocate nothing,
 // and Raft goes on.
 func TestRubbishOnRaftsStreams(t *testing.T) {
+	t.Parallel()
 	b := besiege(t)
 	id, err := transport.LoadIdentity(identityFiles(b.evil.cfg))
 	if err != nil {

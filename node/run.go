@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/transport"
 )
@@ -19,7 +20,7 @@ import (
 // only a mount that hangs, and a disk that is slow to flush, make it longer. A
 // part that fails for good ends the node with its error.
 func (n *Node) Run(ctx context.Context) error {
-	s := newStages(n.slog)
+	s := newStages(n.slog, n.opts.Patience)
 	n.start(s)
 	n.slog.Info("running", "node", n.file.Node, "name", n.file.Name, "cluster", n.file.Cluster,
 		"listen", n.server.Addr().String(), "address", n.file.Address, "version", n.opts.Version)
@@ -127,8 +128,8 @@ func (n *Node) serveLocal(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	_ = os.Remove(n.dir.join(socketName)) // from now on nobody finds a daemon
-	n.localSrv.Stop()                     // calls see their contexts end; a `wait` has nothing to wait for any more
+	_ = os.Remove(local.Socket(n.cfg.DataDir)) // from now on nobody finds a daemon
+	n.localSrv.Stop()                          // calls see their contexts end; a `wait` has nothing to wait for any more
 	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) && !errors.Is(err, net.ErrClosed) {
 		return err
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,8 @@ type stage struct {
 // directory when it is to end.
 func (s *stage) flushes() { s.onDisk = true }
 
-func newStages(log *slog.Logger) *stages {
-	return &stages{log: log, failed: make(chan error, 1), patience: 5 * time.Second}
+func newStages(log *slog.Logger, patience time.Duration) *stages {
+	return &stages{log: log, failed: make(chan error, 1), patience: cmp.Or(patience, 5*time.Second)}
 }
 
 // run starts a part: fn works until its context ends.

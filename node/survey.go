@@ -21,6 +21,7 @@ import (
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/doctor"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 	"github.com/gatesync/gatesync/syncer"
@@ -93,7 +94,7 @@ func (d dataDir) holder() int {
 func (s *Surveyed) askDaemon(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, localWithin)
 	defer cancel()
-	conn, err := DialLocal(ctx, s.cfg.DataDir)
+	conn, err := local.Dial(ctx, s.cfg.DataDir)
 	if err != nil {
 		return err
 	}

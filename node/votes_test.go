@@ -57,6 +57,7 @@ func (g *gateway) complete() {
 // most was written: what was committed once, and is only in the history now,
 // lies with all of the new voters, one of which has no tree at all.
 func TestPromise_NoLoss_ContentFollowsTheVoters(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	var contents []string
 	for i := range 8 {
@@ -101,6 +102,7 @@ func TestPromise_NoLoss_ContentFollowsTheVoters(t *testing.T) {
 // A voter lost its blob store and nothing else: it is filled again, with what is
 // only in the history too.
 func TestPromise_NoLoss_AWipedStoreIsFilledAgain(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	for _, text := range []string{"first\n", "second\n"} {
 		g[0].write("a.xml", text)
@@ -128,6 +130,7 @@ func TestPromise_NoLoss_AWipedStoreIsFilledAgain(t *testing.T) {
 // A tree that only one of the nodes has: the others hold its content all the
 // same, so that its author may be lost.
 func TestPromise_NoLoss_ContentOfATreeThatIsElsewhere(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	everyoneKnows := func() { waitVoters(t, g[:], 3) }
 	g[1].stop()
@@ -166,6 +169,7 @@ func TestPromise_NoLoss_ContentOfATreeThatIsElsewhere(t *testing.T) {
 }
 
 func TestOperatorIsToldWhyNot(t *testing.T) {
+	t.Parallel()
 	g := trio(t)
 	for _, c := range []struct{ node, role, says string }{
 		{"gw9", "voter", "no member is called"},

@@ -198,6 +198,10 @@ type Propose struct {
 	Batch   uint64
 	Changes []manifest.Change
 	Origin  manifest.Origin
+	// Begun, of a joiner: persisted before anything is proposed (State.Begun).
+	Begun *manifest.Revision
+
+	marker string // of the root that the loop knows, for the executor
 }
 
 // Fetch asks for blobs that the local store lacks. Answered by Fetched, each
@@ -215,6 +219,10 @@ type Fetch struct {
 type Apply struct {
 	Steps   []Step
 	Reached manifest.Revision
+	// Begun, of a joiner: persisted before the first step (State.Begun).
+	Begun *manifest.Revision
+
+	marker string // of the root that the loop knows, for the executor
 }
 
 // Record asks to persist the advance of the ancestor. A file that was seen in

@@ -31,7 +31,7 @@ func (s *Syncer) ofThisLife(known loaded) (loaded, error) {
 
 // joinerMeta is what the records say of a joiner's tree.
 func joinerMeta(aside bool) map[string][]byte {
-	m := map[string][]byte{metaJoiner: {1}, metaAside: nil, metaFollowed: nil, metaReached: nil}
+	m := map[string][]byte{metaJoiner: {1}, metaAside: nil, metaFollowed: nil, metaBegun: nil, metaReached: nil}
 	if aside {
 		m[metaAside] = []byte{1}
 	}

@@ -68,6 +68,9 @@ type State struct {
 	// Followed: the disk has followed every revision up to this one, as Follow
 	// last told.
 	Followed manifest.Revision
+	// Begun, with Joiner: something may have gone out since it joined, as of
+	// Followed. What the log says after that is news to it as to any other node.
+	Begun bool
 	// Reached: the disk may hold what was committed up to this revision, as the
 	// last Apply said.
 	Reached manifest.Revision
@@ -120,9 +123,10 @@ type Loop struct {
 	refill  bool      // what is unknown in the root goes aside: it is filled anew, or of an older life
 	// otherRoot: this run began with another root, of which offers may still be committed.
 	otherRoot bool
-	joined    bool   // no joiner any more, which is told when all is quiet: a crash before that begins anew
-	cutSeen   bool   // after a loss of power: what differed when all was known for the first time is marked
-	rootLost  string // why nothing may be done, "" if all is well
+	begun     *manifest.Revision // of a joiner of this run: the view that it was first compared with
+	joined    bool               // no joiner any more, which is told when all is quiet: a crash before that begins anew
+	cutSeen   bool               // after a loss of power: what differed when all was known for the first time is marked
+	rootLost  string             // why nothing may be done, "" if all is well
 
 	queue    pathSet // settled, to be offered with the next batch
 	removals pathSet // judged deletions, to be offered likewise
@@ -447,6 +451,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 	l.forget("")
 	if fresh {
 		l.rooted, l.otherRoot = false, true
+		l.state.Begun, l.begun = false, nil
 		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
 		l.dropAncestors()

@@ -152,7 +152,7 @@ func (l *Loop) applySteps() {
 	for _, p := range l.bigToApply.sorted() {
 		if w := l.works.get(p); l.onDisk(p.Dir()) {
 			l.start(w)
-			l.emit(Apply{Steps: []Step{*w.step}, Reached: l.view.Revision})
+			l.emit(Apply{Steps: []Step{*w.step}, Reached: l.view.Revision, Begun: l.begun})
 		}
 	}
 	if l.applying > 0 || len(l.toApply) == 0 {
@@ -168,7 +168,7 @@ func (l *Loop) applySteps() {
 		l.start(l.works.get(s.Path))
 	}
 	l.applying = len(small)
-	l.emit(Apply{Steps: small, Reached: l.view.Revision})
+	l.emit(Apply{Steps: small, Reached: l.view.Revision, Begun: l.begun})
 }
 
 func (l *Loop) start(w *work) {

@@ -11,6 +11,10 @@ func (l *Loop) decideReady() {
 		clear(l.ready)
 		return
 	}
+	if l.state.Joiner && !l.state.Begun && l.begun == nil {
+		from := l.view.Revision
+		l.begun = &from
+	}
 	for len(l.ready) > 0 {
 		// Parents come before what lies below them; what a decision wakes is
 		// decided in the next round.

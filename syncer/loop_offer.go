@@ -181,7 +181,7 @@ func (l *Loop) send(b batch) uint64 {
 		w.phase, w.again, w.sent, w.spent = offered, false, &c.New, true
 		l.batches[id] = append(l.batches[id], c.Path)
 	}
-	l.emit(Propose{Batch: id, Changes: b.changes, Origin: l.origin()})
+	l.emit(Propose{Batch: id, Changes: b.changes, Origin: l.origin(), Begun: l.begun})
 	return id
 }
 

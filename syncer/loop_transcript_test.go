@@ -59,6 +59,7 @@ type player struct {
 	steps map[manifest.Path]Step
 	past  []manifest.Commit
 	mark  uint32
+	begun bool // what a joiner begins with was shown
 }
 
 func play(t *testing.T, script string) string {
@@ -160,6 +161,12 @@ func (p *player) event(f []string) []Effect {
 		return nil
 	case "joiner":
 		p.state.Joiner = true
+		return nil
+	case "begun": // a joiner that has died: history says something since "followed"
+		p.state.Joiner, p.state.Begun = true, true
+		return nil
+	case "adopt":
+		p.cfg.Adopt = true
 		return nil
 	case "followed": // REV
 		p.state.Followed = manifest.Revision(p.number(f[1]))
@@ -344,6 +351,15 @@ func (p *player) stepped(how string, paths []manifest.Path) Event {
 	return ev
 }
 
+// begins shows what goes first, once.
+func (p *player) begins(from *manifest.Revision) []string {
+	if from == nil || p.begun {
+		return nil
+	}
+	p.begun = true
+	return []string{fmt.Sprintf("from %d on the log is news to this joiner, which comes first:", *from)}
+}
+
 // text is the reverse of entry.
 func (p *player) text(e manifest.Entry) string {
 	switch {
@@ -371,6 +387,7 @@ func (p *player) show(e Effect) (out []string) {
 		}
 		return []string{s}
 	case Propose:
+		out = p.begins(e.Begun)
 		for _, c := range e.Changes {
 			out = append(out, fmt.Sprintf("propose %d: %s %s, expecting %d", e.Batch, c.Path, p.text(c.New), c.Expect))
 		}
@@ -379,6 +396,7 @@ func (p *player) show(e Effect) (out []string) {
 			out = append(out, "fetch "+p.texts[b.Digest])
 		}
 	case Apply:
+		out = p.begins(e.Begun)
 		for _, s := range e.Steps {
 			p.steps[s.Path] = s
 			op := map[Op]string{PutFile: "put", PutDir: "mkdir", PutSymlink: "link", SetMode: "chmod", Remove: "remove"}[s.Op]

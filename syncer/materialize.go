@@ -67,7 +67,7 @@ func (s *Syncer) runLane(ctx context.Context, l *lane) {
 		}
 		for ctx.Err() == nil {
 			a, ok := l.next()
-			if !ok {
+			if !ok || !s.begin(ctx, a.marker, a.Begun) {
 				break
 			}
 			for rest := a.Steps; len(rest) > 0 && ctx.Err() == nil; {

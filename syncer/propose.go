@@ -42,6 +42,9 @@ func (s *Syncer) propose(ctx context.Context, e Propose) {
 	case tokens <- struct{}{}:
 	}
 	defer func() { <-tokens }()
+	if !s.begin(ctx, e.marker, e.Begun) {
+		return
+	}
 	res, err := s.offer(ctx, e, refs, size)
 	if ctx.Err() == nil {
 		s.inbox.post(Proposed{Batch: e.Batch, Result: res, Err: err})

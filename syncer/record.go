@@ -29,6 +29,7 @@ const (
 	metaAside      = "aside"      // present, with joiner: what the log does not hold goes aside
 	metaGeneration = "generation" // of the marker that the records belong to
 	metaReached    = "reached"    // steps of revisions up to this one have begun
+	metaBegun      = "begun"      // present, beside metaJoiner: what the log said after metaFollowed is news to the disk
 	metaLost       = "lost"       // present, beside metaJoiner: it was known, and the records were damaged
 	metaClosed     = "closed"     // present: the tree took no edits when it was open last
 	metaFollowed   = "followed"   // the disk has followed every revision up to this one
@@ -121,6 +122,8 @@ func (r *records) load(bootID string) (out loaded, err error) {
 				out.state.Joiner = true
 			case metaAside:
 				out.state.Aside = true
+			case metaBegun:
+				out.state.Begun = true
 			case metaLost:
 				out.state.Lost = true
 			case metaClosed:
@@ -235,11 +238,12 @@ type recordJob struct {
 	updates  []Update
 	notes    []Remember
 	joined   bool
-	opened   bool              // the tree takes edits, and what was edited before is held
-	followed manifest.Revision // 0: as before
-	boot     string            // that looked speaks of
-	looked   bool              // what a loss of power had left was looked at: the boot is written
-	reached  manifest.Revision // 0: as before
+	opened   bool               // the tree takes edits, and what was edited before is held
+	followed manifest.Revision  // 0: as before
+	begun    *manifest.Revision // a joiner's first view; nil: as before
+	boot     string             // that looked speaks of
+	looked   bool               // what a loss of power had left was looked at: the boot is written
+	reached  manifest.Revision  // 0: as before
 
 	conflicts  []Conflict
 	unconflict []string // ids
@@ -255,7 +259,7 @@ func (j recordJob) write(tx *sealed.Tx) error {
 		return err
 	}
 	if void {
-		j.updates, j.followed, j.looked, j.joined = nil, 0, false, false
+		j.updates, j.followed, j.begun, j.looked, j.joined = nil, 0, nil, false, false
 	}
 	for _, write := range []func() error{
 		func() error { return writeAncestors(tx.Bucket(bucketAncestor), j.updates) },
@@ -346,6 +350,11 @@ func (j recordJob) writeMeta(meta *sealed.Bucket) error {
 	if j.followed > 0 {
 		values[metaFollowed] = binary.BigEndian.AppendUint64(nil, uint64(j.followed))
 	}
+	if j.begun != nil {
+		if err := beginMeta(meta, values, *j.begun); err != nil {
+			return err
+		}
+	}
 	before, err := meta.Get([]byte(metaReached))
 	if err != nil {
 		return err
@@ -357,7 +366,7 @@ func (j recordJob) writeMeta(meta *sealed.Bucket) error {
 		values[metaClosed] = nil
 	}
 	if j.joined {
-		values[metaJoiner], values[metaAside], values[metaLost] = nil, nil, nil
+		values[metaJoiner], values[metaBegun], values[metaAside], values[metaLost] = nil, nil, nil, nil
 	}
 	return putAll(meta, values)
 }

@@ -136,6 +136,42 @@ func TestRecordsOfANewerVersionAreRefused(t *testing.T) {
 	}
 }
 
+// What a joiner was compared with first stays as it was said first, under its own
+// marker, until it is no joiner any more.
+func TestRecordsRememberWhatAJoinerBeganWith(t *testing.T) {
+	_, b := committedFile(t, nil, "f", "old")
+	b.halt()
+	s := b.open()
+	defer func() { must(t, s.Close()) }()
+	must(t, s.rooted(&rootFound{made: "new", fresh: true}))
+	say := func(j recordJob) State {
+		must(t, s.rec.db.Update(j.write))
+		known, err := s.rec.load("boot-2")
+		must(t, err)
+		return known.state
+	}
+	two, three := manifest.Revision(2), manifest.Revision(3)
+	if st := say(recordJob{marker: "old", begun: &two}); st.Begun {
+		t.Errorf("of another marker: %+v", st)
+	}
+	if st := say(recordJob{marker: "new", begun: &two}); !st.Begun || st.Followed != 2 {
+		t.Errorf("it has begun at 2: %+v", st)
+	}
+	if st := say(recordJob{marker: "new", begun: &three}); st.Followed != 2 {
+		t.Errorf("it has begun before: %+v", st)
+	}
+	if st := say(recordJob{marker: "new", joined: true}); st.Begun || st.Joiner || st.Followed != 2 {
+		t.Errorf("no joiner any more: %+v", st)
+	}
+	if st := say(recordJob{marker: "new", begun: &three}); st.Begun {
+		t.Errorf("said late: %+v", st)
+	}
+	must(t, s.rooted(&rootFound{made: "newer", fresh: true}))
+	if st := say(recordJob{}); st.Begun || st.Followed != 0 || !st.Joiner {
+		t.Errorf("a root of another marker: %+v", st)
+	}
+}
+
 // What says that all of a boot's disk was looked at comes with Follow alone;
 // how far a plan had begun is never taken back.
 func TestRecordsRememberBootAndReach(t *testing.T) {

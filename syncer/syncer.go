@@ -53,11 +53,12 @@ type Syncer struct {
 	logAt    manifest.Revision // of the last Committed; owned by watchLog
 	floor    atomic.Uint64     // newest revision that any path had agreed on when this run began
 	logRead  bool
-	afresh   atomic.Bool   // nothing counts any more that was agreed on
-	reached  atomic.Uint64 // as persisted by the lanes
-	began    State         // that this run began with, until the log was read once
-	names    atomic.Uint64 // of staged names in this run
-	stagedBy string        // prefix of staged names, unique to this run
+	afresh   atomic.Bool            // nothing counts any more that was agreed on
+	reached  atomic.Uint64          // as persisted by the lanes
+	begun    atomic.Pointer[string] // marker of the root of which State.Begun was persisted
+	began    State                  // that this run began with, until the log was read once
+	names    atomic.Uint64          // of staged names in this run
+	stagedBy string                 // prefix of staged names, unique to this run
 }
 
 // ErrRunning: Run was called twice, or Close during Run.
@@ -312,11 +313,13 @@ func (s *Syncer) handle(ctx context.Context, ev Event, timer *time.Timer) {
 		case Look:
 			s.lookers.add(e.Paths)
 		case Propose:
+			e.marker = s.marker
 			s.bg.Go(func() { s.propose(ctx, e) })
 		case Fetch:
 			s.fetch(ctx, e)
 		case Apply:
 			s.sayRepairs(e)
+			e.marker = s.marker
 			s.lanes.add(e)
 		case Record:
 			s.persister.add(recordJob{marker: s.marker, updates: e.Updates})
@@ -374,7 +377,7 @@ func (s *Syncer) readLog() {
 	// Raft restarts at its snapshot and replays: until it has reached what this
 	// disk may hold, there is no news.
 	if s.afresh.Swap(false) && !s.logRead {
-		s.logAt = 0 // of another life, or a root that was given up
+		s.logAt, s.began = 0, State{Joiner: true, Lost: s.began.Lost} // of another life, or a root that was given up
 	}
 	if !ok || view.Revision < s.logAt || !s.logRead && uint64(view.Revision) < s.floor.Load() || s.logRead && view.Revision == s.logAt {
 		return
@@ -401,10 +404,10 @@ func (s *Syncer) readLog() {
 }
 
 // news are a commit's changes that are news to the state that this run began
-// with. To a joiner history says nothing: a file that was once committed and
-// removed is as unknown as any other.
+// with. To a joiner the history of before it came says nothing: a file that was once
+// committed and removed is as unknown as any other.
 func (s *Syncer) news(c manifest.Commit) []manifest.Committed {
-	if s.began.Joiner {
+	if s.began.Joiner && !s.began.Begun {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(c.Changes), func(ch manifest.Committed) bool {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"github.com/gatesync/gatesync/node/local"
 	"net"
 	"net/http"
 	"runtime"
@@ -13,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	daemon "github.com/gatesync/gatesync/node"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -66,7 +66,7 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) ask(ctx context.Context) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	conn, err := daemon.DialLocal(ctx, w.n.data)
+	conn, err := local.Dial(ctx, w.n.data)
 	if err != nil {
 		return 0, err
 	}

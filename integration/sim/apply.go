@@ -25,6 +25,10 @@ type applying struct {
 // gateways and crashes come in between. What is to be kept aside is durable
 // before the first of them.
 func (n *node) apply(e syncer.Apply) {
+	n.begin(e.Begun, func() { n.applyNow(e) })
+}
+
+func (n *node) applyNow(e syncer.Apply) {
 	steps := e.Steps
 	n.saved.reached = max(n.saved.reached, e.Reached)
 	for _, s := range steps {
@@ -131,6 +135,8 @@ func (n *node) step(s syncer.Step) syncer.StepOutcome {
 	if s.Op == syncer.SetMode {
 		d.chmod(i, s.New.Entry.Mode, n.wall())
 		i.sync()
+		d.place(s.Path)
+		n.rules.placed(n, s.Path)
 		return syncer.StepDone
 	}
 	if i != nil && i.kind == manifest.File && !n.leases {
@@ -189,6 +195,8 @@ func (n *node) place(s syncer.Step) {
 		n.w.fail("unexpected op %d", s.Op)
 	}
 	d.set(s.Path, i)
+	d.place(s.Path)
+	n.rules.placed(n, s.Path)
 	delete(n.rules.shut, s.Path)
 	n.mine(s.Path)
 }

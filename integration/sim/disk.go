@@ -12,8 +12,9 @@ import (
 type disk struct {
 	at      map[manifest.Path]*inode
 	inos    uint64
-	changed func(p manifest.Path, was *inode) // told before a change; nil: nobody is
-	undo    []func()                          // of what changed in directories and modes since the last flush, oldest first
+	changed func(p manifest.Path, was *inode)  // told before a change; nil: nobody is
+	placed  map[manifest.Path]map[written]bool // by daemons, ever
+	undo    []func()                           // of what changed in directories and modes since the last flush, oldest first
 }
 
 type inode struct {
@@ -26,7 +27,9 @@ type inode struct {
 	stamp   syncer.Stamp
 }
 
-func newDisk() *disk { return &disk{at: map[manifest.Path]*inode{}} }
+func newDisk() *disk {
+	return &disk{at: map[manifest.Path]*inode{}, placed: map[manifest.Path]map[written]bool{}}
+}
 
 // tick is how coarse the kernel's clock for files is.
 const tick = 4 * time.Millisecond
@@ -110,6 +113,14 @@ func (d *disk) put(p manifest.Path, text string, wall int64) *inode {
 	i := d.make(manifest.File, 0o644, text, wall)
 	d.set(p, i)
 	return i
+}
+
+// place notes that a daemon has made p what it is.
+func (d *disk) place(p manifest.Path) {
+	if d.placed[p] == nil {
+		d.placed[p] = map[written]bool{}
+	}
+	d.placed[p][writtenOf(d.at[p].entry())] = true
 }
 
 // bare tells whether no file or symlink stands on the disk.

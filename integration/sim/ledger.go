@@ -12,7 +12,8 @@ type ledger struct {
 }
 
 type fate struct {
-	node   *node // that wrote it last
+	node   *node             // that wrote it last
+	since  manifest.Revision // the log's newest then
 	excuse string
 }
 
@@ -22,7 +23,7 @@ func (l *ledger) wrote(n *node, i *inode) {
 	if l.fates[i.text] == nil {
 		l.texts = append(l.texts, i.text)
 	}
-	l.fates[i.text] = &fate{node: n}
+	l.fates[i.text] = &fate{node: n, since: n.w.oracle.last}
 }
 
 // excuse says why content that stood in i need not be found again.
@@ -61,9 +62,15 @@ func (l *ledger) excuseNode(n *node, why string) {
 // checkLedger: whatever a gateway finished is in the log's history, kept
 // aside, or stands in its tree, held.
 func (w *world) checkLedger() {
+	retained := map[manifest.Digest]bool{}
+	for _, d := range w.oracle.retained() {
+		retained[d] = true
+	}
 	for _, text := range w.ledger.texts {
-		f := w.ledger.fates[text]
-		if f.excuse == "" && !w.kept(f.node, text) {
+		f, d := w.ledger.fates[text], manifest.DigestOf([]byte(text))
+		// What the log held since, and was trimmed, is nobody's loss.
+		logged := retained[d] || w.oracle.seen[d] > f.since || w.oracle.left[d] > f.since
+		if f.excuse == "" && !logged && !w.kept(f.node, text) {
 			w.fail("NoLoss: %q, which the gateway of node %d has written, is nowhere", text, f.node.index)
 		}
 	}
@@ -71,9 +78,6 @@ func (w *world) checkLedger() {
 
 func (w *world) kept(n *node, text string) bool {
 	d := manifest.DigestOf([]byte(text))
-	if _, committed := w.oracle.seen[d]; committed {
-		return true
-	}
 	for _, o := range w.nodes {
 		if !o.gone && o.keepsAside(d) {
 			return true

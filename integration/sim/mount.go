@@ -41,7 +41,7 @@ func (w *world) mountAll(nodes []*node) {
 	first := nodes[0]
 	first.disk.changed = func(p manifest.Path, was *inode) { m.shadows[p] = shadow{was, w.now, nil} }
 	for _, n := range nodes {
-		n.on, n.leases, n.disk, n.rules.by = m, false, first.disk, first.rules.by
+		n.on, n.leases, n.disk, n.rules.by, n.rules.lately = m, false, first.disk, first.rules.by, first.rules.lately
 	}
 	m.watch(w)
 }

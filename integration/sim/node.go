@@ -59,6 +59,7 @@ type saved struct {
 	asides    []aside
 	displaced []displaced
 	joined    bool
+	begun     bool
 	closed    bool
 	followed  manifest.Revision
 	reached   manifest.Revision
@@ -121,7 +122,7 @@ func (n *node) start() {
 	}
 	st := syncer.State{
 		Ancestors: syncer.NewAncestorMap(), Notes: map[manifest.Path]syncer.Note{},
-		Joiner: !n.saved.joined, Closed: n.saved.closed, SameBoot: n.boot, Followed: n.saved.followed, Reached: n.saved.reached,
+		Joiner: !n.saved.joined, Begun: n.saved.begun, Closed: n.saved.closed, SameBoot: n.boot, Followed: n.saved.followed, Reached: n.saved.reached,
 	}
 	for p, a := range n.saved.ancestors {
 		st.Ancestors.Set(p, a)
@@ -248,7 +249,7 @@ func (n *node) readLog() {
 
 // news is syncer's: what of a commit is news to the state of the start.
 func (r *reader) news(c manifest.Commit) []manifest.Committed {
-	if r.began.Joiner {
+	if r.began.Joiner && !r.began.Begun {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(c.Changes), func(ch manifest.Committed) bool {

@@ -14,6 +14,7 @@ import (
 type oracle struct {
 	machine *raftstore.Machine
 	seen    map[manifest.Digest]manifest.Revision       // content, by the revision that brought it last
+	left    map[manifest.Digest]manifest.Revision       // … and that took it from a path last
 	held    map[manifest.Path]map[content]bool          // what each path has ever held
 	commits map[manifest.ChangesetID]manifest.Revision  // of changesets that made one
 	refused map[manifest.ChangesetID][]manifest.Refusal // of answers
@@ -25,6 +26,7 @@ type oracle struct {
 func newOracle() oracle {
 	return oracle{
 		machine: raftstore.NewMachine(), seen: map[manifest.Digest]manifest.Revision{}, held: map[manifest.Path]map[content]bool{},
+		left:    map[manifest.Digest]manifest.Revision{},
 		commits: map[manifest.ChangesetID]manifest.Revision{}, refused: map[manifest.ChangesetID][]manifest.Refusal{},
 		removed: map[string]bool{},
 	}
@@ -76,6 +78,9 @@ func (o *oracle) commit(w *world, c manifest.Commit) {
 		w.trace("revision %d by %s: %q is now %s", c.Revision, c.ID, ch.Path, ch.New)
 		if ch.New.Absent() {
 			o.deleted = w.now
+		}
+		if ch.Old.Entry.HasContent() {
+			o.left[ch.Old.Entry.Digest] = c.Revision
 		}
 		if !ch.New.Absent() && !ch.New.IsDir() {
 			if o.held[ch.Path] == nil {

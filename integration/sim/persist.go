@@ -12,6 +12,7 @@ type job struct {
 	updates  []syncer.Update
 	note     *syncer.Remember
 	followed manifest.Revision
+	begun    *manifest.Revision
 	looked   bool
 	joined   bool
 	opened   bool
@@ -25,6 +26,16 @@ func (n *node) persist(j job) {
 	if len(n.jobs) == 1 {
 		n.later(3*time.Millisecond, n.drain)
 	}
+}
+
+// begin has it persisted what a joiner was compared with first, before anything
+// goes out from it or into its tree.
+func (n *node) begin(from *manifest.Revision, then func()) {
+	if from == nil || n.saved.begun || n.saved.joined {
+		then()
+		return
+	}
+	n.persist(job{begun: from, done: then})
 }
 
 // drain flushes what the jobs' updates say was seen in the tree, and then
@@ -56,6 +67,9 @@ func (n *node) drain() {
 			n.saved.notes[j.note.Path] = *j.note.Note
 		}
 		n.saved.followed = max(n.saved.followed, j.followed)
+		if j.begun != nil && !n.saved.joined {
+			n.saved.begun, n.saved.followed = true, max(n.saved.followed, *j.begun)
+		}
 		n.boot = n.boot || j.looked
 		n.saved.joined = n.saved.joined || j.joined
 		n.saved.closed = n.saved.closed && !j.opened

@@ -42,11 +42,13 @@ func (n *node) offer(e syncer.Propose) {
 			o.content = append(o.content, c.New.Digest)
 		}
 	}
-	if len(o.content) == 0 {
-		n.later(time.Millisecond, o.submit)
-		return
-	}
-	o.spread()
+	n.begin(e.Begun, func() {
+		if len(o.content) == 0 {
+			n.later(time.Millisecond, o.submit)
+			return
+		}
+		o.spread()
+	})
 }
 
 // spread makes the content durable on a majority of the voters.

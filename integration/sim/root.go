@@ -50,7 +50,11 @@ func (n *node) findRoot() {
 		}
 		fresh := r.bare
 		if fresh { // nothing that was agreed on says anything about it
-			n.saved.ancestors, n.saved.joined = map[manifest.Path]syncer.Ancestor{}, false
+			n.saved.ancestors, n.saved.joined, n.saved.begun = map[manifest.Path]syncer.Ancestor{}, false, false
+			n.saved.followed, n.saved.reached = 0, 0
+			if !n.reader.read {
+				n.reader = reader{began: syncer.State{Joiner: true}}
+			}
 		}
 		n.w.trace("node %d finds its root, fresh %v", n.index, fresh)
 		n.root = root{}

@@ -12,7 +12,8 @@ import (
 // rules watches what one node's loop asks for, against what its executor and
 // its gateway really did.
 type rules struct {
-	by     map[manifest.Path]map[written]bool // what the gateway left at a path, ever
+	by     map[manifest.Path]map[written]bool // what the gateway left at a path, ever …
+	lately map[manifest.Path]map[written]bool // … and since a daemon last put something there
 	gone   map[manifest.Path]time.Time        // the first of the sightings as absent, since it was last seen
 	before map[manifest.Path]bool             // stood there when the node joined, untouched since
 	joiner bool                               // in this life, at first: history says nothing to it
@@ -30,7 +31,7 @@ type written struct {
 func writtenOf(e manifest.Entry) written { return written{e.Kind, e.Mode, e.Digest} }
 
 func newRules() rules {
-	return rules{by: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}, shut: map[manifest.Path]bool{}}
+	return rules{by: map[manifest.Path]map[written]bool{}, lately: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}, shut: map[manifest.Path]bool{}}
 }
 
 // started forgets what an earlier life has seen, but for what it has noted.
@@ -40,11 +41,24 @@ func (r *rules) started(joiner bool, notes map[manifest.Path]syncer.Note) {
 }
 
 func (r *rules) wrote(p manifest.Path, e manifest.Entry) {
-	if r.by[p] == nil {
-		r.by[p] = map[written]bool{}
-	}
-	r.by[p][writtenOf(e)] = true
+	note(r.by, p, writtenOf(e))
+	note(r.lately, p, writtenOf(e))
 	delete(r.before, p)
+}
+
+func note(by map[manifest.Path]map[written]bool, p manifest.Path, w written) {
+	if by[p] == nil {
+		by[p] = map[written]bool{}
+	}
+	by[p][w] = true
+}
+
+// placed notes that this daemon has made p what it is: what stood there before is
+// not seen any more. On a mount a look may be older, and an offer wait meanwhile.
+func (r *rules) placed(n *node, p manifest.Path) {
+	if n.on == nil {
+		delete(r.lately, p)
+	}
 }
 
 // joins notes what stands on a joiner's disk.
@@ -58,7 +72,13 @@ func (r *rules) joins(d *disk) {
 // that from a gateway's work.
 func (r *rules) adrift(d *disk) {
 	for p, i := range d.at {
-		r.wrote(p, i.entry())
+		w := writtenOf(i.entry())
+		again := i.torn || r.by[p][w] || !d.placed[p][w]
+		note(r.by, p, w)
+		if again { // no daemon's work that merely was not recorded
+			note(r.lately, p, w)
+		}
+		delete(r.before, p)
 	}
 }
 
@@ -94,9 +114,9 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case c.New.IsDir(), r.spoken:
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
-		case n.on != nil && n.w.oracle.hasHeld(c.Path, c.New) && c.New.HasContent(): // its steward's work, seen by the next one: in force already
-		case n.on != nil && n.w.oracle.view().Manifest.Entry(c.Path).Same(c.New): // the same, of a link
-		case !c.New.Absent() && !n.forgotten() && !(r.joiner && n.adopt) && !r.by[c.Path][writtenOf(c.New)]:
+		case n.on != nil && n.disk.placed[c.Path][writtenOf(c.New)] && n.w.oracle.view().Manifest.Entry(c.Path).Same(c.New): // its steward's work, seen by the next one: in force already
+		case n.forgotten() && n.disk.placed[c.Path][writtenOf(c.New)]: // its own, of which history says nothing any more
+		case !c.New.Absent() && !r.lately[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
@@ -149,7 +169,7 @@ func (r *rules) loses(n *node, s syncer.Step) {
 	lost := s.Aside.Lost
 	switch {
 	case r.spoken, r.joiner, n.forgotten():
-	case n.on != nil && n.w.oracle.hasHeld(s.Path, lost): // an old steward's late work, which nobody can tell from a person's
+	case n.on != nil && n.disk.placed[s.Path][writtenOf(lost)]: // an old steward's late work, which nobody can tell from a person's
 	case !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
 	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && !s.New.Entry.Absent() && n.committed(s.Path).Same(s.New.Entry):
@@ -166,8 +186,7 @@ func (r *rules) displaces(n *node, s syncer.Step, i *inode) {
 	if i.writers > 0 && !n.leases {
 		return // the quarantine's
 	}
-	lost := i.entry().Digest
-	if _, committed := n.w.oracle.seen[lost]; !committed && !n.keepsAside(lost) {
+	if !n.w.oracle.hasHeld(s.Path, i.entry()) && !n.keepsAside(i.entry().Digest) {
 		n.w.fail("NoLoss: node %d takes %q away from %q and keeps it nowhere", n.index, i.text, s.Path)
 	}
 	if s.Op == syncer.PutFile && manifest.DigestOf([]byte(n.store.blobs[s.New.Entry.Digest])) != s.New.Entry.Digest {

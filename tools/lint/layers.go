@@ -31,6 +31,7 @@ var level = map[string]int{
 	"backup":               4,
 	"doctor":               4,
 	"web":                  4,
+	"node/local":           4,
 	"node":                 5,
 	"cmd":                  6,
 	"integration":          7,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gatesync/gatesync/backup"
 	"github.com/gatesync/gatesync/node"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -86,7 +87,7 @@ func (a *app) writeBackup(ctx context.Context, out io.Writer) error {
 			return err
 		})
 	})
-	var stopped *node.NotRunningError
+	var stopped *local.NotRunningError
 	if !errors.As(err, &stopped) {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -53,48 +54,59 @@ trees and its content. Remove its former self first, if it still is a member.`,
 	cmd.Flags().BoolVar(&follower, "follower", false, "outside of Raft: this node is fed by another one, by connections that it dials")
 	cmd.Flags().BoolVar(&again, "again", false, "the data directory holds a node that cannot go on as itself: come back as a new one")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if witness && len(f.trees) > 0 {
-			return usage(cmd, errors.New("--witness is a node without a tree: leave one of --witness and --tree out"))
-		}
-		f.treeless = witness
-		settings := func() (config.Config, error) { return f.config(cmd, a) }
-		if again {
-			settings = func() (config.Config, error) { return a.load(nil) }
-		}
-		cfg, err := settings()
+		o := node.JoinOptions{Via: args[0], Token: cmp.Or(token, a.env("TOKEN", "")), Adopt: adopt, Again: again, Follower: follower, Version: a.Version}
+		cfg, err := a.joiner(cmd, &f, o, witness)
 		if err != nil {
 			return err
 		}
-		for _, t := range cfg.Trees {
-			if write, _ := cfg.Direction(t); adopt && write == "never" {
-				return usage(cmd, fmt.Errorf("--adopt spreads what stands in tree %s, and write: never spreads nothing of it: leave one of them out", t.Name))
-			}
-		}
-		if token == "" {
-			token = a.env("TOKEN", "")
-		}
-		if token == "" {
-			return usage(cmd, errors.New("--token is missing: `gatesync token` on a member prints one"))
-		}
-		made, err := node.Join(cmd.Context(), cfg, node.JoinOptions{Via: args[0], Token: token, Adopt: adopt, Again: again, Follower: follower, Version: a.Version})
+		made, err := node.Join(cmd.Context(), cfg, o)
 		if err != nil {
 			return err
 		}
 		if a.json {
 			return a.printJSON(made)
 		}
-		as := ""
-		if made.Follower {
-			as = ", a follower"
-		}
-		fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)%s\n", made.Cluster, cfg.Name, made.Node, as)
-		a.sayWhereNodesDial(made)
-		what := "the trees"
-		if witness {
-			what = "the content of all trees"
-		}
-		fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches %s\n", a.dataDir, what)
+		a.sayJoined(made, cfg.Name, witness)
 		return nil
 	}
 	return a.jsonFlag(cmd)
+}
+
+// joiner is the settings of a node that joins: those of the flags, or those that
+// it had as its former self. What cannot be meant together is refused.
+func (a *app) joiner(cmd *cobra.Command, f *nodeFlags, o node.JoinOptions, witness bool) (cfg config.Config, err error) {
+	if witness && len(f.trees) > 0 {
+		return cfg, usage(cmd, errors.New("--witness is a node without a tree: leave one of --witness and --tree out"))
+	}
+	f.treeless = witness
+	if o.Again {
+		cfg, err = a.load(nil)
+	} else {
+		cfg, err = f.config(cmd, a)
+	}
+	if err != nil {
+		return cfg, err
+	}
+	for _, t := range cfg.Trees {
+		if write, _ := cfg.Direction(t); o.Adopt && write == "never" {
+			return cfg, usage(cmd, fmt.Errorf("--adopt spreads what stands in tree %s, and write: never spreads nothing of it: leave one of them out", t.Name))
+		}
+	}
+	if o.Token == "" {
+		return cfg, usage(cmd, errors.New("--token is missing: `gatesync token` on a member prints one"))
+	}
+	return cfg, nil
+}
+
+func (a *app) sayJoined(made node.Made, name string, witness bool) {
+	as, what := "", "the trees"
+	if made.Follower {
+		as = ", a follower"
+	}
+	if witness {
+		what = "the content of all trees"
+	}
+	fmt.Fprintf(a.Stdout, "joined cluster %s as %s (%s)%s\n", made.Cluster, name, made.Node, as)
+	a.sayWhereNodesDial(made)
+	fmt.Fprintf(a.Stdout, "\nnext:\n  gatesync run --data-dir %s     # start the daemon; it fetches %s\n", a.dataDir, what)
 }

@@ -12,12 +12,13 @@ import (
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/fallback/target"
 	"github.com/gatesync/gatesync/node"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
 // withLocal calls fn with the running daemon of the data directory.
 func (a *app) withLocal(ctx context.Context, fn func(pb.LocalClient) error) error {
-	conn, err := node.DialLocal(ctx, a.dataDir)
+	conn, err := local.Dial(ctx, a.dataDir)
 	if err != nil {
 		if none := config.Missing(a.dataDir); none != nil {
 			return a.noNode(none)

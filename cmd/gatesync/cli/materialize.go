@@ -14,6 +14,7 @@ import (
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/node"
+	"github.com/gatesync/gatesync/node/local"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
@@ -116,7 +117,7 @@ func (a *app) streamMaterialize(ctx context.Context, cfg config.Config, req *pb.
 		stream, err := c.Materialize(ctx, req)
 		return each(stream, err, take)
 	})
-	var stopped *node.NotRunningError
+	var stopped *local.NotRunningError
 	if !errors.As(err, &stopped) {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gatesync/gatesync/node"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -51,7 +52,7 @@ func (a *app) resync(ctx context.Context, req *pb.ResyncRequest, from string, ta
 		stream, err := c.Resync(ctx, req)
 		return each(stream, err, take)
 	})
-	var off *node.NotRunningError
+	var off *local.NotRunningError
 	if !errors.As(err, &off) {
 		return err
 	}

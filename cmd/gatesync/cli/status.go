@@ -12,6 +12,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/node"
+	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
@@ -87,7 +88,7 @@ func (a *app) watchStatus(ctx context.Context) error {
 			fmt.Fprint(a.Stdout, clear)
 			return a.showStatus(s)
 		})
-		var off *node.NotRunningError
+		var off *local.NotRunningError
 		switch {
 		case ctx.Err() != nil:
 			return nil // interrupted by the person who watched

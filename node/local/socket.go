@@ -1,4 +1,4 @@
-package node
+package local
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
@@ -29,6 +30,9 @@ const (
 	// it asks whether it is there; gRPC knows no shorter time.
 	pingEvery = 10 * time.Second
 )
+
+// Socket is the path of a data directory's socket.
+func Socket(dataDir string) string { return filepath.Join(dataDir, socketName) }
 
 // NotRunningError: no daemon answers on the socket of a data directory.
 type NotRunningError struct {
@@ -64,15 +68,16 @@ func (e *HungError) Error() string {
 	return fmt.Sprintf("%s runs and %s: look at its log, its disks and the machine's load; `gatesync doctor` says more", who, answers)
 }
 
-// DialLocal connects to the daemon of a data directory. It returns a
+// Dial connects to the daemon of a data directory. It returns a
 // *NotRunningError where there is none, and a *HungError for one that does not
 // answer. A call, however long it takes, fails with a *HungError too when the
 // daemon has stopped answering meanwhile.
-func DialLocal(ctx context.Context, dir string) (*grpc.ClientConn, error) {
+func Dial(ctx context.Context, dir string) (*grpc.ClientConn, error) {
 	c, err := dialSocket(ctx, dir)
 	if err != nil {
 		return nil, &NotRunningError{DataDir: dir, Cause: err}
 	}
+	pid := pidOf(c)
 	_ = c.Close() // it was only to find out
 	opts := append(transport.StatusDialOptions(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -85,7 +90,7 @@ func DialLocal(ctx context.Context, dir string) (*grpc.ClientConn, error) {
 		return nil, err
 	}
 	if !answers(ctx, conn) {
-		return nil, errors.Join(&HungError{DataDir: dir, PID: dataDir(dir).holder()}, conn.Close())
+		return nil, errors.Join(&HungError{DataDir: dir, PID: pid}, conn.Close())
 	}
 	return conn, nil
 }
@@ -108,9 +113,9 @@ func answers(ctx context.Context, conn *grpc.ClientConn) bool {
 	}
 }
 
-// localServerOptions let commands ask whether the daemon is still there, and
+// ServerOptions let commands ask whether the daemon is still there, and
 // bound how long a connection may take to say what it is.
-func localServerOptions() []grpc.ServerOption {
+func ServerOptions() []grpc.ServerOption {
 	return append(transport.StatusServerOptions(),
 		grpc.ConnectionTimeout(answerWithin),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingEvery / 2}))
@@ -122,7 +127,7 @@ func hung(ctx context.Context, dir string, err error) error {
 	if status.Code(err) != codes.Unavailable || len(status.Convert(err).Details()) > 0 || ctx.Err() != nil {
 		return err // an answer, or nobody wants one any more
 	}
-	conn, again := DialLocal(ctx, dir)
+	conn, again := Dial(ctx, dir)
 	var silent *HungError
 	if errors.As(again, &silent) {
 		silent.Begun = true
@@ -160,6 +165,20 @@ func (s *mayHang) RecvMsg(m any) error {
 	return s.hung(s.ClientStream.RecvMsg(m))
 }
 
+// pidOf is the process that opened the socket at the other end, 0: not known.
+func pidOf(c net.Conn) (pid int) {
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(who.Pid)
+		}
+	})
+	return pid
+}
+
 func dialSocket(ctx context.Context, dataDir string) (c net.Conn, err error) {
 	err = withSocketPath(dataDir, func(path string) error {
 		c, err = new(net.Dialer).DialContext(ctx, "unix", path)
@@ -168,10 +187,10 @@ func dialSocket(ctx context.Context, dataDir string) (c net.Conn, err error) {
 	return c, err
 }
 
-// listenLocal opens the socket. The caller holds the lock of the data
+// Listen opens the socket. The caller holds the lock of the data
 // directory, so that what is left of an earlier daemon may be removed.
-func listenLocal(dataDir string) (*net.UnixListener, error) {
-	if err := os.Remove(filepath.Join(dataDir, socketName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+func Listen(dataDir string) (*net.UnixListener, error) {
+	if err := os.Remove(Socket(dataDir)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the old socket: %w", err)
 	}
 	var ln *net.UnixListener
@@ -183,7 +202,7 @@ func listenLocal(dataDir string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("open the local socket: %w", err)
 	}
 	ln.SetUnlinkOnClose(false) // its path may have gone through a descriptor; closeLocal removes it
-	if err := os.Chmod(filepath.Join(dataDir, socketName), 0o600); err != nil {
+	if err := os.Chmod(Socket(dataDir), 0o600); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return ln, nil
@@ -192,7 +211,7 @@ func listenLocal(dataDir string) (*net.UnixListener, error) {
 // withSocketPath calls fn with a path of the socket that is short enough for
 // the kernel: a deep data directory is reached through a descriptor.
 func withSocketPath(dataDir string, fn func(path string) error) error {
-	path := filepath.Join(dataDir, socketName)
+	path := Socket(dataDir)
 	if len(path) <= maxSocketPath {
 		return fn(path)
 	}

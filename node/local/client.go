@@ -1,4 +1,4 @@
-package node
+package local
 
 import (
 	"context"
@@ -13,35 +13,37 @@ import (
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
-// LocalProposal is a changeset as a program on this machine proposes it.
-type LocalProposal struct {
+// Proposal is a changeset as a program on this machine proposes it.
+type Proposal struct {
 	Tree    string
 	Atomic  bool // all or nothing
 	Message string
 	Timeout time.Duration // for the commit, once all content is in; 0: the daemon's
-	Changes []LocalChange
+	Changes []Change
 }
 
-// LocalChange is one change of a LocalProposal. The content of a new file comes
+// Change is one change of a Proposal. The content of a new file comes
 // from Content, which is read once; its entry then needs neither digest nor
 // size. Without Content the entry names what the cluster has already. A mode of
 // 0 is the usual one.
-type LocalChange struct {
+type Change struct {
 	manifest.Change
 	Content io.Reader
 }
 
+// Piece is how much content one message holds at the most, in either direction.
+const Piece = 256 << 10
+
 const (
 	firstPiece  = 4 << 10 // most files are small
-	sendPiece   = 256 << 10
-	sendChanges = 500 // in one message
+	sendChanges = 500     // in one message
 )
 
-// ProposeLocal commits a changeset through the daemon at the other end of c. An
+// Propose commits a changeset through the daemon at the other end of c. An
 // error that is cluster.ErrNotCommitted says that nothing was committed, nor
 // will be by this call; after any other error (a time-out, a daemon that died)
 // the outcome is unknown.
-func ProposeLocal(ctx context.Context, c pb.LocalClient, p LocalProposal) (manifest.Result, error) {
+func Propose(ctx context.Context, c pb.LocalClient, p Proposal) (manifest.Result, error) {
 	ctx, cancel := context.WithCancel(ctx) // ends the stream, whatever becomes of it
 	defer cancel()
 	stream, err := c.ProposeChangeset(ctx)
@@ -60,7 +62,7 @@ func ProposeLocal(ctx context.Context, c pb.LocalClient, p LocalProposal) (manif
 	return proto.ToResult(res.GetResult()), err
 }
 
-func sendProposal(send func(*pb.ProposeChangesetRequest) error, p LocalProposal) error {
+func sendProposal(send func(*pb.ProposeChangesetRequest) error, p Proposal) error {
 	err := send(&pb.ProposeChangesetRequest{Of: &pb.ProposeChangesetRequest_Header{Header: &pb.ProposalHeader{
 		Tree: p.Tree, Atomic: p.Atomic, Message: p.Message, TimeoutNs: int64(p.Timeout),
 	}}})
@@ -92,7 +94,7 @@ func sendProposal(send func(*pb.ProposeChangesetRequest) error, p LocalProposal)
 
 func sendContent(send func(*pb.ProposeChangesetRequest) error, change uint32, r io.Reader) error {
 	buf := make([]byte, firstPiece)
-	for ; ; buf = make([]byte, sendPiece) { // a message keeps what it was given
+	for ; ; buf = make([]byte, Piece) { // a message keeps what it was given
 		n, err := io.ReadFull(r, buf)
 		end := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !end {
@@ -107,9 +109,9 @@ func sendContent(send func(*pb.ProposeChangesetRequest) error, change uint32, r 
 	}
 }
 
-// ReadLocal calls fn with each node that a read finds, in path order for each
+// Read calls fn with each node that a read finds, in path order for each
 // path asked for, and returns the revision that the read is of.
-func ReadLocal(ctx context.Context, c pb.LocalClient, req *pb.ReadTreeRequest, fn func(manifest.Path, manifest.Node) error) (manifest.Revision, error) {
+func Read(ctx context.Context, c pb.LocalClient, req *pb.ReadTreeRequest, fn func(manifest.Path, manifest.Node) error) (manifest.Revision, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.ReadTree(ctx, req)
