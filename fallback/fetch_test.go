@@ -190,7 +190,7 @@ func TestFetchHostileAnswers(t *testing.T) {
 	other := []byte(strings.Repeat("o", 1000))
 	digest := manifest.DigestOf(want)
 	for name, script := range map[string][]*pb.FetchResponse{
-		"an empty message":        {{}},
+		"words without end":       words(maxBeats + 1),
 		"a never-ending blob":     {{Pieces: []*pb.Piece{pieceOf(want, 0, 900), changed(pieceOf(want, 900, 1000), func(p *pb.Piece) { p.Data = make([]byte, 500) })}}},
 		"a giant size":            {{Pieces: []*pb.Piece{changed(pieceOf(want, 0, 1000), func(p *pb.Piece) { p.Size = 1 << 50 })}}},
 		"out of order":            {{Pieces: []*pb.Piece{pieceOf(want, 500, 1000), pieceOf(want, 0, 500)}}},
@@ -464,4 +464,13 @@ func TestWithBlobStore(t *testing.T) {
 			t.Errorf("%d blobs, %v", n, err)
 		}
 	}
+}
+
+// words are messages with nothing in them.
+func words(n int) []*pb.FetchResponse {
+	out := make([]*pb.FetchResponse, n)
+	for i := range out {
+		out[i] = &pb.FetchResponse{}
+	}
+	return out
 }

@@ -26,7 +26,6 @@ type asking struct {
 
 	asked  map[manifest.Digest]*asked
 	bytes  int64       // of what was asked for and has not come
-	based  bool        // a base was named: the peer may take time to make a delta
 	beats  int         // its words that it is at work, since something came
 	pieces []*pb.Piece // of the current message, still to be taken
 	within bool        // a blob is coming in
@@ -123,7 +122,7 @@ func (a *asking) run() error {
 // What came, or is being pushed here, since the fetch began is not asked for.
 func (a *asking) request(items []*item) error {
 	p := a.fetch.push
-	m := &pb.FetchRequest{}
+	m := &pb.FetchRequest{Hears: true}
 	for _, it := range items {
 		if p.store.Has(it.ref.Digest) {
 			a.fetch.finish(it, nil)
@@ -139,7 +138,7 @@ func (a *asking) request(items []*item) error {
 		n := named{BlobRef: it.ref}
 		if !it.whole {
 			if n.begun = p.begun(it.ref); n.begun == 0 && p.deltas.likely(it.ref, it.base) {
-				n.base, a.based = it.base, true
+				n.base = it.base
 			}
 			q.begun = n.begun
 		}
@@ -171,8 +170,8 @@ func (a *asking) message() error {
 	}
 	a.moved()
 	if len(m.GetPieces()) == 0 && len(m.GetMissing()) == 0 {
-		if a.beats++; !a.based || a.within || a.beats > maxBeats {
-			return a.violated("an empty message")
+		if a.beats++; a.beats > maxBeats {
+			return a.violated("nothing but words")
 		}
 		return nil
 	}

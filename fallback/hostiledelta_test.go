@@ -197,14 +197,8 @@ func TestFetchHostileDeltas(t *testing.T) {
 		"a rest of what has not begun": {large, false, func(e edited) []*pb.FetchResponse {
 			return []*pb.FetchResponse{{Pieces: []*pb.Piece{pieceOf(e.content, 2<<20, 2<<20+10)}}}
 		}},
-		"at work without having to be": {small, false, func(edited) []*pb.FetchResponse { return []*pb.FetchResponse{{}} }},
-		"at work without end": {small, true, func(edited) []*pb.FetchResponse {
-			out := make([]*pb.FetchResponse, maxBeats+1)
-			for i := range out {
-				out[i] = &pb.FetchResponse{}
-			}
-			return out
-		}},
+		"at work, and then gone": {small, false, func(edited) []*pb.FetchResponse { return words(1) }},
+		"at work without end":    {small, true, func(edited) []*pb.FetchResponse { return words(maxBeats + 1) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			net := newNet(t)

@@ -217,7 +217,9 @@ func TestTargetsAreKeptCurrent(t *testing.T) {
 		victim.start()
 		c.waitVoters(3)
 	}
-	first.must("wait")
+	if out := first.must("wait", "--targets", "--timeout", "1m"); !strings.Contains(out, "gw8, gw9") {
+		t.Errorf("wait --targets said %s", out)
+	}
 	tls.equal(first)
 	ssh.equal(first)
 

@@ -56,6 +56,7 @@ type localService struct {
 	proposals changesetLog
 	identity  *transport.Identity
 	status    func(ctx context.Context) (Status, error)
+	targets   func() []TargetStatus
 	certs     func() []caMember
 	// name and version are of the node, for what it signs.
 	name, version string
@@ -152,7 +153,8 @@ func noTree(asked string, trees []raftstore.TreeInfo) error {
 	return status.Errorf(codes.NotFound, "the cluster has no tree %q, as far as this node knows; it has: %s", asked, cmp.Or(strings.Join(names, ", "), "none"))
 }
 
-// Wait waits until every live member has applied a revision.
+// Wait waits until every live member has applied a revision, and every target
+// has it, if asked for that.
 func (s *localService) Wait(ctx context.Context, req *pb.WaitRequest) (*pb.WaitResponse, error) {
 	ctx, cancel := ctx, context.CancelFunc(func() {})
 	if req.GetTimeoutNs() > 0 {
@@ -166,7 +168,11 @@ func (s *localService) Wait(ctx context.Context, req *pb.WaitRequest) (*pb.WaitR
 			return nil, s.explain(err)
 		}
 	}
-	return s.waitAll(ctx, rev, req.GetOnly())
+	res, err := s.waitAll(ctx, rev, req.GetOnly())
+	if err == nil && req.GetTargets() {
+		s.waitTargets(ctx, rev, res)
+	}
+	return res, err
 }
 
 // newest settles what was edited here and tells the newest revision of all.

@@ -172,7 +172,7 @@ func (n *Node) registerCluster() {
 func (n *Node) registerLocal() {
 	pb.RegisterLocalServer(n.localSrv, &localService{
 		self: n.file.Node, log: n.log, dial: n.server, peers: n.peers, trees: n.trees, applied: n.waitApplied, blobs: n.blobs,
-		identity: n.identity, status: n.status, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
+		identity: n.identity, status: n.status, targets: n.targetStatus, certs: n.certificates, name: n.file.Name, version: n.opts.Version,
 		carrier: n.carrier, moved: n.moved, proposals: n.counted, nowhere: n.keeper.lacking, readAll: n.readAll,
 	})
 }

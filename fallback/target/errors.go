@@ -15,6 +15,7 @@ const (
 	CodeRoot     = "root"      // the root is not there, or not a target's
 	CodeRootBare = "root-bare" // the root has lost its marker
 	CodeStale    = "stale"     // a newer pusher, or a newer revision, was there
+	CodeTwice    = "twice"     // it is another target of the same cluster, too
 	CodeRoom     = "room"      // no space
 	CodeFailed   = "failed"
 )

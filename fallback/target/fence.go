@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,7 @@ type mark struct {
 	Incarnation uint64 `json:"incarnation"`
 	Epoch       uint64 `json:"epoch"`
 	Session     string `json:"session"`
+	Target      string `json:"target,omitempty"` // the cluster's name for this target
 }
 
 func (m mark) olderThan(n mark) bool {
@@ -72,8 +74,8 @@ func (f fence) read() (map[string]mark, error) {
 
 // raise lets a pusher of a cluster in, unless a newer one was here. From now on,
 // also after a loss of power, no older one comes in, and one that is in ends.
-func (f fence) raise(ctx context.Context, cluster string, m mark) error {
-	if err := f.admits(cluster, m); err != nil {
+func (f fence) raise(ctx context.Context, cluster string, m mark, names []string) error {
+	if err := f.admits(cluster, m, names); err != nil {
 		return err
 	}
 	lock, err := os.OpenFile(f.file+".lock", os.O_RDWR|os.O_CREATE, 0o600)
@@ -90,8 +92,8 @@ func (f fence) raise(ctx context.Context, cluster string, m mark) error {
 	if err != nil {
 		return err
 	}
-	if newest := marks[cluster]; m.olderThan(newest) {
-		return stale(newest, m)
+	if err := judge(marks[cluster], m, names); err != nil {
+		return err
 	}
 	if _, known := marks[cluster]; !known && len(marks) >= fencedMost {
 		return refused(CodeFailed, "pushers of %d clusters are remembered in %s: remove it, once no push is under way", len(marks), f.file)
@@ -105,12 +107,23 @@ func (f fence) raise(ctx context.Context, cluster string, m mark) error {
 }
 
 // admits tells whether a pusher would be let in.
-func (f fence) admits(cluster string, m mark) error {
+func (f fence) admits(cluster string, m mark, names []string) error {
 	marks, err := f.read()
 	if err != nil {
 		return err
 	}
-	if newest := marks[cluster]; m.olderThan(newest) {
+	return judge(marks[cluster], m, names)
+}
+
+// judge tells whether a pusher may follow the newest one that was here. names are
+// the targets of its cluster: two of them for one tree would displace each other
+// for ever.
+func judge(newest, m mark, names []string) error {
+	switch {
+	case newest.Target != "" && m.Target != "" && newest.Target != m.Target && slices.Contains(names, newest.Target):
+		return refused(CodeTwice, "the targets %q and %q are one and the same tree of one receiver, which is kept current as %q: take the other one out with `gatesync targets remove`",
+			printable(newest.Target), printable(m.Target), printable(newest.Target))
+	case m.olderThan(newest):
 		return stale(newest, m)
 	}
 	return nil
@@ -138,11 +151,11 @@ func stale(newest, m mark) error {
 // enter lets a cluster's pusher in, and guards its session. Of a dry run nothing is
 // remembered, and it ends nobody's session.
 func (f fence) enter(ctx context.Context, l *link, hello *pb.PushHello) (guarded context.Context, stop func(), err error) {
-	m := mark{hello.GetIncarnation(), hello.GetEpoch(), newSession()}
+	m := mark{hello.GetIncarnation(), hello.GetEpoch(), newSession(), hello.GetTarget()}
 	if hello.GetDryRun() {
-		return ctx, func() {}, f.admits(hello.GetCluster(), m)
+		return ctx, func() {}, f.admits(hello.GetCluster(), m, hello.GetTargets())
 	}
-	if err := f.raise(ctx, hello.GetCluster(), m); err != nil {
+	if err := f.raise(ctx, hello.GetCluster(), m, hello.GetTargets()); err != nil {
 		return nil, nil, err
 	}
 	guarded, stop = f.guard(ctx, l, hello.GetCluster(), m)

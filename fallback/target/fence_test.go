@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -160,5 +161,34 @@ func TestFencesOutliveRestarts(t *testing.T) {
 	}
 	if err := push(3, 1, 1); err == nil {
 		t.Error("a damaged fence lets everybody in")
+	}
+}
+
+// Two targets of a cluster that are one tree of one receiver would displace each
+// other for ever: the second is refused, and told of the first, until that is gone.
+func TestOneReceiverUnderTwoNames(t *testing.T) {
+	b := newBed(t)
+	serve := receivers(t, b, false)
+	write(t, b.src, someFiles(3))
+	push := func(name string, epoch uint64, all ...string) error {
+		b.opts.Target, b.opts.Targets = name, all
+		return b.session(serve, folder(t, b.src), 1, epoch, 1)
+	}
+	if err := push("edge", 1, "edge", "gw9"); err != nil {
+		t.Fatal(err)
+	}
+	var no *target.RefusedError
+	err := push("gw9", 2, "edge", "gw9")
+	if !errors.As(err, &no) || no.Code != target.CodeTwice || !strings.Contains(no.Message, `"edge" and "gw9"`) {
+		t.Fatalf("the second name: %v", err)
+	}
+	if err := push("edge", 1, "edge", "gw9"); err != nil {
+		t.Errorf("the first name, afterwards: %v", err)
+	}
+	if err := push("gw9", 2, "gw9"); err != nil {
+		t.Errorf("the second name, once the first is no target any more: %v", err)
+	}
+	if err := push("edge", 1, "edge"); !isStale(err) {
+		t.Errorf("a pusher that has not heard of it: %v", err)
 	}
 }

@@ -96,7 +96,7 @@ func (e *NoTargetError) Unwrap() error { return e.Err }
 func hello(l *link, o Options) (*pb.PushWelcome, error) {
 	err := l.send(frameHello, &pb.PushHello{
 		Protocol: protocol, Version: o.Version, Token: o.TokenID, Secret: o.Secret,
-		Cluster: o.Cluster, Incarnation: o.Incarnation, Epoch: o.Epoch, Revision: o.Revision,
+		Cluster: o.Cluster, Incarnation: o.Incarnation, Epoch: o.Epoch, Revision: o.Revision, Target: o.Target, Targets: o.Targets,
 		Delete: string(o.Delete), DryRun: o.DryRun, Fresh: o.Fresh, History: o.History,
 	})
 	var w pb.PushWelcome

@@ -34,6 +34,10 @@ type Options struct {
 	// person's push.
 	Cluster                      string
 	Incarnation, Epoch, Revision uint64
+	// Target is the cluster's name for the target, Targets are those of all of
+	// them: a target that is reached by two names refuses the second one.
+	Target  string
+	Targets []string
 	// History: the source is likely to have older versions.
 	History bool
 	// Trees are the names of the source's trees, "" the only one of a folder.

@@ -153,19 +153,22 @@ func (k *upheld) succeeded(rev manifest.Revision) {
 // failed notes why, and tells how long to wait.
 func (k *upheld) failed(err error) time.Duration {
 	var part *partlyError
-	state := KeptUnreachable
+	var no *RefusedError
+	state, failing := KeptUnreachable, true
 	switch {
 	case errors.As(err, &part):
-		state = KeptPartly
-	case errors.As(err, new(*RefusedError)):
-		state = KeptRefused
+		state, failing = KeptPartly, false
+	case errors.As(err, &no):
+		// Whose epoch is over there and not in the log needs another one: there was a
+		// second name of that receiver, or a backup came back.
+		state, failing = KeptRefused, no.Code == CodeStale
 	}
 	if k.failures++; k.failures == 1 {
 		k.u.cfg.Logger.Warn("cannot push to a target", "target", k.target.Name, "address", k.target.Address, "err", err)
 	}
 	k.say(state, func(s *KeptState) {
 		s.Error = brief(err.Error())
-		if state != KeptUnreachable {
+		if !failing {
 			s.Failing = time.Time{}
 		} else if s.Failing.IsZero() {
 			s.Failing = time.Now()
@@ -213,7 +216,7 @@ func (k *upheld) push() (manifest.Revision, error) {
 	}
 	o := Options{
 		Version: k.u.cfg.Version, Cluster: k.u.cfg.Cluster, Incarnation: k.u.cfg.Log.Incarnation().Number(), Epoch: k.target.Epoch,
-		Revision: uint64(src.revision), History: true, Trees: k.trees(), Delete: Policy(k.target.Delete), Limit: lower(k.target.Limit, k.u.cfg.Limit),
+		Revision: uint64(src.revision), Target: k.target.Name, Targets: k.u.names(), History: true, Trees: k.trees(), Delete: Policy(k.target.Delete), Limit: lower(k.target.Limit, k.u.cfg.Limit),
 	}
 	release := func() {}
 	defer func() { release() }()

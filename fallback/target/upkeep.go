@@ -138,6 +138,14 @@ func (u *Upkeep) look(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
+// names are those of all targets of the cluster.
+func (u *Upkeep) names() (names []string) {
+	for _, t := range u.cfg.Log.Targets() {
+		names = append(names, t.Name)
+	}
+	return names
+}
+
 // States tells how the targets are that this member pushes to, by name.
 func (u *Upkeep) States() []KeptState {
 	u.mu.Lock()
@@ -170,7 +178,8 @@ type KeptState struct {
 	Held     int               // paths that were made there and are held
 	Error    string            // of the last attempt, where it failed
 	Since    time.Time         // when State began
-	// Failing is since when it could not be reached; zero while it can.
+	// Failing is since when it could not be reached, or has refused this pusher as
+	// one of the past; zero while another pusher would fare no better.
 	Failing time.Time
 }
 

@@ -562,10 +562,12 @@ func (x *BatchReceipt) GetStore() string {
 }
 
 // FetchRequest without wants, and FetchResponse with nothing, say "still at
-// work"; only who has named a base, or been sent a delta, hears or says it.
+// work"; only who has named a base, or been sent a delta, hears or says it. Who
+// hears words is also told that what it wants waits for its turn.
 type FetchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Want          []*BlobInfo            `protobuf:"bytes,1,rep,name=want,proto3" json:"want,omitempty"`
+	Hears         bool                   `protobuf:"varint,2,opt,name=hears,proto3" json:"hears,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -605,6 +607,13 @@ func (x *FetchRequest) GetWant() []*BlobInfo {
 		return x.Want
 	}
 	return nil
+}
+
+func (x *FetchRequest) GetHears() bool {
+	if x != nil {
+		return x.Hears
+	}
+	return false
 }
 
 type FetchResponse struct {
@@ -700,9 +709,10 @@ const file_gatesync_v1_content_proto_rawDesc = "" +
 	"\x05begun\x18\x03 \x03(\v2\x15.gatesync.v1.BlobInfoR\x05begun\x12#\n" +
 	"\rshare_trouble\x18\x14 \x01(\tR\fshareTrouble\"$\n" +
 	"\fBatchReceipt\x12\x14\n" +
-	"\x05store\x18\x01 \x01(\tR\x05store\"9\n" +
+	"\x05store\x18\x01 \x01(\tR\x05store\"O\n" +
 	"\fFetchRequest\x12)\n" +
-	"\x04want\x18\x01 \x03(\v2\x15.gatesync.v1.BlobInfoR\x04want\"U\n" +
+	"\x04want\x18\x01 \x03(\v2\x15.gatesync.v1.BlobInfoR\x04want\x12\x14\n" +
+	"\x05hears\x18\x02 \x01(\bR\x05hears\"U\n" +
 	"\rFetchResponse\x12*\n" +
 	"\x06pieces\x18\x01 \x03(\v2\x12.gatesync.v1.PieceR\x06pieces\x12\x18\n" +
 	"\amissing\x18\x02 \x03(\fR\amissing2\x8e\x01\n" +

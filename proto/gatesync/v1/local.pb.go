@@ -107,6 +107,7 @@ type WaitRequest struct {
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // 0: settle local edits, then the newest
 	Only          []string               `protobuf:"bytes,2,rep,name=only,proto3" json:"only,omitempty"`
 	TimeoutNs     int64                  `protobuf:"varint,3,opt,name=timeout_ns,json=timeoutNs,proto3" json:"timeout_ns,omitempty"` // then the answer names who is late; 0: as long as the call may take
+	Targets       bool                   `protobuf:"varint,4,opt,name=targets,proto3" json:"targets,omitempty"`                      // wait for the targets, too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -162,13 +163,23 @@ func (x *WaitRequest) GetTimeoutNs() int64 {
 	return 0
 }
 
+func (x *WaitRequest) GetTargets() bool {
+	if x != nil {
+		return x.Targets
+	}
+	return false
+}
+
 type WaitResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Applied       []string               `protobuf:"bytes,2,rep,name=applied,proto3" json:"applied,omitempty"` // names
-	Dead          []string               `protobuf:"bytes,3,rep,name=dead,proto3" json:"dead,omitempty"`       // names of members that do not answer
-	Late          []string               `protobuf:"bytes,4,rep,name=late,proto3" json:"late,omitempty"`       // names of live members that had not applied it in time
-	Why           []string               `protobuf:"bytes,70,rep,name=why,proto3" json:"why,omitempty"`        // what keeps them, as far as it is known: for people
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Applied  []string               `protobuf:"bytes,2,rep,name=applied,proto3" json:"applied,omitempty"` // names
+	Dead     []string               `protobuf:"bytes,3,rep,name=dead,proto3" json:"dead,omitempty"`       // names of members that do not answer
+	Late     []string               `protobuf:"bytes,4,rep,name=late,proto3" json:"late,omitempty"`       // names of live members that had not applied it in time
+	Why      []string               `protobuf:"bytes,70,rep,name=why,proto3" json:"why,omitempty"`        // what keeps them, as far as it is known: for people
+	// Names of targets, where those were to be waited for.
+	Targets       []string `protobuf:"bytes,71,rep,name=targets,proto3" json:"targets,omitempty"`                            // that have it
+	LateTargets   []string `protobuf:"bytes,72,rep,name=late_targets,json=lateTargets,proto3" json:"late_targets,omitempty"` // that do not, for whatever reason
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -234,6 +245,20 @@ func (x *WaitResponse) GetLate() []string {
 func (x *WaitResponse) GetWhy() []string {
 	if x != nil {
 		return x.Why
+	}
+	return nil
+}
+
+func (x *WaitResponse) GetTargets() []string {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *WaitResponse) GetLateTargets() []string {
+	if x != nil {
+		return x.LateTargets
 	}
 	return nil
 }
@@ -3028,18 +3053,21 @@ const file_gatesync_v1_local_proto_rawDesc = "" +
 	"\x17gatesync/v1/local.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\x1a\x15gatesync/v1/log.proto\"\x0f\n" +
 	"\rStatusRequest\"$\n" +
 	"\x0eStatusResponse\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json\"\\\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"v\n" +
 	"\vWaitRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04only\x18\x02 \x03(\tR\x04only\x12\x1d\n" +
 	"\n" +
-	"timeout_ns\x18\x03 \x01(\x03R\ttimeoutNs\"~\n" +
+	"timeout_ns\x18\x03 \x01(\x03R\ttimeoutNs\x12\x18\n" +
+	"\atargets\x18\x04 \x01(\bR\atargets\"\xbb\x01\n" +
 	"\fWaitResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aapplied\x18\x02 \x03(\tR\aapplied\x12\x12\n" +
 	"\x04dead\x18\x03 \x03(\tR\x04dead\x12\x12\n" +
 	"\x04late\x18\x04 \x03(\tR\x04late\x12\x10\n" +
-	"\x03why\x18F \x03(\tR\x03why\"9\n" +
+	"\x03why\x18F \x03(\tR\x03why\x12\x18\n" +
+	"\atargets\x18G \x03(\tR\atargets\x12!\n" +
+	"\flate_targets\x18H \x03(\tR\vlateTargets\"9\n" +
 	"\fTokenRequest\x12\x15\n" +
 	"\x06ttl_ns\x18\x01 \x01(\x03R\x05ttlNs\x12\x12\n" +
 	"\x04uses\x18\x02 \x01(\rR\x04uses\"D\n" +

@@ -36,6 +36,8 @@ type PushHello struct {
 	Fresh         bool                   `protobuf:"varint,10,opt,name=fresh,proto3" json:"fresh,omitempty"`             // the root may have lost its marker
 	History       bool                   `protobuf:"varint,11,opt,name=history,proto3" json:"history,omitempty"`         // the pusher has older versions of what it pushes
 	Incarnation   uint64                 `protobuf:"varint,12,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the cluster
+	Target        string                 `protobuf:"bytes,13,opt,name=target,proto3" json:"target,omitempty"`            // the name that the cluster has for this target
+	Targets       []string               `protobuf:"bytes,14,rep,name=targets,proto3" json:"targets,omitempty"`          // all its targets' names
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -152,6 +154,20 @@ func (x *PushHello) GetIncarnation() uint64 {
 		return x.Incarnation
 	}
 	return 0
+}
+
+func (x *PushHello) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *PushHello) GetTargets() []string {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
 }
 
 // PushWelcome is the target's answer.
@@ -1064,7 +1080,7 @@ var File_gatesync_v1_push_proto protoreflect.FileDescriptor
 
 const file_gatesync_v1_push_proto_rawDesc = "" +
 	"\n" +
-	"\x16gatesync/v1/push.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xbe\x02\n" +
+	"\x16gatesync/v1/push.proto\x12\vgatesync.v1\x1a\x17gatesync/v1/value.proto\"\xf0\x02\n" +
 	"\tPushHello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x14\n" +
@@ -1078,7 +1094,9 @@ const file_gatesync_v1_push_proto_rawDesc = "" +
 	"\x05fresh\x18\n" +
 	" \x01(\bR\x05fresh\x12\x18\n" +
 	"\ahistory\x18\v \x01(\bR\ahistory\x12 \n" +
-	"\vincarnation\x18\f \x01(\x04R\vincarnation\"r\n" +
+	"\vincarnation\x18\f \x01(\x04R\vincarnation\x12\x16\n" +
+	"\x06target\x18\r \x01(\tR\x06target\x12\x18\n" +
+	"\atargets\x18\x0e \x03(\tR\atargets\"r\n" +
 	"\vPushWelcome\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12-\n" +
