@@ -186,6 +186,19 @@ func TestWhatIsInForceIsAcceptedWithoutARevision(t *testing.T) {
 	}
 }
 
+// To expect nothing is to expect it at this place in the log, whatever was there
+// before; to expect a revision that was deleted is not.
+func TestAnAbsentPathHasNoRevision(t *testing.T) {
+	m := founded()
+	first := mustCommit(t, m, changeset(1, manifest.PerPath, write("f", 0, file("1"))))
+	mustCommit(t, m, changeset(2, manifest.PerPath, remove("f", first.Revision)))
+	late := proto.ToResult(mustDo(t, m, propose(changeset(3, manifest.PerPath, write("f", first.Revision, file("2"))))).GetResult())
+	if len(late.Refused) != 1 || late.Refused[0].Reason != manifest.Conflict || late.Refused[0].Current != 0 {
+		t.Errorf("of a revision that was deleted: %+v", late)
+	}
+	mustCommit(t, m, changeset(4, manifest.PerPath, write("f", 0, file("3"))))
+}
+
 func TestAtomicAbortsAll(t *testing.T) {
 	m := founded()
 	mustCommit(t, m, changeset(1, manifest.PerPath, write("f", 0, file("1")), write("same", 0, file("s"))))

@@ -35,9 +35,11 @@ func (d *deletes) saw(now time.Time, quiet time.Duration) {
 	d.last = now
 }
 
-// add makes a settled absence a candidate for deletion.
+// add makes a settled absence a candidate for deletion. What it was judged to be
+// before, without being sent, says nothing any more.
 func (d *deletes) add(p manifest.Path, now time.Time) {
 	d.candidates.add(p)
+	d.moved.drop(p)
 	if d.first.IsZero() {
 		d.saw(now, 0)
 	}
@@ -73,70 +75,82 @@ func (d *deletes) expire(now time.Time, window time.Duration) {
 	}
 }
 
-// judgeDeletes lets a run of deletions pass or holds all of it, once it has
-// been quiet for the settling time (or has gone on for too long).
+// judgeDeletes lets a run of deletions pass or holds all of it, once it is complete.
 func (l *Loop) judgeDeletes() {
 	d := &l.deletes
 	if len(d.candidates) == 0 {
 		return
 	}
-	if quietAt, mostAt := d.last.Add(l.cfg.Settle), d.first.Add(l.cfg.Burst); l.now.Before(quietAt) && l.now.Before(mostAt) {
-		if quietAt.After(mostAt) {
-			quietAt = mostAt
-		}
-		l.timers.add(quietAt, "")
-		return
-	}
-	if mostAt := d.first.Add(l.cfg.Burst); l.now.Before(mostAt) && l.stillLooking() {
-		// Those that are still looked at belong to the same run: judged apart, a
-		// few would pass before the rest is found to be too many.
-		l.timers.add(mostAt, "")
+	if at := l.judgeAt(); l.now.Before(at) {
+		l.timers.add(at, "")
 		return
 	}
 	d.expire(l.now, l.cfg.Window)
 	l.judgeAgain()
-	moved := l.movesTo()
 	candidates := d.candidates.sorted()
-	pending := 0
-	for _, p := range candidates {
-		a, _ := l.anc.Get(p)
-		e := a.Entry
-		if l.shared() { // what another node of the mount put there may be news to the ancestor
-			e = l.view.Manifest.Entry(p)
-		}
-		if e.IsDir() {
-			continue
-		}
-		if moved.take(e.Digest, l.works.get(p).goneAt) {
-			d.moved.add(p)
-			continue
-		}
-		pending++
-	}
-	held := 0
-	for p, n := range l.notes {
-		if n.Guard == GuardMassDelete && !d.candidates.has(p) && !l.view.Manifest.Entry(p).IsDir() {
-			held++
-		}
-	}
-	count := manifest.Deletions{Pending: pending, Recent: len(d.recent)}
-	if pending > 0 {
-		count.Pending += held + l.deleting()
-		count.Present = l.present() + l.coming()
-	}
+	count := l.countDeletes(candidates)
 	mass := manifest.MassDeletion(l.cfg.MaxDelete, count)
 	why := describe(count.Pending+count.Recent, count.Present+count.Recent)
 	for _, p := range candidates {
-		w := l.works.get(p)
 		if mass {
 			d.moved.drop(p)
-			l.hold(w, GuardMassDelete, why, manifest.Entry{})
+			l.hold(l.works.get(p), GuardMassDelete, why, manifest.Entry{})
 			continue
 		}
 		l.removals.add(p)
 	}
 	d.candidates = pathSet{}
 	d.first, d.last = time.Time{}, time.Time{}
+}
+
+// judgeAt is when the run that is under way is to be judged: once it has been
+// quiet for the settling time and nothing is looked at any more, for judged apart, a
+// few would pass before the rest is found to be too many; but not after too long.
+func (l *Loop) judgeAt() time.Time {
+	quietAt, mostAt := l.deletes.last.Add(l.cfg.Settle), l.deletes.first.Add(l.cfg.Burst)
+	switch {
+	case l.now.Before(quietAt) && quietAt.Before(mostAt):
+		return quietAt
+	case l.now.Before(quietAt), l.stillLooking():
+		return mostAt
+	}
+	return l.now
+}
+
+// countDeletes counts what the guard judges by, and notes which of the candidates
+// are moves: they do not count.
+func (l *Loop) countDeletes(candidates []manifest.Path) manifest.Deletions {
+	moved, pending := l.movesTo(), 0
+	for _, p := range candidates {
+		a, _ := l.anc.Get(p)
+		e := a.Entry
+		if l.shared() { // what another node of the mount put there may be news to the ancestor
+			e = l.view.Manifest.Entry(p)
+		}
+		switch {
+		case e.IsDir():
+		case moved.take(e.Digest, l.works.get(p).goneAt):
+			l.deletes.moved.add(p)
+		default:
+			pending++
+		}
+	}
+	count := manifest.Deletions{Pending: pending, Recent: len(l.deletes.recent)}
+	if pending > 0 {
+		count.Pending += l.heldBefore() + l.deleting()
+		count.Present = l.present() + l.coming()
+	}
+	return count
+}
+
+// heldBefore counts the deletions of files that are held already.
+func (l *Loop) heldBefore() (n int) {
+	for p, note := range l.notes {
+		if note.Guard == GuardMassDelete && !l.deletes.candidates.has(p) && !l.view.Manifest.Entry(p).IsDir() {
+			n++
+		}
+	}
+	return n
 }
 
 // moves are the places where content has appeared, each good for one deletion of
