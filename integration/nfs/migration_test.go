@@ -92,8 +92,7 @@ func (n *node) move(root string) {
 // gateways write: docs/migration.md, step by step.
 func TestPromise_NoLoss_MigrationFromNFSAndBack(t *testing.T) {
 	b := newBed(t)
-	// On v3 a wait under constant writing took more than its minute here.
-	for _, f := range size([]flavour{v4hard}, []flavour{v4hard, v3hard}) {
+	for _, f := range []flavour{v4hard, v3hard} {
 		t.Run(f.name, func(t *testing.T) { b.in(t); migrate(b, f) })
 	}
 }
@@ -189,7 +188,7 @@ func (c *cluster) migrated(way string, last *node, gateways []*gateway) {
 // and back into another directory of the mount, while the gateways write.
 func TestPromise_NoLoss_MigrationFromDirectAndBack(t *testing.T) {
 	b := newBed(t)
-	for _, f := range size([]flavour{v4hard}, []flavour{v4hard, v3hard}) {
+	for _, f := range []flavour{v4hard, v3hard} {
 		t.Run(f.name, func(t *testing.T) { b.in(t); migrateDirect(b, f) })
 	}
 }

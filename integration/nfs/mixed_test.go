@@ -16,7 +16,7 @@ func TestPromise_NoSurpriseDelete_SharedMountGoesV4(t *testing.T) {
 	sharedMountGoes(t, v4hard, size("Stale CablePulled UnmountedLazily", full))
 }
 func TestPromise_NoSurpriseDelete_SharedMountGoesV4Soft(t *testing.T) {
-	sharedMountGoes(t, v4soft, size("ServerStopped", "ServerStopped CablePulled ReadOnly Full NotExported PowerCut"))
+	sharedMountGoes(t, v4soft, size("ServerStopped NotExported", "ServerStopped CablePulled ReadOnly Full NotExported PowerCut"))
 }
 func TestPromise_NoSurpriseDelete_SharedMountGoesV3(t *testing.T) {
 	sharedMountGoes(t, v3soft, size("PowerCut", "ServerStopped CablePulled NotExported PowerCut"))

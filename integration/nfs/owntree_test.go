@@ -51,19 +51,17 @@ func (b *bed) faults(mounts ...*mount) []fault {
 // the mount, the others go on and see no deletion, the daemon answers and ends,
 // and all is equal when the mount is well again.
 func TestPromise_NoSurpriseDelete_OwnMountGoesV4(t *testing.T) {
-	ownMountGoes(t, v4hard, "ServerStopped CablePulled UnmountedLazily AnotherMountedThere ReadOnly Full NotExported")
+	ownMountGoes(t, v4hard, "")
 }
 func TestPromise_NoSurpriseDelete_OwnMountGoesV3(t *testing.T) {
-	// Stale is not among them: its directory comes back as a copy, which is another
-	// directory, and the gateways' writes meanwhile are held or go aside.
-	ownMountGoes(t, v3soft, "ServerStopped NotExported")
+	ownMountGoes(t, v3soft, size("ServerStopped NotExported PowerCut", ""))
 }
 
-func ownMountGoes(t *testing.T, f flavour, short string) {
+func ownMountGoes(t *testing.T, f flavour, faults string) {
 	b := newBed(t)
 	m := b.hosts[0].mount(b.server.dir("own"), f)
 	c := b.cluster([]string{m.path, "", ""})
-	c.mountsGo(t, size(short, ""), c.nodes[1], c.nodes[2], m)
+	c.mountsGo(t, faults, c.nodes[1], c.nodes[2], m)
 	if t.Failed() {
 		return // what the daemons say now is shown
 	}

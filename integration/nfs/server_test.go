@@ -116,6 +116,7 @@ func (s *server) replace(name string) {
 	s.b.check(os.Rename(s.path(name), old))
 	s.b.must("cp", "-a", old, s.path(name))
 	s.b.check(os.RemoveAll(old))
+	s.b.must("sync", "-f", disk) // no client can have flushed what was written here
 }
 
 // fill takes all the space of the server's disk; empty gives it back.
