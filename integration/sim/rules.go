@@ -2,6 +2,7 @@ package sim
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/gatesync/gatesync/manifest"
@@ -185,6 +186,9 @@ func (r *rules) displaces(n *node, s syncer.Step, i *inode) {
 	}
 	if i.writers > 0 && !n.leases {
 		return // the quarantine's
+	}
+	if f := n.w.ledger.fates[i.text]; f != nil && slices.Contains(n.w.oracle.retained(), i.entry().Digest) {
+		f.since = 0 // history has it now, and may be trimmed later
 	}
 	if !n.w.oracle.hasHeld(s.Path, i.entry()) && !n.keepsAside(i.entry().Digest) {
 		n.w.fail("NoLoss: node %d takes %q away from %q and keeps it nowhere", n.index, i.text, s.Path)
