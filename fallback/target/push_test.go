@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gatesync/gatesync/fallback/target"
+	"github.com/gatesync/gatesync/manifest"
 )
 
 func noise(seed uint64, n int) string {
