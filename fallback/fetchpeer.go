@@ -136,7 +136,7 @@ func (a *asking) request(items []*item) error {
 		a.asked[it.ref.Digest] = q
 		a.bytes += it.ref.Size
 		n := named{BlobRef: it.ref}
-		if !it.whole {
+		if !it.whole { // what has begun had no base, or one that was of no use: it goes on rather than that it is tried again
 			if n.begun = p.begun(it.ref); n.begun == 0 && p.deltas.likely(it.ref, it.base) {
 				n.base = it.base
 			}

@@ -344,7 +344,7 @@ func (l *Loop) committed(ev Committed) {
 			w.news = w.news || live
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
-				entry: ch.New, revision: c.Revision, old: ch.Old.Revision,
+				entry: ch.New, revision: c.Revision, old: ch.Old.Revision, was: ch.Old.Entry,
 				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live,
 			})
 			l.concern(ch.Path, c.Revision)

@@ -75,14 +75,20 @@ type link struct {
 	entry    manifest.Entry
 	revision manifest.Revision
 	old      manifest.Revision // that it replaced
+	was      manifest.Entry    // … and what that was
 	own      bool              // proposed from this very disk
 	mount    bool              // … which several nodes have
 	live     bool              // committed while this run was following the log
 }
 
-// since lists the entries that the log gave the path since its ancestor.
+// since lists the entries that the log gave the path since its ancestor. What the
+// first of them replaced is one, too: a disk that has it, and died before that was
+// recorded, is late.
 func (w *work) since() []manifest.Entry {
 	var out []manifest.Entry
+	if len(w.chain) > 0 && !w.chain[0].was.Absent() {
+		out = append(out, w.chain[0].was)
+	}
 	for _, k := range w.chain {
 		out = append(out, k.entry)
 	}

@@ -76,116 +76,155 @@ const (
 
 // decide makes the plan. It is pure.
 func decide(s state) plan {
-	var p plan
-	disk := make(map[manifest.Path]*syncer.Surveyed, len(s.disk))
-	files := 0
-	retained := map[manifest.Path]bool{} // directories that something stays in
-	retain := func(path manifest.Path) {
-		for dir := path.Dir(); dir != "" && !retained[dir]; dir = dir.Dir() {
-			retained[dir] = true
-		}
+	d := &deciding{state: s, at: make(map[manifest.Path]*syncer.Surveyed, len(s.disk)), retained: map[manifest.Path]bool{}, closed: map[manifest.Path]string{}}
+	d.look()
+	d.remove(d.brake(d.leaving()))
+	for i, w := range s.wants {
+		d.put(i, w)
 	}
-	closed := map[manifest.Path]string{}
-	for i := range s.disk {
-		v := &s.disk[i]
-		disk[v.Path] = v
+	return d.plan
+}
+
+// deciding is a plan on its way.
+type deciding struct {
+	state
+	plan     plan
+	at       map[manifest.Path]*syncer.Surveyed // what stands there
+	retained map[manifest.Path]bool             // directories that something stays in
+	closed   map[manifest.Path]string           // directories that cannot be listed, and why
+	files    int                                // that stand there, and symlinks
+}
+
+// retain notes that something stays at a path.
+func (d *deciding) retain(path manifest.Path) {
+	for dir := path.Dir(); dir != "" && !d.retained[dir]; dir = dir.Dir() {
+		d.retained[dir] = true
+	}
+}
+
+func (d *deciding) leave(v *syncer.Surveyed, why string) {
+	d.plan.lines = append(d.plan.lines, Line{v.Path, WhatHeld, why, v.Entry.Size})
+	d.retain(v.Path)
+}
+
+// look takes in what stands there.
+func (d *deciding) look() {
+	for i := range d.disk {
+		v := &d.disk[i]
+		d.at[v.Path] = v
 		switch {
 		case v.Sight == syncer.Seen && v.Entry.IsDir() && v.Why != "":
-			closed[v.Path] = v.Why
-			retain(v.Path)
-			retained[v.Path] = true
+			d.closed[v.Path] = v.Why
+			d.retain(v.Path)
+			d.retained[v.Path] = true
 		case v.Sight == syncer.Seen && !v.Entry.IsDir():
-			files++
+			d.files++
 		case v.Sight != syncer.Seen && v.Sight != syncer.Gone:
-			retain(v.Path)
+			d.retain(v.Path)
 		}
 	}
-	fresh := map[manifest.Digest]int{} // content that comes: what goes with it was moved
-	for _, w := range s.wants {
-		if v := disk[w.path]; w.entry.HasContent() && (v == nil || v.Sight == syncer.Gone) {
-			files++
+}
+
+// leaving is what may go. Files that no push has brought stay, but for
+// --delete=yes; whether a directory goes is decided by what is in it.
+func (d *deciding) leaving() (list []*syncer.Surveyed) {
+	for i := range d.disk {
+		v := &d.disk[i]
+		switch {
+		case !d.gone[v.Path] || v.Sight == syncer.Gone:
+		case d.policy == DeleteNo:
+			d.retain(v.Path)
+		case !v.Entry.IsDir() && d.unknown(v):
+			d.leave(v, whyUnknown)
+		default:
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// unknown tells that what stands there has to be held: no push has brought it.
+func (d *deciding) unknown(v *syncer.Surveyed) bool {
+	return d.policy == DeleteHeld && !v.Entry.Same(v.Was.Entry)
+}
+
+// brake holds all that would go where that is too much at once. What goes and
+// comes elsewhere was moved, and does not count.
+func (d *deciding) brake(leaving []*syncer.Surveyed) []*syncer.Surveyed {
+	if d.policy != DeleteHeld || d.meant {
+		return leaving
+	}
+	present, fresh := d.files, map[manifest.Digest]int{}
+	for _, w := range d.wants {
+		if v := d.at[w.path]; w.entry.HasContent() && (v == nil || v.Sight == syncer.Gone) {
+			present++
 			fresh[w.entry.Digest]++
 		}
 	}
-
-	// What goes, files first: the brake counts them.
-	var leaving []*syncer.Surveyed
 	pending := 0
-	for i := range s.disk {
-		v := &s.disk[i]
-		if !s.gone[v.Path] || v.Sight == syncer.Gone {
-			continue
-		}
-		known := v.Entry.Same(v.Was.Entry)
+	for _, v := range leaving {
 		switch {
-		case s.policy == DeleteNo:
-			retain(v.Path)
 		case v.Entry.IsDir():
-			leaving = append(leaving, v) // decided by what is in it
-		case !known && s.policy == DeleteHeld:
-			p.lines = append(p.lines, Line{v.Path, WhatHeld, whyUnknown, v.Entry.Size})
-			retain(v.Path)
+		case fresh[v.Entry.Digest] > 0:
+			fresh[v.Entry.Digest]--
 		default:
-			leaving = append(leaving, v)
-			if fresh[v.Entry.Digest] > 0 {
-				fresh[v.Entry.Digest]--
-			} else {
-				pending++
-			}
+			pending++
 		}
 	}
-	if s.policy == DeleteHeld && !s.meant && manifest.MassDeletion(s.limit, manifest.Deletions{Pending: pending, Recent: s.recent, Present: files}) {
-		for _, v := range leaving {
-			if !v.Entry.IsDir() {
-				p.lines = append(p.lines, Line{v.Path, WhatHeld, whyMass, v.Entry.Size})
-			}
-			retain(v.Path)
-		}
-		leaving = nil
+	if !manifest.MassDeletion(d.limit, manifest.Deletions{Pending: pending, Recent: d.recent, Present: present}) {
+		return leaving
 	}
 	for _, v := range leaving {
-		unknown := !v.Entry.Same(v.Was.Entry)
+		if v.Entry.IsDir() {
+			d.retain(v.Path)
+		} else {
+			d.leave(v, whyMass)
+		}
+	}
+	return nil
+}
+
+// remove makes the steps of what goes, directories only where nothing stays in them.
+func (d *deciding) remove(leaving []*syncer.Surveyed) {
+	for _, v := range leaving {
 		switch {
-		case retained[v.Path]:
-		case v.Entry.IsDir() && unknown && s.policy == DeleteHeld:
-			// Only empty ones come here: what is in others is held, and holds them.
-			p.lines = append(p.lines, Line{v.Path, WhatHeld, whyUnknown, 0})
-			retain(v.Path)
-			retained[v.Path] = true
+		case d.retained[v.Path]:
+		case v.Entry.IsDir() && d.unknown(v):
+			d.leave(v, whyUnknown) // an empty one: what is in others is held, and holds them
+			d.retained[v.Path] = true
 		default:
-			p.steps = append(p.steps, syncer.NewStep(v.Observation, manifest.Node{Revision: s.rev}, aside(v)))
+			d.plan.steps = append(d.plan.steps, syncer.NewStep(v.Observation, manifest.Node{Revision: d.rev}, aside(v)))
 			if !v.Entry.IsDir() {
-				p.deletes++
+				d.plan.deletes++
 			}
 		}
 	}
 	// A directory above an unknown one that is held above stays as well.
-	p.steps = dropRetained(p.steps, retained)
+	d.plan.steps = dropRetained(d.plan.steps, d.retained)
+}
 
-	for i, w := range s.wants {
-		v := disk[w.path]
-		if v == nil {
-			v = &syncer.Surveyed{Observation: syncer.Observation{Path: w.path, Sight: syncer.Gone}}
-		}
-		if why := shut(w.path, closed); why != "" {
-			p.lines = append(p.lines, Line{w.path, WhatFailed, "its directory cannot be listed: " + why, w.entry.Size})
-			continue
-		}
-		switch {
-		case v.Sight != syncer.Seen && v.Sight != syncer.Gone:
-			p.lines = append(p.lines, Line{w.path, WhatFailed, v.Why, w.entry.Size})
-			continue
-		case v.Sight == syncer.Seen && v.Entry.IsDir() && !w.entry.IsDir() && retained[w.path]:
-			p.lines = append(p.lines, Line{w.path, WhatHeld, whyHolds, w.entry.Size})
-			continue
-		}
-		step := syncer.NewStep(v.Observation, manifest.Node{Entry: w.entry, Revision: s.rev}, aside(v))
-		p.steps = append(p.steps, step)
+// put makes the step that brings a want.
+func (d *deciding) put(i int, w want) {
+	v := d.at[w.path]
+	if v == nil {
+		v = &syncer.Surveyed{Observation: syncer.Observation{Path: w.path, Sight: syncer.Gone}}
+	}
+	not := func(what, why string) { d.plan.lines = append(d.plan.lines, Line{w.path, what, why, w.entry.Size}) }
+	why := shut(w.path, d.closed)
+	switch {
+	case why != "":
+		not(WhatFailed, "its directory cannot be listed: "+why)
+	case v.Sight != syncer.Seen && v.Sight != syncer.Gone:
+		not(WhatFailed, v.Why)
+	case v.Sight == syncer.Seen && v.Entry.IsDir() && !w.entry.IsDir() && d.retained[w.path]:
+		not(WhatHeld, whyHolds)
+	default:
+		step := syncer.NewStep(v.Observation, manifest.Node{Entry: w.entry, Revision: d.rev}, aside(v))
+		d.plan.steps = append(d.plan.steps, step)
 		if step.Op == syncer.PutFile {
-			p.need = append(p.need, i)
+			d.plan.need = append(d.plan.need, i)
 		}
 	}
-	return p
 }
 
 // dropRetained leaves out the removal of directories that something stays in.

@@ -104,6 +104,11 @@ func (a *app) writeBackup(ctx context.Context, out io.Writer) error {
 
 // backupTo writes a file beside, reads it back and renames it.
 func (a *app) backupTo(ctx context.Context, file string, force bool) (sum backup.Summary, err error) {
+	if cfg, err := a.load(nil); err == nil { // it must not spread with a tree; whatever else is wrong says itself
+		if err := placeOf(cfg, file); err != nil {
+			return sum, err
+		}
+	}
 	if err := mayWrite(file, force); err != nil {
 		return sum, err
 	}

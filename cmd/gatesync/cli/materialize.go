@@ -71,21 +71,24 @@ the rest is (exit code 3).`,
 	return a.jsonFlag(cmd)
 }
 
-// placeOf refuses directories that are somebody's. It compares names alone: a
+// placeOf refuses places that are somebody's. It compares names alone: a
 // tree's directory must not be touched.
 func placeOf(cfg config.Config, to string) error {
 	to, err := filepath.Abs(to)
 	if err != nil {
 		return err
 	}
-	within := func(dir string) bool { return strings.HasPrefix(to+"/", filepath.Clean(dir)+"/") }
+	within := func(dir string) bool {
+		dir, err := filepath.Abs(dir)
+		return err == nil && strings.HasPrefix(to+"/", dir+"/")
+	}
 	for _, t := range cfg.Trees {
 		if within(t.Path) {
-			return fmt.Errorf("%s is, or lies in, the directory of tree %s: name another one; `gatesync restore` fills a tree's own directory anew", to, t.Name)
+			return fmt.Errorf("%s is, or lies in, the directory of tree %s: name another place; `gatesync restore` fills a tree's own directory anew", to, t.Name)
 		}
 	}
 	if within(cfg.DataDir) {
-		return fmt.Errorf("%s lies in the data directory: name another one", to)
+		return fmt.Errorf("%s lies in the data directory: name another place", to)
 	}
 	return nil
 }
