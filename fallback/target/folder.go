@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"runtime"
 	"sync"
 
@@ -126,9 +125,14 @@ func (s *folderScan) dir(dir manifest.Path) error {
 }
 
 func (s *folderScan) entry(dir manifest.Path, base string) error {
-	p, err := manifest.ParsePath(path.Join(string(dir), base))
-	if err != nil {
-		return nil // .gatesync, and what no tree can hold
+	p := dir.Join(base)
+	if p == manifest.MarkerDir {
+		return nil
+	}
+	_, err := manifest.ParsePath(string(p))
+	if bad := (*manifest.PathError)(nil); errors.As(err, &bad) {
+		s.leave(p, "its path "+bad.Reason)
+		return nil
 	}
 	st, err := s.f.root.Lstat(string(p))
 	if errors.Is(err, fs.ErrNotExist) {

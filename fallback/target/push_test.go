@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gatesync/gatesync/fallback/target"
+	"github.com/gatesync/gatesync/manifest"
 )
 
 func noise(seed uint64, n int) string {
@@ -113,6 +114,22 @@ func TestPromise_NoSurpriseDelete_PushOfAnEmptiedFolder(t *testing.T) {
 	}
 	b.opts.Delete = target.DeleteYes
 	b.must()
+}
+
+// What no tree can hold is named, not passed over in silence.
+func TestPushNamesPathsThatAreTooLong(t *testing.T) {
+	b := newBed(t)
+	write(t, b.src, map[string]string{"a": "1", strings.Repeat("d/", manifest.MaxDepth) + "deep": "2"})
+	s, err := b.push()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Lines) != 1 || s.Lines[0].What != target.WhatFailed || !strings.Contains(s.Lines[0].Why, "directories deep") {
+		t.Fatalf("%+v", s.Lines)
+	}
+	if read(t, b.dst)["a"] != "1" {
+		t.Fatal("the rest was not pushed")
+	}
 }
 
 func TestPromise_NoLoss_PushOverWhatWasMadeThere(t *testing.T) {

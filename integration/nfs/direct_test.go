@@ -24,16 +24,11 @@ type direct struct {
 type layout struct {
 	on, local int    // nodes
 	flags     string // of the tree on the mount, ",nudge=true"
-	files     int    // that stand there before any node does
 }
 
 func (b *bed) direct(f flavour, l layout) *direct {
 	b.t.Helper()
 	d := &direct{name: b.server.dir(fmt.Sprintf("direct-%s-%d", f.name, l.on))}
-	// On the server's own disk.
-	for i := range l.files {
-		b.check(write(b.server.path(d.name), fmt.Sprintf("d%d/%d.xml", i%100, i), fmt.Sprintf("file %d\n", i)))
-	}
 	var trees []string
 	for _, h := range b.hosts[:l.on] {
 		m := h.mount(d.name, f)

@@ -156,6 +156,8 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"conflicts", "drop"}, "or say --all"},
 		{[]string{"approve", "/etc/passwd"}, "relative to the tree's root"},
 		{[]string{"wait", "--timeout", "soon"}, `--timeout "soon": give it a time like 30s`},
+		{[]string{"wait", "--timeout", "-5s"}, "--timeout -5s: it must not be less than zero"},
+		{[]string{"resync", "--from", "nohost"}, `--from "nohost" is no HOST:PORT`},
 	} {
 		r := run(t, append(c.args, "--data-dir", filepath.Join(dir, "data"))...)
 		if r.code != exitUsage || !strings.Contains(r.stderr, c.says) || !strings.Contains(r.stderr, "-h`") {

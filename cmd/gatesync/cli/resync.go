@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +36,9 @@ Exits 3 when --dry-run finds differences, 4 when guards hold something back,
 	cmd.Flags().StringVar(&from, "from", "", "HOST:PORT of a member to begin with (without a daemon)")
 	cmd.Flags().StringArrayVar(&trees, "tree", nil, "this tree only (repeatable)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if _, _, err := net.SplitHostPort(from); from != "" && err != nil {
+			return usage(cmd, fmt.Errorf("--from %q is no HOST:PORT", from))
+		}
 		r := &resyncReport{app: a, dryRun: dryRun, bar: newProgress(a.Stderr)}
 		err := a.resync(cmd.Context(), &pb.ResyncRequest{DryRun: dryRun, Trees: trees}, from, r.take)
 		r.bar.end()
@@ -49,6 +53,9 @@ Exits 3 when --dry-run finds differences, 4 when guards hold something back,
 // resync asks the daemon, or does it without one.
 func (a *app) resync(ctx context.Context, req *pb.ResyncRequest, from string, take func(*pb.ResyncEvent) error) error {
 	err := a.withLocal(ctx, func(c pb.LocalClient) error {
+		if from != "" && !a.json {
+			fmt.Fprintln(a.Stderr, "a daemon runs here, which is asked to do it: it has members of its own to ask, not --from")
+		}
 		stream, err := c.Resync(ctx, req)
 		return each(stream, err, take)
 	})

@@ -35,6 +35,9 @@ Exits 1 when the time is up, 5 when there is no quorum.`,
 	cmd.Flags().BoolVar(&targets, "targets", false, "wait until all targets have it, too")
 	cmd.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; 0: until it is done")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if timeout < 0 {
+			return usage(cmd, fmt.Errorf("--timeout %s: it must not be less than zero; 0 waits until it is done", timeout))
+		}
 		return a.withLocal(cmd.Context(), func(c pb.LocalClient) error {
 			res, err := c.Wait(cmd.Context(), &pb.WaitRequest{Revision: revision, TimeoutNs: int64(cmp.Or(timeout, saySoEvery)), Targets: targets})
 			for err == nil && timeout == 0 && len(late(res)) > 0 { // for ever, but not in silence
