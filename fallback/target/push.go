@@ -324,6 +324,9 @@ func (x *pushing) sendWants() error {
 		}
 	}
 	for _, l := range x.left {
+		if _, err := manifest.ParsePath(string(l.Path)); err != nil {
+			continue // no target has it, either
+		}
 		m.Skip = append(m.Skip, []byte(l.Path))
 		size += len(l.Path) + 4
 		if err := piece(); err != nil {
