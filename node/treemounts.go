@@ -59,3 +59,9 @@ func (t *treeMounts) Former(p manifest.Path, e manifest.Entry) bool {
 	t.formers.add(commits, now)
 	return t.formers.has(p, e)
 }
+
+// Stands goes through all that the log stands for: few ask, and seldom.
+func (t *treeMounts) Stands(ref manifest.BlobRef) (stands bool) {
+	eachContent(t.log, func(r manifest.BlobRef, _ manifest.Revision) { stands = stands || r == ref })
+	return stands
+}

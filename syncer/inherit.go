@@ -106,14 +106,15 @@ func (s *Syncer) inheritOne(ctx context.Context, root vfs.FS, id, name string) e
 	return nil
 }
 
-// knows tells whether a staged file's content is in the blob store, or none.
+// knows tells whether a staged file's content is in the blob store and stays there,
+// because the log stands for it; or that it has none.
 func (s *Syncer) knows(ctx context.Context, root vfs.FS, name string) bool {
 	st, err := root.StatStaged(name)
 	if err != nil || st.Kind != manifest.File {
 		return err == nil && st.Kind == manifest.Symlink
 	}
 	ref, err := digestStaged(ctx, root, name)
-	return err == nil && (ref.Size == 0 || s.cfg.Blobs.Has(ref.Digest))
+	return err == nil && (ref.Size == 0 || s.cfg.Blobs.Has(ref.Digest) && s.cfg.Mounts.Stands(ref))
 }
 
 // digestStaged reads a staged file; errOvertaken where somebody wrote meanwhile.

@@ -28,6 +28,9 @@ type Mounts interface {
 	// Former tells whether a path held some content in an earlier revision, as far
 	// as history reaches back.
 	Former(p manifest.Path, e manifest.Entry) bool
+	// Stands tells whether content is committed anywhere, or was, as far as history
+	// reaches back: it is kept, wherever it lies besides.
+	Stands(ref manifest.BlobRef) bool
 	// Heard is when this node last knew that it has a leader: what the log had
 	// said by a little before that is known here.
 	Heard() time.Time

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,6 +92,14 @@ func (b *bay) Former(p manifest.Path, e manifest.Entry) bool {
 		}
 	}
 	return false
+}
+
+func (b *bay) Stands(ref manifest.BlobRef) bool {
+	b.hub.mu.Lock()
+	defer b.hub.mu.Unlock()
+	return slices.ContainsFunc(b.hub.commits, func(c manifest.Commit) bool {
+		return slices.ContainsFunc(c.Changes, func(ch manifest.Committed) bool { return ch.New.HasContent() && ch.New.Blob() == ref })
+	})
 }
 
 func (b *berth) Heard() time.Time {
