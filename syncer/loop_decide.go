@@ -143,7 +143,7 @@ func (l *Loop) outdated(w *work, a Ancestor, d manifest.Entry) bool {
 
 // former tells whether the path held this file or symlink in an earlier revision.
 func (l *Loop) former(w *work, d manifest.Entry) bool {
-	return l.cfg.Former != nil && !d.Absent() && !d.IsDir() && l.cfg.Former(w.path, d)
+	return l.cfg.Former != nil && isFile(d) && l.cfg.Former(w.path, d)
 }
 
 // seenPhase is the phase that tells where the disk's state is known from.

@@ -122,11 +122,7 @@ func (l *Loop) judgeAt() time.Time {
 func (l *Loop) countDeletes(candidates []manifest.Path) manifest.Deletions {
 	moved, pending := l.movesTo(), 0
 	for _, p := range candidates {
-		a, _ := l.anc.Get(p)
-		e := a.Entry
-		if l.shared() { // what another node of the mount put there may be news to the ancestor
-			e = l.view.Manifest.Entry(p)
-		}
+		e := l.gone(p)
 		switch {
 		case e.IsDir():
 		case moved.take(e.Digest, l.works.get(p).goneAt):
@@ -142,6 +138,20 @@ func (l *Loop) countDeletes(candidates []manifest.Path) manifest.Deletions {
 	}
 	return count
 }
+
+// gone is what a deletion of p takes away. What is committed there may be news to
+// the ancestor: another node of the mount has put it there, or this node offered
+// it in place of a directory, and the answer was lost.
+func (l *Loop) gone(p manifest.Path) manifest.Entry {
+	a, had := l.anc.Get(p)
+	if !had || a.Entry.IsDir() || l.shared() {
+		return l.view.Manifest.Entry(p)
+	}
+	return a.Entry
+}
+
+// isFile tells whether e is a file or a symlink: what the guard counts.
+func isFile(e manifest.Entry) bool { return !e.Absent() && !e.IsDir() }
 
 // heldBefore counts the deletions of files that are held already.
 func (l *Loop) heldBefore() (n int) {
@@ -205,8 +215,9 @@ func (l *Loop) judgeAgain() {
 func (l *Loop) deleting() (n int) {
 	for _, paths := range l.batches {
 		for _, p := range paths {
-			a, had := l.anc.Get(p)
-			if w := l.works.get(p); w != nil && w.sent != nil && w.sent.Absent() && had && !a.Entry.IsDir() && !l.deletes.moved.has(p) {
+			a, _ := l.anc.Get(p)
+			file := isFile(a.Entry) || isFile(l.gone(p))
+			if w := l.works.get(p); w != nil && w.sent != nil && w.sent.Absent() && file && !l.deletes.moved.has(p) {
 				n++
 			}
 		}
@@ -226,12 +237,11 @@ func (l *Loop) coming() (n int) {
 		sent := w.phase == offered || w.phase == awaiting
 		lately := (queued || !l.shared()) && l.now.Sub(l.deletes.newcomers[w.path].at) <= unseenSettle*l.cfg.Settle
 		c := l.view.Manifest.Entry(w.path)
-		isFile, wasFile := !e.Absent() && !e.IsDir(), !c.Absent() && !c.IsDir()
 		switch {
 		case !queued && !sent:
-		case isFile && !wasFile && !w.again && lately:
+		case isFile(e) && !isFile(c) && !w.again && lately:
 			n++
-		case e.IsDir() && wasFile:
+		case e.IsDir() && isFile(c):
 			n--
 		}
 		return true
