@@ -59,7 +59,7 @@ func (m *mount) watch(w *world) {
 				m.named = len(w.log)
 				w.trace("node %d is the steward, epoch %d", n.index, m.epoch)
 				for _, o := range m.nodes {
-					o.later(300*time.Millisecond, o.hearPlace)
+					o.hearPlaceSoon()
 				}
 				break
 			}
@@ -68,13 +68,18 @@ func (m *mount) watch(w *world) {
 	w.after(time.Second, func() { m.watch(w) })
 }
 
+// hearPlaceSoon tells it as a daemon's log does, which says it together with the
+// commits, or its ticker: "later" would now and then be minutes, in which the loop
+// takes itself for the steward and knows better at the same time.
+func (n *node) hearPlaceSoon() { n.w.after(n.w.some(time.Second), n.mortal(n.hearPlace)) }
+
 // hearPlace tells a node's loop who is the steward now.
 func (n *node) hearPlace() {
 	if n.on == nil {
 		return
 	}
 	if n.applied < n.on.named { // who has not read the log up to there cannot know
-		n.later(300*time.Millisecond, n.hearPlace)
+		n.hearPlaceSoon()
 		return
 	}
 	p := syncer.Placed{Mount: n.on.id, Epoch: n.on.epoch, Acting: n.on.steward == n, Known: true}
