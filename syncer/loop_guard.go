@@ -133,8 +133,9 @@ func (l *Loop) countDeletes(candidates []manifest.Path) manifest.Deletions {
 	}
 	count := manifest.Deletions{Pending: pending, Recent: len(l.deletes.recent)}
 	if pending > 0 {
-		count.Pending += l.heldBefore() + l.deleting()
-		count.Present = l.present() + l.coming()
+		deleted, moved := l.deleting()
+		count.Pending += l.heldBefore() + deleted
+		count.Present = l.present() + l.coming() - moved
 	}
 	return count
 }
@@ -211,18 +212,25 @@ func (l *Loop) judgeAgain() {
 	}
 }
 
-// deleting counts the deletions of files that are on their way to the log.
-func (l *Loop) deleting() (n int) {
+// deleting counts the deletions of files that are on their way to the log; apart
+// from them those of moves, which count as no deletions: where to they went may be
+// gone by now, and counts then.
+func (l *Loop) deleting() (n, moved int) {
 	for _, paths := range l.batches {
 		for _, p := range paths {
 			a, _ := l.anc.Get(p)
 			file := isFile(a.Entry) || isFile(l.gone(p))
-			if w := l.works.get(p); w != nil && w.sent != nil && w.sent.Absent() && file && !l.deletes.moved.has(p) {
+			w := l.works.get(p)
+			switch {
+			case w == nil || w.sent == nil || !w.sent.Absent() || !file:
+			case l.deletes.moved.has(p):
+				moved++
+			default:
 				n++
 			}
 		}
 	}
-	return n
+	return n, moved
 }
 
 // coming counts the files that are offered, or about to be, where none is
