@@ -23,12 +23,16 @@ type direct struct {
 // layout is how a direct cluster is laid out.
 type layout struct {
 	on, local int    // nodes
+	files     int    // that stand in the directory before there are nodes
 	flags     string // of the tree on the mount, ",nudge=true"
 }
 
 func (b *bed) direct(f flavour, l layout) *direct {
 	b.t.Helper()
 	d := &direct{name: b.server.dir(fmt.Sprintf("direct-%s-%d", f.name, l.on))}
+	for i := range l.files {
+		b.check(write(b.server.path(d.name), fmt.Sprintf("d%d/%d.xml", i%100, i), fmt.Sprintf("file %d\n", i)))
+	}
 	var trees []string
 	for _, h := range b.hosts[:l.on] {
 		m := h.mount(d.name, f)
