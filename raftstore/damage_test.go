@@ -250,12 +250,16 @@ func TestPromise_Order_DamagedSnapshotIsNotInstalled(t *testing.T) {
 			leader, others := c.leader(stores)
 			lagging := others[0]
 			c.close(lagging)
-			for i := range 20 {
-				c.mkdir(leader, fmt.Sprint("d", i))
-			}
 			both := []*Store{leader, others[1]} // leadership may move on a busy machine
-			for range 3 {
-				c.mkdir(leader, fmt.Sprint("e", leader.Revision()))
+			mkdir := func(name string) {
+				leader, _ := c.leader(both)
+				c.mkdir(leader, name)
+			}
+			for i := range 20 {
+				mkdir(fmt.Sprint("d", i))
+			}
+			for i := range 3 {
+				mkdir(fmt.Sprint("e", i))
 				c.agree(both...)
 				for _, s := range both {
 					c.must(s.raft.Snapshot().Error())
