@@ -372,28 +372,30 @@ func TestShareOfOthers(t *testing.T) {
 
 // An empty directory that is no mount is what is left of an unmounted share.
 func TestPrepareShare(t *testing.T) {
-	dir := t.TempDir()
-	var not *NotShareError
-	if err := PrepareShare(dir, anywhere); !errors.As(err, &not) || !strings.Contains(err.Error(), "nothing is mounted") {
-		t.Errorf("an empty local directory: %v", err)
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-		t.Errorf("something was written there: %v %v", entries, err)
-	}
-	if err := PrepareShare(filepath.Join(dir, "no"), anywhere); !errors.As(err, &not) {
-		t.Errorf("no directory: %v", err)
-	}
-	marker := filepath.Join(dir, ShareMarker)
-	for _, c := range []struct{ text, want string }{
-		{"", ""}, {`{"format":2}`, "upgrade"}, {"rubbish", "damaged"}, {`{"format":1}`, ""},
-	} {
-		if err := os.WriteFile(marker, []byte(c.text), 0o600); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		var not *NotShareError
+		if err := PrepareShare(dir, anywhere); !errors.As(err, &not) || !strings.Contains(err.Error(), "nothing is mounted") {
+			t.Errorf("an empty local directory: %v", err)
 		}
-		if err := PrepareShare(dir, anywhere); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("marker %q: %v", c.text, err)
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+			t.Errorf("something was written there: %v %v", entries, err)
 		}
-	}
+		if err := PrepareShare(filepath.Join(dir, "no"), anywhere); !errors.As(err, &not) {
+			t.Errorf("no directory: %v", err)
+		}
+		marker := filepath.Join(dir, ShareMarker)
+		for _, c := range []struct{ text, want string }{
+			{"", ""}, {`{"format":2}`, "upgrade"}, {"rubbish", "damaged"}, {`{"format":1}`, ""},
+		} {
+			if err := os.WriteFile(marker, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := PrepareShare(dir, anywhere); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("marker %q: %v", c.text, err)
+			}
+		}
+	})
 }
 
 // What dead nodes have left behind goes after a time; what is in use stays.
