@@ -32,7 +32,8 @@
 // is nothing to do. So nobody waits for leases, caches and pauses to end, and a
 // machine that is busy with something else cannot make the guest miss a deadline.
 // All durations that a test names, measures or logs are the guest's: those of a
-// machine twice as fast with nothing else to do.
+// machine twice as fast with nothing else to do. GATESYNC_NFS_SLOWER=1 makes it half as
+// fast as that: every test has to pass there, too.
 //
 // So: one test function is one boot. Scenarios that leave the bed in order
 // are subtests of one function; one that wrecks it has a function of its own.
