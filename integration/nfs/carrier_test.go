@@ -193,7 +193,7 @@ func (n *node) threads() int {
 // Local trees and a share on NFS: content travels over it once, and whatever
 // becomes of it, the push carries on within seconds; when it is back it is used
 // again.
-// (A boot has five minutes: each has its part of the faults.)
+// (A boot has only so many minutes: each has its part of the faults.)
 func TestPromise_Converge_ShareOnNFSv4(t *testing.T) {
 	shareOnNFS(t, v4hard, "server stopped", "unmounted lazily", "read-only", "full")
 }
@@ -369,11 +369,13 @@ func TestPromise_Available_ShareHangs(t *testing.T) {
 	s.put(s.nodes[0], 300_000, 30*time.Second)
 	s.answers()
 	before := s.nodes[0].threads()
-	for range 10 {
+	const more = 20
+	for range more {
 		s.put(s.nodes[0], 300_000, 10*time.Second)
 	}
-	if n := s.nodes[0].threads(); n > before+4 {
-		t.Errorf("%d threads after ten more writes, before %d", n, before)
+	// Some are begun by whatever is done at the same time for the first time.
+	if n := s.nodes[0].threads(); n > before+more/2 {
+		t.Errorf("%d threads after %d more writes, before %d", n, more, before)
 	}
 	n := s.nodes[2]
 	t.Logf("SIGTERM while the share hangs: %v", n.term(5*time.Second))
@@ -400,7 +402,10 @@ func TestPromise_NoLoss_WrongBytesOnNFS(t *testing.T) {
 		for ctx.Err() == nil {
 			files, _ := filepath.Glob(b.server.path(s.dir, "*", "blobs", "*"))
 			for _, file := range files {
-				if f, err := os.OpenFile(file, os.O_WRONLY, 0); err == nil && !strings.HasSuffix(file, ".part") {
+				if strings.HasSuffix(file, ".part") {
+					continue
+				}
+				if f, err := os.OpenFile(file, os.O_WRONLY, 0); err == nil {
 					_, _ = f.WriteAt([]byte("SPOILT"), 1000)
 					_ = f.Close()
 				}

@@ -83,7 +83,7 @@
 //     over v3 looks as if its files were deleted.
 //   - Caches: a name that was looked up before it existed stays absent up to 30 s, a
 //     size is old up to 7 s. Open and read.
-//   - A test function has five minutes of the host's (a benchmark, and with GATESYNC_LONG, thirty), then the guest is
+//   - A test function has ten minutes of the host's (a benchmark, and with GATESYNC_LONG, thirty), then the guest is
 //     killed. While one runs, its words are in $TMPDIR/gatesync-nfs-boot-*/output, the
 //     kernel's in kernel and console beside it.
 package nfs
