@@ -258,10 +258,14 @@ func (l *Loop) coming() (n int) {
 }
 
 // stands tells whether p still holds some content, as far as anybody has seen:
-// what came and went again is no move of anything.
+// what came and went again is no move of anything; nor is what the log has taken
+// away since, which this disk is about to follow.
 func (l *Loop) stands(p manifest.Path, d manifest.Digest) bool {
 	a, _ := l.anc.Get(p)
 	e := a.Entry
+	if e.Digest == d && l.view.Manifest.Entry(p).Digest != d {
+		return false
+	}
 	if w := l.works.get(p); w != nil {
 		if !w.goneAt.IsZero() || w.again {
 			return false
