@@ -190,6 +190,9 @@ func (r *rules) displaces(n *node, s syncer.Step, i *inode) {
 	if f := n.w.ledger.fates[i.text]; f != nil && slices.Contains(n.w.oracle.retained(), i.entry().Digest) {
 		f.since = 0 // history has it now, and may be trimmed later
 	}
+	if f, a := n.w.ledger.fates[i.text], n.saved.ancestors[s.Path]; f != nil && a.Entry.SameContent(i.entry()) {
+		f.since = min(f.since, a.Revision-1) // written back, which is no edit: the log has held it since then
+	}
 	if !n.w.oracle.hasHeld(s.Path, i.entry()) && !n.keepsAside(i.entry().Digest) {
 		n.w.fail("NoLoss: node %d takes %q away from %q and keeps it nowhere", n.index, i.text, s.Path)
 	}
