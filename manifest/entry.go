@@ -49,6 +49,10 @@ func (e Entry) Absent() bool { return e.Kind == 0 }
 // IsDir tells whether e is a directory.
 func (e Entry) IsDir() bool { return e.Kind == Dir }
 
+// IsLeaf tells whether e is a file or a symlink: what counts, where a directory
+// only holds what counts.
+func (e Entry) IsLeaf() bool { return !e.Absent() && !e.IsDir() }
+
 // HasContent tells whether a blob stands behind e.
 func (e Entry) HasContent() bool { return e.Kind == File }
 

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -70,6 +71,16 @@ func ParsePath(s string) (Path, error) {
 		return bad("belongs to gatesync")
 	}
 	return p, nil
+}
+
+// Unfit is why no tree can hold p, "" where one can. It is for who reads a
+// directory, in which any name may stand.
+func (p Path) Unfit() (why string) {
+	_, err := ParsePath(string(p))
+	if bad := (*PathError)(nil); errors.As(err, &bad) {
+		return "its path " + bad.Reason
+	}
+	return ""
 }
 
 // Dir returns the parent, "" for a path at the top.

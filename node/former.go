@@ -33,7 +33,7 @@ func (f *formers) add(commits []manifest.Commit, now manifest.Revision) {
 	for _, c := range commits {
 		for _, ch := range c.Changes {
 			for _, e := range []manifest.Entry{ch.Old.Entry, ch.New} {
-				if !e.Absent() && !e.IsDir() {
+				if e.IsLeaf() {
 					f.held[f.key(ch.Path, e)] = struct{}{}
 				}
 			}

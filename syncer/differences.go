@@ -200,7 +200,7 @@ func (s *Syncer) listAll(ctx context.Context, root vfs.FS, dir manifest.Path, in
 			continue
 		}
 		into[p] = struct{}{}
-		if _, err := manifest.ParsePath(string(p)); err == nil && e.Stat.Kind == manifest.Dir {
+		if p.Unfit() == "" && e.Stat.Kind == manifest.Dir {
 			if err := s.listAll(ctx, root, p, into); err != nil {
 				return err
 			}

@@ -204,8 +204,8 @@ func (s *Syncer) look(ctx context.Context, root vfs.FS, at LookAt, big bool, int
 
 func (s *Syncer) lookAt(ctx context.Context, root vfs.FS, at LookAt, big bool, into PutContent) (obs Observation, later bool) {
 	obs.Path = at.Path
-	if _, err := manifest.ParsePath(string(at.Path)); err != nil {
-		return lookUnfit(root, obs, err), false
+	if why := at.Path.Unfit(); why != "" {
+		return lookUnfit(root, obs, why), false
 	}
 	st, err := root.Lstat(at.Path)
 	switch {
@@ -245,7 +245,7 @@ func (s *Syncer) lookAt(ctx context.Context, root vfs.FS, at LookAt, big bool, i
 
 // lookUnfit finds out whether something stands where no tree can hold it: its
 // path is too long. Nothing takes such a path, but for the listing of its directory.
-func lookUnfit(root vfs.FS, obs Observation, why error) Observation {
+func lookUnfit(root vfs.FS, obs Observation, why string) Observation {
 	names, err := root.ReadDir(obs.Path.Dir())
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, vfs.ErrNotDir):
@@ -255,10 +255,7 @@ func lookUnfit(root vfs.FS, obs Observation, why error) Observation {
 	case !slices.ContainsFunc(names, func(e vfs.Entry) bool { return e.Name == obs.Path.Base() }):
 		obs.Sight = Gone
 	default:
-		obs.Sight = Unfit
-		if bad := (*manifest.PathError)(nil); errors.As(why, &bad) {
-			obs.Why = "its path " + bad.Reason
-		}
+		obs.Sight, obs.Why = Unfit, why
 	}
 	return obs
 }

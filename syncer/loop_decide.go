@@ -143,7 +143,7 @@ func (l *Loop) outdated(w *work, a Ancestor, d manifest.Entry) bool {
 
 // former tells whether the path held this file or symlink in an earlier revision.
 func (l *Loop) former(w *work, d manifest.Entry) bool {
-	return l.cfg.Former != nil && isFile(d) && l.cfg.Former(w.path, d)
+	return l.cfg.Former != nil && d.IsLeaf() && l.cfg.Former(w.path, d)
 }
 
 // seenPhase is the phase that tells where the disk's state is known from.
@@ -447,7 +447,7 @@ func (l *Loop) step(w *work, a Ancestor, d manifest.Entry, c manifest.Node, why 
 	if s.Op = opFor(d, c.Entry); s.Op == Remove {
 		s.New.Revision = l.view.Revision
 	}
-	if why != "" && (d.Kind == manifest.File || d.Kind == manifest.Symlink) {
+	if why != "" && d.IsLeaf() {
 		s.Aside = &Aside{Lost: d, Winner: c.Revision, Why: why}
 	}
 	return s

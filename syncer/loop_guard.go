@@ -120,12 +120,12 @@ func (l *Loop) judgeAt() time.Time {
 // countDeletes counts what the guard judges by, and notes which of the candidates
 // are moves: they do not count.
 func (l *Loop) countDeletes(candidates []manifest.Path) manifest.Deletions {
-	moved, pending := l.movesTo(), 0
+	places, pending := l.movesTo(), 0
 	for _, p := range candidates {
 		e := l.gone(p)
 		switch {
 		case e.IsDir():
-		case moved.take(e.Digest, l.works.get(p).goneAt):
+		case places.take(e.Digest, l.works.get(p).goneAt):
 			l.deletes.moved.add(p)
 		default:
 			pending++
@@ -150,9 +150,6 @@ func (l *Loop) gone(p manifest.Path) manifest.Entry {
 	}
 	return a.Entry
 }
-
-// isFile tells whether e is a file or a symlink: what the guard counts.
-func isFile(e manifest.Entry) bool { return !e.Absent() && !e.IsDir() }
 
 // heldBefore counts the deletions of files that are held already.
 func (l *Loop) heldBefore() (n int) {
@@ -218,11 +215,11 @@ func (l *Loop) judgeAgain() {
 func (l *Loop) deleting() (n, moved int) {
 	for _, paths := range l.batches {
 		for _, p := range paths {
-			a, _ := l.anc.Get(p)
-			file := isFile(a.Entry) || isFile(l.gone(p))
 			w := l.works.get(p)
+			a, _ := l.anc.Get(p)
 			switch {
-			case w == nil || w.sent == nil || !w.sent.Absent() || !file:
+			case w == nil || w.sent == nil || !w.sent.Absent():
+			case !a.Entry.IsLeaf() && !l.gone(p).IsLeaf():
 			case l.deletes.moved.has(p):
 				moved++
 			default:
@@ -247,9 +244,9 @@ func (l *Loop) coming() (n int) {
 		c := l.view.Manifest.Entry(w.path)
 		switch {
 		case !queued && !sent:
-		case isFile(e) && !isFile(c) && !w.again && lately:
+		case e.IsLeaf() && !c.IsLeaf() && !w.again && lately:
 			n++
-		case e.IsDir() && isFile(c):
+		case e.IsDir() && c.IsLeaf():
 			n--
 		}
 		return true

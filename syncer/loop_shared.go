@@ -241,7 +241,7 @@ func (l *Loop) countOthers(c manifest.Commit) {
 	}
 	for _, ch := range c.Changes {
 		switch old := ch.Old.Entry; {
-		case !ch.New.Absent() || old.Absent() || old.IsDir():
+		case !ch.New.Absent() || !old.IsLeaf():
 		case moved[old.Digest] > 0:
 			moved[old.Digest]--
 		default:

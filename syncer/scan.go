@@ -342,7 +342,7 @@ func (w *walk) list(dir manifest.Path) error {
 			continue
 		}
 		w.entries++
-		if _, err := manifest.ParsePath(string(p)); err != nil {
+		if p.Unfit() != "" {
 			w.hint(p) // the look tells the person; nor can anything below it be held
 			continue
 		}

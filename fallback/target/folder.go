@@ -129,9 +129,8 @@ func (s *folderScan) entry(dir manifest.Path, base string) error {
 	if p == manifest.MarkerDir {
 		return nil
 	}
-	_, err := manifest.ParsePath(string(p))
-	if bad := (*manifest.PathError)(nil); errors.As(err, &bad) {
-		s.leave(p, "its path "+bad.Reason)
+	if why := p.Unfit(); why != "" {
+		s.leave(p, why)
 		return nil
 	}
 	st, err := s.f.root.Lstat(string(p))

@@ -324,7 +324,7 @@ func (x *pushing) sendWants() error {
 		}
 	}
 	for _, l := range x.left {
-		if _, err := manifest.ParsePath(string(l.Path)); err != nil {
+		if l.Path.Unfit() != "" {
 			continue // no target has it, either
 		}
 		m.Skip = append(m.Skip, []byte(l.Path))

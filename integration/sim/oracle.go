@@ -82,7 +82,7 @@ func (o *oracle) commit(w *world, c manifest.Commit) {
 		if ch.Old.Entry.HasContent() {
 			o.left[ch.Old.Entry.Digest] = c.Revision
 		}
-		if !ch.New.Absent() && !ch.New.IsDir() {
+		if ch.New.IsLeaf() {
 			if o.held[ch.Path] == nil {
 				o.held[ch.Path] = map[content]bool{}
 			}

@@ -103,10 +103,10 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 	for _, c := range e.Changes {
 		n.w.trace("node %d offers %q as %s", n.index, c.Path, c.New)
 		seen := r.gone[c.Path]
-		if old := n.committed(c.Path); c.New.Absent() && !old.Absent() && !old.IsDir() {
+		if old := n.committed(c.Path); c.New.Absent() && old.IsLeaf() {
 			deleted++
 		}
-		added = added || !c.New.Absent() && !c.New.IsDir()
+		added = added || c.New.IsLeaf()
 		switch {
 		case !r.spoken && n.edits != manifest.EditsOffered:
 			n.w.fail("node %d offers %q as %s, and its tree takes no edits", n.index, c.Path, c.New)
