@@ -99,6 +99,7 @@ func (r *rules) looked(n *node, obs syncer.Observation) {
 // offer: a node offers only what its gateway did, and a deletion only once it
 // was seen twice, a settling time apart.
 func (r *rules) offer(n *node, e syncer.Propose) {
+	n.w.oracle.brake.offered(n.w.now, n.id, e.Changes)
 	deleted, added := 0, false
 	for _, c := range e.Changes {
 		n.w.trace("node %d offers %q as %s", n.index, c.Path, c.New)
