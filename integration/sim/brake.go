@@ -83,8 +83,8 @@ func (b *brake) take(w *world, c manifest.Commit) {
 }
 
 // braked tells whether the brake's promise can be asked of a node: a person's word
-// ends it, and a clock that was set the minute that it goes by after a restart.
-func (n *node) braked() bool { return n.on == nil && !n.rules.spoken && n.skew == 0 && !n.gone }
+// ends it; a clock that was set, or history that was trimmed, ends the minute with a restart.
+func (n *node) braked() bool { return n.on == nil && !n.rules.spoken && n.skew == 0 && n.w.opt.Trims == 0 && !n.gone }
 
 // check looks at the minute that ends with a commit that has deleted something; what
 // only moved, or became a directory, is not held.
@@ -115,7 +115,7 @@ func (b *brake) check(w *world, n *node, deleted []content, after int) {
 		}
 	}
 	limit := w.opt.Limit
-	switch before := most + len(offered); {
+	switch before := max(most, after+gone) + len(offered); {
 	case gone > limit.Count && gone*100 > before*limit.Percent:
 		w.fail("NoSurpriseDelete: node %d takes %d of %d files away within a minute", n.index, gone, before)
 	case after == 0 && len(offered) == 0 && !others:
