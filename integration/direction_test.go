@@ -46,7 +46,7 @@ func TestPromise_NoLoss_ManagerAndWorkers(t *testing.T) {
 
 	// An edit on the worker that repairs.
 	write(t, repairs.tree, "api.xml", "edited on the worker")
-	write(t, repairs.tree, "new/local.xml", "made on the worker")
+	repairs.moveIn("new", "local.xml", "made on the worker")
 	remove(t, repairs.tree, "seq.xml")
 	have(repairs, "api.xml", "the manager's")
 	have(repairs, "new/local.xml", "")
@@ -169,6 +169,17 @@ func (n *node) waitEdited(want ...string) {
 		}
 		return nil
 	})
+}
+
+// moveIn moves a directory with a file into the tree at once. (A directory that is
+// made there and not committed is taken away before a file gets into it.)
+func (n *node) moveIn(dir, file, content string) {
+	n.t.Helper()
+	made := filepath.Join(n.t.TempDir(), dir)
+	write(n.t, made, file, content)
+	if err := os.Rename(made, filepath.Join(n.tree, dir)); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 // settings edits the node's settings as sed does.

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -21,7 +22,11 @@ func TestPromise_NoLoss_EditsRepaired(t *testing.T) {
 	b.settle()
 	before := h.wrote()
 	b.write("f", "edited")
-	b.write("n/y", "local")
+	// At once: a directory that is empty for a moment is put right in that moment.
+	moved := t.TempDir() + "/n"
+	must(t, os.Mkdir(moved, 0o755))
+	must(t, os.WriteFile(moved+"/y", []byte("local"), 0o644))
+	must(t, os.Rename(moved, b.path("n")))
 	b.remove("d")
 	b.until("it is as committed", func() bool {
 		return b.read("f") == "first" && b.read("d/x") == "below" && b.tree()["n"] == "" && b.tree()["n/y"] == ""

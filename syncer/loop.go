@@ -198,7 +198,7 @@ func (l *Loop) Handle(now time.Time, ev Event) []Effect {
 			l.hint(p)
 			w := l.works.get(p)
 			if ev.Witnessed {
-				w.witnessed, w.spent = true, false
+				w.witnesses()
 			}
 			w.unheard = w.unheard || l.rooted && !l.scanned
 		}
@@ -482,7 +482,7 @@ func (l *Loop) dropAncestors() {
 	l.anc = NewAncestorMap()
 	l.floor, l.told, l.state.Followed, l.state.Reached = 0, 0, 0, 0
 	l.works.each(func(w *work) bool {
-		w.chain, w.witnessed, w.unheard = nil, false, false
+		w.chain, w.witnessed, w.sighted, w.unheard = nil, false, false, false
 		w.void = w.phase == offered || w.phase == awaiting || w.phase == applying
 		return true
 	})

@@ -334,10 +334,14 @@ func (l *Loop) stoodUntil(place manifest.Path) time.Time {
 }
 
 // stands tells whether p still holds some content, as far as anybody has seen:
-// what came and went again is no move of anything.
+// what came and went again is no move of anything; nor is what the log has taken
+// away since, which this disk is about to follow.
 func (l *Loop) stands(p manifest.Path, what content) bool {
 	a, _ := l.anc.Get(p)
 	e := a.Entry
+	if whatOf(e) == what && whatOf(l.view.Manifest.Entry(p)) != what {
+		return false
+	}
 	if w := l.works.get(p); w != nil {
 		if !w.goneAt.IsZero() || w.again || w.obs.Sight == Gone {
 			return false

@@ -192,7 +192,7 @@ func (l *Loop) finish(w *work) {
 	l.wakeAround(w)
 	if w.again {
 		w.rested()
-		*w = work{path: w.path, pending: w.pending, chain: w.chain, witnessed: w.witnessed && !w.spent, unheard: w.unheard, begun: w.begun}
+		*w = work{path: w.path, pending: w.pending, chain: w.chain, witnessed: w.witnessed && !w.spent && !w.sighted, unheard: w.unheard, begun: w.begun}
 		l.lookNow(w)
 		return
 	}

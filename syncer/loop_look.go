@@ -155,6 +155,7 @@ func (l *Loop) sight(w *work, obs Observation) {
 		}
 		return
 	}
+	w.weigh(obs)
 	switch obs.Sight {
 	case Busy, Unreadable:
 		w.why = obs.Why
@@ -230,7 +231,7 @@ func (l *Loop) hintBelow(dir *work) {
 			w = l.works.get(p)
 		}
 		if dir.witnessed && !dir.spent { // it went as a whole
-			w.witnessed, w.spent = true, false
+			w.witnesses()
 		}
 		w.unheard = w.unheard || dir.unheard
 		return true

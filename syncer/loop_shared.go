@@ -47,6 +47,22 @@ func (w *work) noDoubt() {
 	}
 }
 
+// witnesses notes that this machine's file events tell of a change.
+func (w *work) witnesses() { w.witnessed, w.sighted, w.spent = true, false, false }
+
+// weigh weighs the evidence of this machine's file events: they speak of what the
+// first look after them sees. What another look finds there instead, and no event
+// told of, is another machine's work: an old steward's late rename, for one.
+func (w *work) weigh(obs Observation) {
+	if obs.Sight != Seen && obs.Sight != Gone {
+		return
+	}
+	if w.sighted && w.obs.Sight != 0 && (obs.Sight != w.obs.Sight || !obs.Entry.Same(w.obs.Entry)) {
+		w.witnessed = false
+	}
+	w.sighted = w.witnessed
+}
+
 // shared tells whether other nodes have this very directory.
 func (l *Loop) shared() bool { return l.place.Mount != "" }
 

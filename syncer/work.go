@@ -46,6 +46,7 @@ type work struct {
 	failing string
 	noRoom  bool
 	spent   bool   // what was witnessed is what it offered last: nothing was witnessed since
+	sighted bool   // a look has seen what was witnessed last
 	begun   uint32 // the loop's last mark when it came about, or when the last look began that was worked off, see Loop.Mark
 
 	setbacks int // offers that were refused and steps that met a surprise, in a row

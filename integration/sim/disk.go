@@ -14,6 +14,7 @@ type disk struct {
 	inos    uint64
 	changed func(p manifest.Path, was *inode)  // told before a change; nil: nobody is
 	placed  map[manifest.Path]map[written]bool // by daemons, ever
+	late    map[manifest.Path]map[written]bool // of that, by those that were not stewards any more
 	undo    []func()                           // of what changed in directories and modes since the last flush, oldest first
 }
 
@@ -24,11 +25,12 @@ type inode struct {
 	writers int    // that have it open for writing
 	flushed string // what a power cut leaves of text
 	torn    bool   // by a power cut
+	edit    bool   // what it is a gateway has made it: no daemon has put it there, or changed it since
 	stamp   syncer.Stamp
 }
 
 func newDisk() *disk {
-	return &disk{at: map[manifest.Path]*inode{}, placed: map[manifest.Path]map[written]bool{}}
+	return &disk{at: map[manifest.Path]*inode{}, placed: map[manifest.Path]map[written]bool{}, late: map[manifest.Path]map[written]bool{}}
 }
 
 // tick is how coarse the kernel's clock for files is.
@@ -121,6 +123,9 @@ func (d *disk) place(p manifest.Path) {
 		d.placed[p] = map[written]bool{}
 	}
 	d.placed[p][writtenOf(d.at[p].entry())] = true
+	if i := d.at[p]; i != nil {
+		i.edit = false
+	}
 }
 
 // bare tells whether no file or symlink stands on the disk.

@@ -86,6 +86,11 @@ func (n *node) did(paths ...manifest.Path) {
 	for _, p := range paths {
 		n.w.trace("node %d gateway leaves %q as %s", n.index, p, n.disk.at[p])
 		hints = append(append(hints, p), n.disk.below(p)...)
+		for _, q := range append(n.disk.below(p), p) {
+			if i := n.disk.at[q]; i != nil {
+				i.edit = true
+			}
+		}
 		for dir := p.Dir(); dir != ""; dir = dir.Dir() {
 			hints = append(hints, dir)
 		}
@@ -96,7 +101,11 @@ func (n *node) did(paths ...manifest.Path) {
 		n.mine(p)
 	}
 	if n.alive && !n.w.chance(0.1) {
-		n.later(5*time.Millisecond, func() { n.post(syncer.Hinted{Paths: hints, Witnessed: true}) })
+		n.rules.told(hints, 1)
+		n.later(5*time.Millisecond, func() {
+			n.rules.told(hints, -1)
+			n.post(syncer.Hinted{Paths: hints, Witnessed: true})
+		})
 	}
 }
 

@@ -36,6 +36,7 @@ func (n *node) look(at syncer.LookAt) {
 
 func (n *node) observe(at syncer.LookAt) syncer.Observation {
 	i := n.stale(at.Path)
+	n.rules.saw[at.Path] = i != nil && i.edit
 	obs := syncer.Observation{Path: at.Path, Sight: syncer.Gone}
 	switch {
 	case !n.rooted(), !n.w.peace && n.w.chance(0.02):

@@ -143,5 +143,10 @@ func (n *node) lateStep(s syncer.Step) syncer.StepOutcome {
 	}
 	n.w.ledger.excuse(n.disk.at[s.Path], fmt.Sprintf("written over by a late steward, node %d", n.index))
 	n.place(s)
+	w := writtenOf(n.disk.at[s.Path].entry())
+	note(n.disk.late, s.Path, w)
+	for _, o := range n.on.nodes {
+		o.rules.lateOver(s.Path, w)
+	}
 	return syncer.StepDone
 }

@@ -20,6 +20,12 @@ type rules struct {
 	joiner bool                               // in this life, at first: history says nothing to it
 	spoken bool                               // an operator has approved something
 	shut   map[manifest.Path]bool             // the newest work there is of a time when the tree took no edits
+
+	// On a mount, where others' daemons and gateways are at work, too.
+	saw    map[manifest.Path]bool             // the last look saw a gateway's work
+	events map[manifest.Path]int              // of this machine's gateway, on their way to the daemon …
+	unread map[manifest.Path]bool             // … or there, and no look since has seen what they are of
+	over   map[manifest.Path]map[written]bool // what a late steward wrote over that: nobody can tell it from what they are of
 }
 
 // written is an entry without its times.
@@ -32,12 +38,15 @@ type written struct {
 func writtenOf(e manifest.Entry) written { return written{e.Kind, e.Mode, e.Digest} }
 
 func newRules() rules {
-	return rules{by: map[manifest.Path]map[written]bool{}, lately: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}, shut: map[manifest.Path]bool{}}
+	return rules{by: map[manifest.Path]map[written]bool{}, lately: map[manifest.Path]map[written]bool{}, gone: map[manifest.Path]time.Time{}, before: map[manifest.Path]bool{}, shut: map[manifest.Path]bool{},
+		saw: map[manifest.Path]bool{}, events: map[manifest.Path]int{}, unread: map[manifest.Path]bool{}, over: map[manifest.Path]map[written]bool{}}
 }
 
 // started forgets what an earlier life has seen, but for what it has noted.
 func (r *rules) started(joiner bool, notes map[manifest.Path]syncer.Note) {
 	r.joiner = joiner
+	clear(r.events)
+	clear(r.unread)
 	maps.DeleteFunc(r.gone, func(p manifest.Path, _ time.Time) bool { _, noted := notes[p]; return !noted })
 }
 
@@ -45,6 +54,23 @@ func (r *rules) wrote(p manifest.Path, e manifest.Entry) {
 	note(r.by, p, writtenOf(e))
 	note(r.lately, p, writtenOf(e))
 	delete(r.before, p)
+}
+
+// told notes that an event of this machine's gateway is on its way to the daemon,
+// or has come.
+func (r *rules) told(paths []manifest.Path, more int) {
+	for _, p := range paths {
+		r.events[p] += more
+		r.unread[p] = true
+	}
+}
+
+// lateOver notes that a late steward has put something in the place of what a
+// gateway has left and its daemon not yet seen.
+func (r *rules) lateOver(p manifest.Path, w written) {
+	if r.unread[p] {
+		note(r.over, p, w)
+	}
 }
 
 func note(by map[manifest.Path]map[written]bool, p manifest.Path, w written) {
@@ -86,6 +112,9 @@ func (r *rules) adrift(d *disk) {
 func (r *rules) ruled(*node, syncer.Verb, []manifest.Path) { r.spoken = true }
 
 func (r *rules) looked(n *node, obs syncer.Observation) {
+	if (obs.Sight == syncer.Seen || obs.Sight == syncer.Gone) && r.events[obs.Path] == 0 {
+		delete(r.unread, obs.Path)
+	}
 	switch obs.Sight {
 	case syncer.Seen:
 		delete(r.gone, obs.Path)
@@ -117,8 +146,10 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 		case r.before[c.Path] && !n.adopt && !c.New.Absent():
 			n.w.fail("NoSurpriseDelete: node %d offers %q, which stood there before it joined", n.index, c.Path)
 		case n.on != nil && n.disk.placed[c.Path][writtenOf(c.New)] && n.w.oracle.view().Manifest.Entry(c.Path).Same(c.New): // its steward's work, seen by the next one: in force already
+		case n.on != nil && !c.New.Absent() && !r.saw[c.Path] && !n.excused(c):
+			n.w.fail("NoEcho: node %d offers %q as %s, which a daemon has put there", n.index, c.Path, c.New)
 		case n.forgotten() && n.disk.placed[c.Path][writtenOf(c.New)]: // its own, of which history says nothing any more
-		case !c.New.Absent() && !r.lately[c.Path][writtenOf(c.New)]:
+		case n.on == nil && !c.New.Absent() && !r.lately[c.Path][writtenOf(c.New)]:
 			n.w.fail("NoEcho: node %d offers %q as %s, which its gateway never wrote", n.index, c.Path, c.New)
 		case c.New.Absent() && (seen.IsZero() || n.w.now.Sub(seen) < time.Second):
 			n.w.fail("NoSurpriseDelete: node %d offers the deletion of %q, first seen %v ago", n.index, c.Path, n.w.now.Sub(seen))
@@ -130,6 +161,14 @@ func (r *rules) offer(n *node, e syncer.Propose) {
 	if deleted > 1 && !added && n.disk.bare() && deleted == files(n.machine) && deleted == files(n.w.oracle.machine) && !r.spoken {
 		n.w.fail("NoSurpriseDelete: node %d empties the tree", n.index)
 	}
+}
+
+// excused tells whether what is offered is what a late steward wrote, and the
+// guarantees say that it may be: over what a gateway has left and nobody has read,
+// or with the newest content, and a mode of before.
+func (n *node) excused(c manifest.Change) bool {
+	w := writtenOf(c.New)
+	return n.rules.over[c.Path][w] || n.disk.late[c.Path][w] && n.committed(c.Path).SameContent(c.New)
 }
 
 func (n *node) committed(p manifest.Path) manifest.Entry {
@@ -171,8 +210,8 @@ func (r *rules) loses(n *node, s syncer.Step) {
 	lost := s.Aside.Lost
 	switch {
 	case r.spoken, r.joiner, n.forgotten():
-	case n.on != nil && n.disk.placed[s.Path][writtenOf(lost)]: // an old steward's late work, which nobody can tell from a person's
-	case !r.by[s.Path][writtenOf(lost)]:
+	case n.on != nil && n.disk.late[s.Path][writtenOf(lost)]: // an old steward's late work, which nobody can tell from a person's
+	case n.on != nil && !r.saw[s.Path], !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
 	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && !s.New.Entry.Absent() && n.committed(s.Path).Same(s.New.Entry):
 		n.w.fail("node %d has a conflict with itself over %q", n.index, s.Path)

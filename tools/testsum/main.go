@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 )
 
@@ -43,7 +44,7 @@ func summarize(r io.Reader, w io.Writer) (s sum, err error) {
 	type key struct{ pkg, test string }
 	output := map[key]*strings.Builder{} // of what has not ended yet
 	failedIn := map[string]bool{}        // packages with a failing test
-	var skips []string
+	var skips, failures []string
 
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 16<<20)
@@ -96,6 +97,7 @@ func summarize(r io.Reader, w io.Writer) (s sum, err error) {
 		case "fail":
 			s.failed++
 			failedIn[e.Package] = true
+			failures = append(failures, e.Package+" "+e.Test+"\n"+messages(printed))
 			fmt.Fprintf(w, "---- %s %s\n%s", e.Package, e.Test, printed)
 		}
 	}
@@ -105,9 +107,26 @@ func summarize(r io.Reader, w io.Writer) (s sum, err error) {
 	for _, skip := range skips {
 		fmt.Fprintf(w, "SKIPPED %s", skip)
 	}
+	for _, failure := range failures {
+		fmt.Fprintf(w, "FAILED %s", failure)
+	}
 	if s.broken > 0 {
 		fmt.Fprintf(w, "%d packages did not build or died\n", s.broken)
 	}
 	fmt.Fprintf(w, "%d passed, %d failed, %d skipped\n", s.passed, s.failed, s.skipped)
 	return s, lines.Err()
 }
+
+// messages are the first lines of what a test said itself. What it dumps (its
+// first line begins with ----) stands above, where there is room for it.
+func messages(printed string) string {
+	var b strings.Builder
+	for line := range strings.Lines(printed) {
+		if m := message.FindStringSubmatch(line); m != nil && !strings.HasPrefix(m[1], "----") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+var message = regexp.MustCompile(`^ +\S+_test\.go:\d+: (.*)`)

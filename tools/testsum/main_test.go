@@ -22,6 +22,13 @@ func TestSummarize(t *testing.T) {
 {"Action":"fail","Package":"p","Test":"TestA"}
 {"Action":"fail","Package":"p","Elapsed":2}`,
 			sum{failed: 1}, "---- p TestA\ngot 1\n"},
+		{"at the end, why it failed",
+			`{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:7: got 1\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    node_test.go:9: ---- its log\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"        running\n"}
+{"Action":"fail","Package":"p","Test":"TestA"}
+{"Action":"fail","Package":"p","Elapsed":2}`,
+			sum{failed: 1}, "FAILED p TestA\n    a_test.go:7: got 1\n0 passed, 1 failed"},
 		{"skip is named",
 			`{"Action":"output","Package":"p","Test":"TestA","Output":"no folder\n"}
 {"Action":"skip","Package":"p","Test":"TestA"}
