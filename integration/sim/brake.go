@@ -84,7 +84,9 @@ func (b *brake) take(w *world, c manifest.Commit) {
 
 // braked tells whether the brake's promise can be asked of a node: a person's word
 // ends it; a clock that was set, or history that was trimmed, ends the minute with a restart.
-func (n *node) braked() bool { return n.on == nil && !n.rules.spoken && n.skew == 0 && n.w.opt.Trims == 0 && !n.gone }
+func (n *node) braked() bool {
+	return n.on == nil && !n.rules.spoken && n.skew == 0 && n.w.opt.Trims == 0 && !n.gone
+}
 
 // check looks at the minute that ends with a commit that has deleted something; what
 // only moved, or became a directory, is not held.
