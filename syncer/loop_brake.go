@@ -165,7 +165,13 @@ func (l *Loop) countCommit(c manifest.Commit) {
 	}
 	// A move is one also where it was not seen as such: another node's, or one whose
 	// place came later.
-	free := b.free(func(p manifest.Path, what content) bool { return whatOf(l.view.Manifest.Entry(p)) == what })
+	missed := map[content]bool{}
+	for _, s := range b.recent {
+		missed[s.what] = true
+	}
+	free := b.free(func(p manifest.Path, what content) bool {
+		return missed[what] && whatOf(l.view.Manifest.Entry(p)) == what
+	})
 	b.recent = slices.DeleteFunc(b.recent, func(s sighting) bool {
 		places := free[s.what]
 		if len(places) == 0 {
