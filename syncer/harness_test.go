@@ -47,7 +47,7 @@ func (h *hub) commit(c manifest.Changeset) manifest.Result {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var res manifest.Result
-	commit := manifest.Commit{Revision: h.revision() + 1, ID: c.ID, Tree: c.Tree, Origin: c.Origin}
+	commit := manifest.Commit{Revision: h.revision() + 1, ID: c.ID, Tree: c.Tree, Origin: c.Origin, Time: c.Time}
 	for _, deletes := range []bool{true, false} {
 		for _, ch := range c.Changes {
 			if ch.New.Absent() != deletes {
