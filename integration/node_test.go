@@ -188,7 +188,7 @@ func flushing(dir string, done <-chan struct{}) <-chan time.Duration {
 			select {
 			case <-done:
 				return
-			case <-time.After(10 * time.Millisecond):
+			case <-time.After(50 * time.Millisecond):
 			}
 		}
 	}()
