@@ -318,16 +318,13 @@ func (l *Loop) committed(ev Committed) {
 	live := !ev.Jump && !first
 	others := ev.Jump // have deleted something, or may have
 	if first {
-		for _, c := range ev.Lately {
-			l.countCommit(c)
-		}
+		l.countCommits(ev.Lately)
+	} else {
+		l.countCommits(ev.Commits)
 	}
 	for _, c := range ev.Commits {
 		own := l.ours(c)
 		mount := own && c.Origin.Kind == manifest.FromMount && l.shared()
-		if !first {
-			l.countCommit(c)
-		}
 		for _, ch := range c.Changes {
 			others = others || live && ch.Old.Entry.IsLeaf() && !ch.New.IsLeaf() && !(own && c.ID.Node == l.cfg.Self)
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {

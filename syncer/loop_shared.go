@@ -93,6 +93,9 @@ func (l *Loop) origin() manifest.Origin {
 func (l *Loop) placed(p Placed) {
 	was := l.place
 	l.place = p
+	uncounted := l.brake.uncounted
+	l.brake.uncounted = nil
+	l.countCommits(uncounted)
 	l.knownMount()
 	if was != p {
 		l.works.each(func(w *work) bool {
