@@ -346,6 +346,7 @@ func (l *Loop) committed(ev Committed) {
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision, was: ch.Old.Entry,
 				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live,
+				from: c.Origin.ID, self: c.ID.Node == l.cfg.Self,
 			})
 			l.concern(ch.Path, c.Revision)
 		}
