@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -50,7 +51,7 @@ var deltaSizes = map[string]int{"eager": 8 << 10, "small": 200 << 10, "large": 5
 // all of it.
 func TestSpreadSendsWhatDiffers(t *testing.T) {
 	for name, size := range deltaSizes {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, timeless(func(t *testing.T) {
 			net := newNet(t)
 			a, b, c := net.node("n-a"), net.node("n-b"), net.node("n-c")
 			meet(t, a, "n-b", "n-c")
@@ -77,38 +78,40 @@ func TestSpreadSendsWhatDiffers(t *testing.T) {
 			if !c.store.holds(refs) || c.Stats().Received.Blobs-c.Stats().Received.Deltas.Blobs != 2 {
 				t.Errorf("who lacks the base received %+v", c.Stats().Received)
 			}
-		})
+		}))
 	}
 }
 
 // A batch of many small files, some of which have an old version.
 func TestSpreadMixesDeltasAndContent(t *testing.T) {
-	net := newNet(t)
-	a, b := net.node("n-a"), net.node("n-b")
-	bases := manifest.Bases{}
-	var refs []manifest.BlobRef
-	for i := range uint64(200) {
-		e := edit(6<<10, i)
-		refs = append(refs, a.store.add(e.content))
-		if i%2 == 0 {
-			a.store.add(e.old)
-			bases[e.ref.Digest] = e.bases[e.ref.Digest]
-			if i%4 == 0 {
-				b.store.add(e.old)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a, b := net.node("n-a"), net.node("n-b")
+		bases := manifest.Bases{}
+		var refs []manifest.BlobRef
+		for i := range uint64(200) {
+			e := edit(6<<10, i)
+			refs = append(refs, a.store.add(e.content))
+			if i%2 == 0 {
+				a.store.add(e.old)
+				bases[e.ref.Digest] = e.bases[e.ref.Digest]
+				if i%4 == 0 {
+					b.store.add(e.old)
+				}
 			}
 		}
-	}
-	if _, err := a.Spread(testContext(t), refs, bases, nodes("n-b"), all(2)); err != nil {
-		t.Fatal(err)
-	}
-	if s := a.Stats().Sent; !b.store.holds(refs) || s.Blobs != 200 || s.Deltas.Blobs != 50 || s.Deltas.Wire > 50*100 {
-		t.Errorf("%+v", s)
-	}
+		if _, err := a.Spread(testContext(t), refs, bases, nodes("n-b"), all(2)); err != nil {
+			t.Fatal(err)
+		}
+		if s := a.Stats().Sent; !b.store.holds(refs) || s.Blobs != 200 || s.Deltas.Blobs != 50 || s.Deltas.Wire > 50*100 {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 func TestFetchBringsWhatDiffers(t *testing.T) {
 	for name, size := range deltaSizes {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, timeless(func(t *testing.T) {
 			net := newNet(t)
 			a, b, c := net.node("n-a"), net.node("n-b"), net.node("n-c")
 			e := edit(size, 2)
@@ -139,7 +142,7 @@ func TestFetchBringsWhatDiffers(t *testing.T) {
 					t.Errorf("%+v", s)
 				}
 			}
-		})
+		}))
 	}
 }
 
@@ -147,7 +150,7 @@ func TestFetchBringsWhatDiffers(t *testing.T) {
 // no content: it comes whole.
 func TestPromise_NoLoss_ADeltaAgainstAnotherBase(t *testing.T) {
 	for name, size := range deltaSizes {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, timeless(func(t *testing.T) {
 			net := newNet(t)
 			a, b := net.node("n-a"), net.node("n-b")
 			meet(t, a, "n-b")
@@ -177,7 +180,7 @@ func TestPromise_NoLoss_ADeltaAgainstAnotherBase(t *testing.T) {
 			if !b.store.holds(refs) || !bytes.Equal(b.store.blobs[e.ref.Digest], e.content) || b.Stats().Useless != 2 {
 				t.Errorf("fetched: %+v", b.Stats())
 			}
-		})
+		}))
 	}
 }
 
@@ -235,7 +238,7 @@ func (s vintageStream) SendMsg(m any) error {
 
 func TestAPeerThatKnowsNoDeltas(t *testing.T) {
 	for name, size := range deltaSizes {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, timeless(func(t *testing.T) {
 			net := newNet(t)
 			a := net.node("n-a")
 			s := newMemStore("s-old")
@@ -258,7 +261,7 @@ func TestAPeerThatKnowsNoDeltas(t *testing.T) {
 			if n := a.Stats().Fetched.Deltas.Blobs + a.Stats().Sent.Deltas.Blobs; n != 0 {
 				t.Errorf("%d deltas", n)
 			}
-		})
+		}))
 	}
 }
 
@@ -280,7 +283,7 @@ func (s slowAt) ReadAt(b []byte, off int64) (int, error) {
 // says nothing is waited for.
 func TestADeltaMayTakeItsTime(t *testing.T) {
 	for _, where := range []cluster.NodeID{"n-a", "n-b"} {
-		t.Run(string(where), func(t *testing.T) {
+		t.Run(string(where), timeless(func(t *testing.T) {
 			net := newNet(t)
 			a, b := net.node("n-a", withLimits(short())), net.node("n-b", withLimits(short()))
 			e := edit(5<<20, 7)
@@ -307,7 +310,7 @@ func TestADeltaMayTakeItsTime(t *testing.T) {
 			if s := b.Stats(); s.Received.Deltas.Blobs != 1 || s.Fetched.Deltas.Blobs != 1 {
 				t.Errorf("%+v", s)
 			}
-		})
+		}))
 	}
 }
 
@@ -423,23 +426,25 @@ func TestSpool(t *testing.T) {
 // What has little in common with what it replaces goes over a share like other
 // content; what differs by little is pushed, for that is less than all would read.
 func TestAShareCarriesWhatIsNoDelta(t *testing.T) {
-	_, a, b, c := three(t)
-	near, far := edit(5<<20, 20), edit(5<<20, 21)
-	far.content = content(1, 5<<20, 22)[0]
-	far.ref.Digest = manifest.DigestOf(far.content)
-	bases := manifest.Bases{near.ref.Digest: manifest.DigestOf(near.old), far.ref.Digest: manifest.DigestOf(far.old)}
-	for _, s := range []*sharer{a, b, c} {
-		s.store.add(near.old)
-		s.store.add(far.old)
-	}
-	refs := []manifest.BlobRef{a.store.add(near.content), a.store.add(far.content)}
-	if _, err := a.Chain.Spread(testContext(t), refs, bases, nodes("n-b", "n-c"), nil); err != nil {
-		t.Fatal(err)
-	}
-	if !b.store.holds(refs) || !c.store.holds(refs) {
-		t.Error("a receipt was given for what is not durable")
-	}
-	if s := a.Stats().Sent; a.share.Status().Laid.Bytes != 5<<20 || s.Deltas.Blobs != 2 || s.Wire > 1000 {
-		t.Errorf("laid %+v, sent %+v", a.share.Status().Laid, s)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b, c := three(t)
+		near, far := edit(5<<20, 20), edit(5<<20, 21)
+		far.content = content(1, 5<<20, 22)[0]
+		far.ref.Digest = manifest.DigestOf(far.content)
+		bases := manifest.Bases{near.ref.Digest: manifest.DigestOf(near.old), far.ref.Digest: manifest.DigestOf(far.old)}
+		for _, s := range []*sharer{a, b, c} {
+			s.store.add(near.old)
+			s.store.add(far.old)
+		}
+		refs := []manifest.BlobRef{a.store.add(near.content), a.store.add(far.content)}
+		if _, err := a.Chain.Spread(testContext(t), refs, bases, nodes("n-b", "n-c"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if !b.store.holds(refs) || !c.store.holds(refs) {
+			t.Error("a receipt was given for what is not durable")
+		}
+		if s := a.Stats().Sent; a.share.Status().Laid.Bytes != 5<<20 || s.Deltas.Blobs != 2 || s.Wire > 1000 {
+			t.Errorf("laid %+v, sent %+v", a.share.Status().Laid, s)
+		}
+	})
 }

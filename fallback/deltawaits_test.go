@@ -93,7 +93,7 @@ func TestDeltasStayWhileTheirSpreadRuns(t *testing.T) {
 // which may take longer than anybody waits for a word.
 func TestWhoDigestsABeginningIsNotGivenUp(t *testing.T) {
 	for _, way := range []string{"fetch", "push"} {
-		t.Run(way, func(t *testing.T) {
+		t.Run(way, timeless(func(t *testing.T) {
 			net := newNet(t)
 			a, b := net.node("n-a", withLimits(short())), net.node("n-b", withLimits(short()))
 			c := content(1, 20<<20, 10)[0]
@@ -112,6 +112,6 @@ func TestWhoDigestsABeginningIsNotGivenUp(t *testing.T) {
 			if s := a.Stats(); s.Sent.Wire+s.Served.Wire != ref.Size-2<<20 {
 				t.Errorf("%+v", s)
 			}
-		})
+		}))
 	}
 }

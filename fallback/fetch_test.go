@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,68 +42,72 @@ func (o *outcomes) done(d manifest.Digest, err error) {
 }
 
 func TestFetchFromSeveral(t *testing.T) {
-	net := newNet(t)
-	data := append(content(2000, 6000, 30), content(4, 3<<20, 31)...)
-	a := net.node("n-a")
-	var refs []manifest.BlobRef
-	sources := []*testNode{net.node("n-b"), net.node("n-c"), net.node("n-d")}
-	for _, s := range sources {
-		refs = s.store.addAll(data)
-	}
-	o := collect(t)
-	if err := a.Fetch(testContext(t), append(refs, refs[:10]...), nil, nodes("n-b", "n-c", "n-a", "n-d"), o.done); err != nil {
-		t.Fatal(err)
-	}
-	if len(o.m) != len(refs) || !a.store.holds(refs) {
-		t.Errorf("%d of %d done", len(o.m), len(refs))
-	}
-	for d, err := range o.m {
-		if err != nil {
-			t.Errorf("%s: %v", d.Short(), err)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		data := append(content(2000, 6000, 30), content(4, 3<<20, 31)...)
+		a := net.node("n-a")
+		var refs []manifest.BlobRef
+		sources := []*testNode{net.node("n-b"), net.node("n-c"), net.node("n-d")}
+		for _, s := range sources {
+			refs = s.store.addAll(data)
 		}
-	}
-	for _, s := range sources {
-		if s.Stats().Served.Blobs == 0 {
-			t.Errorf("%s served nothing", s.self)
+		o := collect(t)
+		if err := a.Fetch(testContext(t), append(refs, refs[:10]...), nil, nodes("n-b", "n-c", "n-a", "n-d"), o.done); err != nil {
+			t.Fatal(err)
 		}
-		if n := s.messages.Load(); n > 60 {
-			t.Errorf("%s got %d requests", s.self, n)
+		if len(o.m) != len(refs) || !a.store.holds(refs) {
+			t.Errorf("%d of %d done", len(o.m), len(refs))
 		}
-	}
-	if s := a.Stats(); s.Fetched.Blobs != int64(len(refs)) {
-		t.Errorf("stats %+v", s)
-	}
-	// Once more: nobody is asked.
-	before := sources[0].messages.Load()
-	if err := a.Fetch(testContext(t), refs, nil, nodes("n-b"), nil); err != nil {
-		t.Fatal(err)
-	}
-	if sources[0].messages.Load() != before {
-		t.Error("what is here was asked for")
-	}
+		for d, err := range o.m {
+			if err != nil {
+				t.Errorf("%s: %v", d.Short(), err)
+			}
+		}
+		for _, s := range sources {
+			if s.Stats().Served.Blobs == 0 {
+				t.Errorf("%s served nothing", s.self)
+			}
+			if n := s.messages.Load(); n > 60 {
+				t.Errorf("%s got %d requests", s.self, n)
+			}
+		}
+		if s := a.Stats(); s.Fetched.Blobs != int64(len(refs)) {
+			t.Errorf("stats %+v", s)
+		}
+		// Once more: nobody is asked.
+		before := sources[0].messages.Load()
+		if err := a.Fetch(testContext(t), refs, nil, nodes("n-b"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if sources[0].messages.Load() != before {
+			t.Error("what is here was asked for")
+		}
+	})
 }
 
 // A lone blob is asked of one node, not of all.
 func TestFetchOneBlobAsksOneNode(t *testing.T) {
-	net := newNet(t)
-	a := net.node("n-a")
-	var refs []manifest.BlobRef
-	var sources []*testNode
-	for i := range 5 {
-		n := net.node(cluster.NodeID(fmt.Sprintf("n-%d", i)))
-		refs = n.store.addAll(content(1, 5000, 32))
-		sources = append(sources, n)
-	}
-	if err := a.Fetch(testContext(t), refs, nil, nodes("n-0", "n-1", "n-2", "n-3", "n-4"), nil); err != nil {
-		t.Fatal(err)
-	}
-	var asked int64
-	for _, s := range sources {
-		asked += s.messages.Load()
-	}
-	if asked != 1 {
-		t.Errorf("%d requests", asked)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a := net.node("n-a")
+		var refs []manifest.BlobRef
+		var sources []*testNode
+		for i := range 5 {
+			n := net.node(cluster.NodeID(fmt.Sprintf("n-%d", i)))
+			refs = n.store.addAll(content(1, 5000, 32))
+			sources = append(sources, n)
+		}
+		if err := a.Fetch(testContext(t), refs, nil, nodes("n-0", "n-1", "n-2", "n-3", "n-4"), nil); err != nil {
+			t.Fatal(err)
+		}
+		var asked int64
+		for _, s := range sources {
+			asked += s.messages.Load()
+		}
+		if asked != 1 {
+			t.Errorf("%d requests", asked)
+		}
+	})
 }
 
 // Down, empty, mute, hostile and damaged nodes are passed over, each alone and
@@ -110,7 +115,7 @@ func TestFetchOneBlobAsksOneNode(t *testing.T) {
 func TestFetchFailsOver(t *testing.T) {
 	bad := nodes("n-down", "n-empty", "n-mute", "n-evil", "n-forger", "n-damaged")
 	for _, from := range append([][]cluster.NodeID{bad}, slicesOfOne(bad)...) {
-		t.Run(fmt.Sprint(from), func(t *testing.T) {
+		t.Run(fmt.Sprint(from), timeless(func(t *testing.T) {
 			net := newNet(t)
 			l := defaultLimits()
 			l.hedge = 100 * time.Millisecond
@@ -140,36 +145,38 @@ func TestFetchFailsOver(t *testing.T) {
 			if !a.store.holds(refs) || len(o.m) != len(refs) {
 				t.Error("not all came")
 			}
-		})
+		}))
 	}
 }
 
 // A node that was passed over for being slow is asked again when nobody else
 // has the blob.
 func TestFetchComesBackToASlowPeer(t *testing.T) {
-	net := newNet(t)
-	l := defaultLimits()
-	l.hedge = 20 * time.Millisecond
-	a, slow := net.node("n-a", withLimits(l)), net.node("n-slow")
-	net.node("n-empty")
-	net.serve("n-mute", mute{})
-	refs := slow.store.addAll(content(1, 100, 45))
-	asked := make(chan struct{}, 10)
-	slow.store.onOpen = func(_ manifest.Digest, r Reader) Reader {
-		asked <- struct{}{}
-		if len(asked) == 1 {
-			<-time.After(10 * l.hedge)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		l := defaultLimits()
+		l.hedge = 20 * time.Millisecond
+		a, slow := net.node("n-a", withLimits(l)), net.node("n-slow")
+		net.node("n-empty")
+		net.serve("n-mute", mute{})
+		refs := slow.store.addAll(content(1, 100, 45))
+		asked := make(chan struct{}, 10)
+		slow.store.onOpen = func(_ manifest.Digest, r Reader) Reader {
+			asked <- struct{}{}
+			if len(asked) == 1 {
+				<-time.After(10 * l.hedge)
+			}
+			return r
 		}
-		return r
-	}
-	l.stall = time.Second // of the mute one, once it is patient
-	a.limits = l
-	if err := a.Fetch(testContext(t), refs, nil, nodes("n-slow", "n-empty", "n-mute"), nil); err != nil {
-		t.Fatal(err)
-	}
-	if len(asked) < 2 {
-		t.Errorf("asked %d times: it was not passed over", len(asked))
-	}
+		l.stall = time.Second // of the mute one, once it is patient
+		a.limits = l
+		if err := a.Fetch(testContext(t), refs, nil, nodes("n-slow", "n-empty", "n-mute"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if len(asked) < 2 {
+			t.Errorf("asked %d times: it was not passed over", len(asked))
+		}
+	})
 }
 
 func slicesOfOne(ids []cluster.NodeID) (out [][]cluster.NodeID) {
@@ -198,7 +205,7 @@ func TestFetchHostileAnswers(t *testing.T) {
 		"missing within its blob": {{Pieces: []*pb.Piece{pieceOf(want, 0, 500)}}, {Missing: [][]byte{digest[:]}}},
 		"interleaved":             {{Pieces: []*pb.Piece{pieceOf(want, 0, 500), pieceOf(other, 0, 500)}}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, timeless(func(t *testing.T) {
 			net := newNet(t)
 			a := net.node("n-a", withLimits(short()))
 			net.serve("n-evil", scripted{fetch: func(*pb.FetchRequest) []*pb.FetchResponse { return script }})
@@ -209,26 +216,28 @@ func TestFetchHostileAnswers(t *testing.T) {
 			if a.store.Has(digest) {
 				t.Error("stored")
 			}
-		})
+		}))
 	}
 }
 
 func TestFetchTells(t *testing.T) {
-	net := newNet(t)
-	a := net.node("n-a")
-	net.node("n-b")
-	ref := manifest.BlobRef{Digest: manifest.DigestOf([]byte("nowhere")), Size: 7}
-	o := collect(t)
-	err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), o.done)
-	if e := wantError[*IncompleteError](t, err); e.Missing != 1 || e.Wanted != 1 {
-		t.Errorf("%+v", e)
-	}
-	if e := wantError[*MissingError](t, o.m[ref.Digest]); e.Peer != "n-b" {
-		t.Errorf("blames %s", e.Peer)
-	}
-	if err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-a"), nil); !errors.Is(err, ErrNoSource) {
-		t.Errorf("from nobody: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a := net.node("n-a")
+		net.node("n-b")
+		ref := manifest.BlobRef{Digest: manifest.DigestOf([]byte("nowhere")), Size: 7}
+		o := collect(t)
+		err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), o.done)
+		if e := wantError[*IncompleteError](t, err); e.Missing != 1 || e.Wanted != 1 {
+			t.Errorf("%+v", e)
+		}
+		if e := wantError[*MissingError](t, o.m[ref.Digest]); e.Peer != "n-b" {
+			t.Errorf("blames %s", e.Peer)
+		}
+		if err := a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-a"), nil); !errors.Is(err, ErrNoSource) {
+			t.Errorf("from nobody: %v", err)
+		}
+	})
 }
 
 // Without room it is not tried again elsewhere.
@@ -282,91 +291,97 @@ func TestFetchCancelled(t *testing.T) {
 
 // What a peer is pushing here right now is waited for, not fetched as well.
 func TestFetchWaitsForAPush(t *testing.T) {
-	net := newNet(t)
-	a := net.node("n-a")
-	other := source{asked: make(chan struct{})}
-	net.serve("n-b", other)
-	data := []byte(strings.Repeat("p", 1000))
-	ref := manifest.BlobRef{Digest: manifest.DigestOf(data), Size: 1000}
-	s := net.raw("n-a")
-	if r := answerTo(t, s, &pb.PushRequest{Offer: offerOf(1, false, data)}); r.GetNeeds() == nil {
-		t.Fatalf("answer %v", r)
-	}
-	fetched := make(chan error, 1)
-	go func() { fetched <- a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), nil) }()
-	for from := 0; from < 1000; from += 100 {
-		if err := s.Send(&pb.PushRequest{Pieces: []*pb.Piece{pieceOf(data, from, from+100)}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := <-fetched; err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-other.asked:
-		t.Error("it was fetched as well")
-	default:
-	}
-	a.store.mu.Lock()
-	defer a.store.mu.Unlock()
-	if n := a.store.puts[ref.Digest]; n != 1 {
-		t.Errorf("stored %d times", n)
-	}
-}
-
-// A push that is quiet, or fails, is not waited for.
-func TestFetchDoesNotWaitForAQuietPush(t *testing.T) {
-	for _, fails := range []bool{false, true} {
+	synctest.Test(t, func(t *testing.T) {
 		net := newNet(t)
-		l := defaultLimits()
-		l.hedge = 50 * time.Millisecond
-		if fails {
-			l.hedge = time.Hour
-		}
-		a, b := net.node("n-a", withLimits(l)), net.node("n-b")
-		data := []byte(strings.Repeat("q", 1000))
-		ref := b.store.add(data)
+		a := net.node("n-a")
+		other := source{asked: make(chan struct{})}
+		net.serve("n-b", other)
+		data := []byte(strings.Repeat("p", 1000))
+		ref := manifest.BlobRef{Digest: manifest.DigestOf(data), Size: 1000}
 		s := net.raw("n-a")
 		if r := answerTo(t, s, &pb.PushRequest{Offer: offerOf(1, false, data)}); r.GetNeeds() == nil {
 			t.Fatalf("answer %v", r)
 		}
 		fetched := make(chan error, 1)
 		go func() { fetched <- a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), nil) }()
-		if fails {
-			if err := s.CloseSend(); err != nil {
+		for from := 0; from < 1000; from += 100 {
+			if err := s.Send(&pb.PushRequest{Pieces: []*pb.Piece{pieceOf(data, from, from+100)}}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if err := <-fetched; err != nil {
-			t.Errorf("push fails %t: %v", fails, err)
+			t.Fatal(err)
 		}
-	}
+		select {
+		case <-other.asked:
+			t.Error("it was fetched as well")
+		default:
+		}
+		a.store.mu.Lock()
+		defer a.store.mu.Unlock()
+		if n := a.store.puts[ref.Digest]; n != 1 {
+			t.Errorf("stored %d times", n)
+		}
+	})
+}
+
+// A push that is quiet, or fails, is not waited for.
+func TestFetchDoesNotWaitForAQuietPush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, fails := range []bool{false, true} {
+			net := newNet(t)
+			l := defaultLimits()
+			l.hedge = 50 * time.Millisecond
+			if fails {
+				l.hedge = time.Hour
+			}
+			a, b := net.node("n-a", withLimits(l)), net.node("n-b")
+			data := []byte(strings.Repeat("q", 1000))
+			ref := b.store.add(data)
+			s := net.raw("n-a")
+			if r := answerTo(t, s, &pb.PushRequest{Offer: offerOf(1, false, data)}); r.GetNeeds() == nil {
+				t.Fatalf("answer %v", r)
+			}
+			fetched := make(chan error, 1)
+			go func() { fetched <- a.Fetch(testContext(t), []manifest.BlobRef{ref}, nil, nodes("n-b"), nil) }()
+			if fails {
+				if err := s.CloseSend(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := <-fetched; err != nil {
+				t.Errorf("push fails %t: %v", fails, err)
+			}
+		}
+	})
 }
 
 // Two fetches of the same blobs share one transfer.
 func TestFetchesShare(t *testing.T) {
-	net := newNet(t)
-	a, b := net.node("n-a"), net.node("n-b")
-	refs := b.store.addAll(content(50, 3000, 36))
-	begun, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	a.store.onPut = func(manifest.BlobRef) error {
-		once.Do(func() { close(begun); <-release })
-		return nil
-	}
-	errs := make(chan error, 2)
-	go func() { errs <- a.Fetch(testContext(t), refs, nil, nodes("n-b"), nil) }()
-	<-begun
-	go func() { errs <- a.Fetch(testContext(t), refs[:10], nil, nodes("n-b"), nil) }()
-	close(release)
-	for range 2 {
-		if err := <-errs; err != nil {
-			t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a, b := net.node("n-a"), net.node("n-b")
+		refs := b.store.addAll(content(50, 3000, 36))
+		begun, release := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		a.store.onPut = func(manifest.BlobRef) error {
+			once.Do(func() { close(begun); <-release })
+			return nil
 		}
-	}
-	if !a.store.holds(refs) {
-		t.Error("not all came")
-	}
+		errs := make(chan error, 2)
+		go func() { errs <- a.Fetch(testContext(t), refs, nil, nodes("n-b"), nil) }()
+		<-begun
+		go func() { errs <- a.Fetch(testContext(t), refs[:10], nil, nodes("n-b"), nil) }()
+		close(release)
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if !a.store.holds(refs) {
+			t.Error("not all came")
+		}
+	})
 }
 
 // Wherever the blobs are, and whoever fails, what some healthy node holds
@@ -416,54 +431,56 @@ func countTrue(m map[manifest.Digest]bool) (n int) {
 
 // The real store does the same.
 func TestWithBlobStore(t *testing.T) {
-	net := newNet(t)
-	open := func(id cluster.NodeID) (*Push, *blob.Store) {
-		s, err := blob.Open(t.TempDir(), blob.Options{})
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		open := func(id cluster.NodeID) (*Push, *blob.Store) {
+			s, err := blob.Open(t.TempDir(), blob.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := NewPush(id, StoreOf(s), net, nil)
+			net.serve(id, &server{push: p})
+			t.Cleanup(func() {
+				if err := errors.Join(p.Close(), s.Close()); err != nil {
+					t.Error(err)
+				}
+			})
+			return p, s
+		}
+		a, as := open("n-a")
+		_, bs := open("n-b")
+		c, cs := open("n-c")
+		var refs []manifest.BlobRef
+		for _, b := range append(content(500, 3000, 40), content(3, 2<<20, 41)...) {
+			ref, err := as.PutBytes(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			refs = append(refs, ref)
+		}
+		receipts, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2))
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := NewPush(id, StoreOf(s), net, nil)
-		net.serve(id, &server{push: p})
-		t.Cleanup(func() {
-			if err := errors.Join(p.Close(), s.Close()); err != nil {
-				t.Error(err)
+		for _, r := range receipts {
+			if r.Node == "n-b" && r.Store != bs.ID() {
+				t.Errorf("receipt %v, the store is %s", r, bs.ID())
 			}
-		})
-		return p, s
-	}
-	a, as := open("n-a")
-	_, bs := open("n-b")
-	c, cs := open("n-c")
-	var refs []manifest.BlobRef
-	for _, b := range append(content(500, 3000, 40), content(3, 2<<20, 41)...) {
-		ref, err := as.PutBytes(b)
-		if err != nil {
+		}
+		if err := c.Fetch(testContext(t), refs, nil, nodes("n-b"), nil); err != nil {
 			t.Fatal(err)
 		}
-		refs = append(refs, ref)
-	}
-	receipts, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, r := range receipts {
-		if r.Node == "n-b" && r.Store != bs.ID() {
-			t.Errorf("receipt %v, the store is %s", r, bs.ID())
-		}
-	}
-	if err := c.Fetch(testContext(t), refs, nil, nodes("n-b"), nil); err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range []*blob.Store{bs, cs} {
-		n := 0
-		if err := s.Verify(testContext(t), func(ref manifest.BlobRef, err error) {
-			if n++; err != nil {
-				t.Error(ref, err)
+		for _, s := range []*blob.Store{bs, cs} {
+			n := 0
+			if err := s.Verify(testContext(t), func(ref manifest.BlobRef, err error) {
+				if n++; err != nil {
+					t.Error(ref, err)
+				}
+			}); err != nil || n != len(refs) {
+				t.Errorf("%d blobs, %v", n, err)
 			}
-		}); err != nil || n != len(refs) {
-			t.Errorf("%d blobs, %v", n, err)
 		}
-	}
+	})
 }
 
 // words are messages with nothing in them.

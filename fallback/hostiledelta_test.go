@@ -200,7 +200,7 @@ func TestFetchHostileDeltas(t *testing.T) {
 		"at work, and then gone": {small, false, func(edited) []*pb.FetchResponse { return words(1) }},
 		"at work without end":    {small, true, func(edited) []*pb.FetchResponse { return words(maxBeats + 1) }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(name, timeless(func(t *testing.T) {
 			net := newNet(t)
 			a, good := net.node("n-a"), net.node("n-good")
 			net.serve("n-evil", scripted{fetch: func(*pb.FetchRequest) []*pb.FetchResponse { return tc.with(tc.e) }})
@@ -217,6 +217,6 @@ func TestFetchHostileDeltas(t *testing.T) {
 			if err := a.Fetch(testContext(t), refs, bases, nodes("n-evil", "n-good"), nil); err != nil || !a.store.holds(refs) {
 				t.Error(err)
 			}
-		})
+		}))
 	}
 }

@@ -63,36 +63,40 @@ func TestNoPace(t *testing.T) {
 // Who waits for his turn behind much that went first is not given up by the
 // receiver of what he has begun.
 func TestWhoWaitsForHisTurnIsNotGivenUp(t *testing.T) {
-	limits := short()
-	limits.stall = 3 * time.Second
-	net := newNet(t)
-	a := net.node("n-a", withLimits(limits), func(p *Push) { p.Limit(1 << 20) })
-	b := net.node("n-b", withLimits(limits))
-	for range 5 << 20 / maxPiece { // small edits, five seconds of them
-		a.pace.passed(maxPiece)
-	}
-	refs := a.store.addAll(content(1, 200<<10, 11))
-	if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil || !b.store.holds(refs) {
-		t.Fatal(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		limits := short()
+		limits.stall = 3 * time.Second
+		net := newNet(t)
+		a := net.node("n-a", withLimits(limits), func(p *Push) { p.Limit(1 << 20) })
+		b := net.node("n-b", withLimits(limits))
+		for range 5 << 20 / maxPiece { // small edits, five seconds of them
+			a.pace.passed(maxPiece)
+		}
+		refs := a.store.addAll(content(1, 200<<10, 11))
+		if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil || !b.store.holds(refs) {
+			t.Fatal(err)
+		}
+	})
 }
 
 // Who fetches what waits for its turn is told so: he neither takes the other end
 // for dead nor asks anew, behind all the others again.
 func TestWhoFetchesWhatWaitsForItsTurnDoesNotAskAnew(t *testing.T) {
-	limits := short()
-	limits.stall, limits.hedge = 1500*time.Millisecond, 1500*time.Millisecond
-	net := newNet(t)
-	a := net.node("n-a", withLimits(limits), func(p *Push) { p.Limit(1 << 20) })
-	b := net.node("n-b", withLimits(limits))
-	for range 3 << 20 / maxPiece {
-		a.pace.passed(maxPiece)
-	}
-	refs := a.store.addAll(content(1, 300<<10, 12))
-	if err := b.Fetch(testContext(t), refs, nil, nodes("n-a"), nil); err != nil {
-		t.Fatal(err)
-	}
-	if s := a.Stats(); s.Served.Wire != refs[0].Size {
-		t.Errorf("%d bytes travelled for %d", s.Served.Wire, refs[0].Size)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		limits := short()
+		limits.stall, limits.hedge = 1500*time.Millisecond, 1500*time.Millisecond
+		net := newNet(t)
+		a := net.node("n-a", withLimits(limits), func(p *Push) { p.Limit(1 << 20) })
+		b := net.node("n-b", withLimits(limits))
+		for range 3 << 20 / maxPiece {
+			a.pace.passed(maxPiece)
+		}
+		refs := a.store.addAll(content(1, 300<<10, 12))
+		if err := b.Fetch(testContext(t), refs, nil, nodes("n-a"), nil); err != nil {
+			t.Fatal(err)
+		}
+		if s := a.Stats(); s.Served.Wire != refs[0].Size {
+			t.Errorf("%d bytes travelled for %d", s.Served.Wire, refs[0].Size)
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -188,23 +189,25 @@ func TestWrongSizeOfWhatIsHere(t *testing.T) {
 
 // A sender that stops within a batch is given up; one that is idle is not.
 func TestStalledSender(t *testing.T) {
-	net := newNet(t)
-	net.node("n-a", withLimits(short()))
-	s := net.raw("n-a")
-	a := []byte(strings.Repeat("a", 1000))
-	if r := answerTo(t, s, &pb.PushRequest{Offer: offerOf(1, true, []byte("x")), Pieces: []*pb.Piece{pieceOf([]byte("x"), 0, 1)}, End: 1}); r.GetReceipt() == nil {
-		t.Fatalf("answer %v", r)
-	}
-	<-time.After(2 * short().stall)
-	if r := answerTo(t, s, &pb.PushRequest{Offer: offerOf(2, false, a)}); r.GetNeeds() == nil {
-		t.Fatalf("after a pause: %v", r)
-	}
-	if err := s.Send(&pb.PushRequest{Pieces: []*pb.Piece{pieceOf(a, 0, 10)}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recv(); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("%v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		net.node("n-a", withLimits(short()))
+		s := net.raw("n-a")
+		a := []byte(strings.Repeat("a", 1000))
+		if r := answerTo(t, s, &pb.PushRequest{Offer: offerOf(1, true, []byte("x")), Pieces: []*pb.Piece{pieceOf([]byte("x"), 0, 1)}, End: 1}); r.GetReceipt() == nil {
+			t.Fatalf("answer %v", r)
+		}
+		<-time.After(2 * short().stall)
+		if r := answerTo(t, s, &pb.PushRequest{Offer: offerOf(2, false, a)}); r.GetNeeds() == nil {
+			t.Fatalf("after a pause: %v", r)
+		}
+		if err := s.Send(&pb.PushRequest{Pieces: []*pb.Piece{pieceOf(a, 0, 10)}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Recv(); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // watched tells how a node's Push handlers end.
@@ -221,26 +224,28 @@ func (w watched) Push(s grpc.BidiStreamingServer[pb.PushRequest, pb.PushResponse
 
 // A sender that reads no answers fills no memory here: it is given up.
 func TestSenderThatDoesNotRead(t *testing.T) {
-	net := newNet(t)
-	n := net.node("n-a", withLimits(short()))
-	w := watched{server: &server{push: n.Push}, ended: make(chan error, 1)}
-	net.serve("n-w", w)
-	s := net.raw("n-w")
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		for i := uint64(0); ; i++ {
-			b := []byte{byte(i), byte(i >> 8), byte(i >> 16)}
-			if s.Send(&pb.PushRequest{Offer: offerOf(i+1, true, b), Pieces: []*pb.Piece{pieceOf(b, 0, 3)}, End: i + 1}) != nil {
-				return
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		n := net.node("n-a", withLimits(short()))
+		w := watched{server: &server{push: n.Push}, ended: make(chan error, 1)}
+		net.serve("n-w", w)
+		s := net.raw("n-w")
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for i := uint64(0); ; i++ {
+				b := []byte{byte(i), byte(i >> 8), byte(i >> 16)}
+				if s.Send(&pb.PushRequest{Offer: offerOf(i+1, true, b), Pieces: []*pb.Piece{pieceOf(b, 0, 3)}, End: i + 1}) != nil {
+					return
+				}
 			}
+		}()
+		if err := <-w.ended; status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("%v", err)
 		}
-	}()
-	if err := <-w.ended; status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("%v", err)
-	}
-	net.disconnect("n-w")
-	<-sent
+		net.disconnect("n-w")
+		<-sent
+	})
 }
 
 func TestOffersBetweenPieces(t *testing.T) {
@@ -296,27 +301,29 @@ func TestHostileFetchRequests(t *testing.T) {
 
 // A reader that does not read is given up.
 func TestFetcherThatDoesNotRead(t *testing.T) {
-	net := newNet(t)
-	n := net.node("n-a", withLimits(short()))
-	refs := n.store.addAll(content(1, 8<<20, 60))
-	c, err := net.Conn(context.Background(), "n-a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := pb.NewContentClient(c).Fetch(testContext(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Send(&pb.FetchRequest{Want: infosOf(refs)}); err != nil {
-		t.Fatal(err)
-	}
-	<-time.After(3 * short().stall)
-	for err == nil {
-		_, err = s.Recv()
-	}
-	if status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("%v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		n := net.node("n-a", withLimits(short()))
+		refs := n.store.addAll(content(1, 8<<20, 60))
+		c, err := net.Conn(context.Background(), "n-a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := pb.NewContentClient(c).Fetch(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Send(&pb.FetchRequest{Want: infosOf(refs)}); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(3 * short().stall)
+		for err == nil {
+			_, err = s.Recv()
+		}
+		if status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // infosOf names blobs on the wire.

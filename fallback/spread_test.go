@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -189,25 +190,27 @@ func TestSpreadFlushFails(t *testing.T) {
 
 // Spread does not wait for more than enough, and the rest goes on.
 func TestSpreadGoesOnInTheBackground(t *testing.T) {
-	net := newNet(t)
-	a, b, slow := net.node("n-a"), net.node("n-b"), net.node("n-slow")
-	release, flushed := make(chan struct{}), make(chan struct{})
-	slow.store.onFlush = func() error { <-release; defer close(flushed); return nil }
-	refs := a.store.addAll(content(2, 1000, 7))
-	ctx, cancel := context.WithCancel(testContext(t))
-	receipts, err := a.Spread(ctx, refs, nil, nodes("n-slow", "n-b"), all(2))
-	cancel() // no longer matters
-	if err != nil || len(receipts) != 2 {
-		t.Fatalf("%v, %v", receipts, err)
-	}
-	if !b.store.holds(refs) {
-		t.Error("not durable")
-	}
-	close(release)
-	<-flushed
-	if !slow.store.Has(refs[0].Digest) || !slow.store.Has(refs[1].Digest) {
-		t.Error("the slow peer was given up")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a, b, slow := net.node("n-a"), net.node("n-b"), net.node("n-slow")
+		release, flushed := make(chan struct{}), make(chan struct{})
+		slow.store.onFlush = func() error { <-release; defer close(flushed); return nil }
+		refs := a.store.addAll(content(2, 1000, 7))
+		ctx, cancel := context.WithCancel(testContext(t))
+		receipts, err := a.Spread(ctx, refs, nil, nodes("n-slow", "n-b"), all(2))
+		cancel() // no longer matters
+		if err != nil || len(receipts) != 2 {
+			t.Fatalf("%v, %v", receipts, err)
+		}
+		if !b.store.holds(refs) {
+			t.Error("not durable")
+		}
+		close(release)
+		<-flushed
+		if !slow.store.Has(refs[0].Digest) || !slow.store.Has(refs[1].Digest) {
+			t.Error("the slow peer was given up")
+		}
+	})
 }
 
 func TestSpreadUnknownPeer(t *testing.T) {
@@ -222,31 +225,35 @@ func TestSpreadUnknownPeer(t *testing.T) {
 // A peer whose disk hangs is told apart from one that is slow, and costs
 // nobody else anything.
 func TestSpreadStalled(t *testing.T) {
-	net := newNet(t)
-	a, b := net.node("n-a", withLimits(short())), net.node("n-b", withLimits(short()))
-	hang := make(chan struct{})
-	b.store.onFlush = func() error { <-hang; return nil }
-	defer close(hang)
-	c := net.node("n-c")
-	refs := a.store.addAll(content(1, 1000, 9))
-	_, err := a.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), all(3))
-	wantError[*StalledError](t, wantError[*ShortError](t, err).Failed["n-b"])
-	if !c.store.holds(refs) {
-		t.Error("the other peer suffered")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a, b := net.node("n-a", withLimits(short())), net.node("n-b", withLimits(short()))
+		hang := make(chan struct{})
+		b.store.onFlush = func() error { <-hang; return nil }
+		defer close(hang)
+		c := net.node("n-c")
+		refs := a.store.addAll(content(1, 1000, 9))
+		_, err := a.Spread(testContext(t), refs, nil, nodes("n-b", "n-c"), all(3))
+		wantError[*StalledError](t, wantError[*ShortError](t, err).Failed["n-b"])
+		if !c.store.holds(refs) {
+			t.Error("the other peer suffered")
+		}
+	})
 }
 
 // A flush that takes long is no stall: the receiver says that it is at work.
 func TestSlowFlushIsNoStall(t *testing.T) {
-	l := short()
-	net := newNet(t)
-	a := net.node("n-a", withLimits(l))
-	l.flush = time.Minute
-	b := net.node("n-b", withLimits(l))
-	b.store.onFlush = func() error { <-time.After(3 * l.stall); return nil }
-	if _, err := a.Spread(testContext(t), a.store.addAll(content(1, 1000, 10)), nil, nodes("n-b"), all(2)); err != nil {
-		t.Error(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		l := short()
+		net := newNet(t)
+		a := net.node("n-a", withLimits(l))
+		l.flush = time.Minute
+		b := net.node("n-b", withLimits(l))
+		b.store.onFlush = func() error { <-time.After(3 * l.stall); return nil }
+		if _, err := a.Spread(testContext(t), a.store.addAll(content(1, 1000, 10)), nil, nodes("n-b"), all(2)); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // mute is a peer that takes a stream and neither reads nor answers.
@@ -263,16 +270,18 @@ func (mute) Fetch(s grpc.BidiStreamingServer[pb.FetchRequest, pb.FetchResponse])
 }
 
 func TestSpreadToAMutePeer(t *testing.T) {
-	net := newNet(t)
-	net.serve("n-mute", mute{})
-	a := net.node("n-a", withLimits(short()))
-	for name, size := range map[string]int{"eager": 100, "large": 3 << 20} {
-		_, err := a.Spread(testContext(t), a.store.addAll(content(1, size, 11)), nil, nodes("n-mute"), all(2))
-		if e := wantError[*ShortError](t, err); e.Err != nil {
-			t.Errorf("%s: %v", name, e)
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		net.serve("n-mute", mute{})
+		a := net.node("n-a", withLimits(short()))
+		for name, size := range map[string]int{"eager": 100, "large": 3 << 20} {
+			_, err := a.Spread(testContext(t), a.store.addAll(content(1, size, 11)), nil, nodes("n-mute"), all(2))
+			if e := wantError[*ShortError](t, err); e.Err != nil {
+				t.Errorf("%s: %v", name, e)
+			}
+			wantError[*StalledError](t, wantError[*ShortError](t, err).Failed["n-mute"])
 		}
-		wantError[*StalledError](t, wantError[*ShortError](t, err).Failed["n-mute"])
-	}
+	})
 }
 
 func TestSpreadCancelled(t *testing.T) {
@@ -292,66 +301,70 @@ func TestSpreadCancelled(t *testing.T) {
 
 // A transfer that was given up half-way leaves a stream that works.
 func TestAbandonedBatchFreesTheLane(t *testing.T) {
-	net := newNet(t)
-	a, b := net.node("n-a"), net.node("n-b")
-	begun, release := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	b.store.onPut = func(manifest.BlobRef) error {
-		once.Do(func() { close(begun); <-release })
-		return nil
-	}
-	ctx, cancel := context.WithCancel(testContext(t))
-	failed := make(chan error, 1)
-	go func() {
-		_, err := a.Spread(ctx, a.store.addAll(content(1, 30<<20, 13)), nil, nodes("n-b"), all(2))
-		failed <- err
-	}()
-	<-begun
-	cancel()
-	if err := <-failed; !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
-	close(release)
-	refs := a.store.addAll(content(1, 2<<20, 14)) // the same lane
-	if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
-		t.Fatal(err)
-	}
-	if !b.store.holds(refs) {
-		t.Error("not durable")
-	}
-	if sent := a.Stats().Sent.Bytes; sent > 3<<20 {
-		t.Errorf("%d bytes were sent, most of them for nobody", sent)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a, b := net.node("n-a"), net.node("n-b")
+		begun, release := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		b.store.onPut = func(manifest.BlobRef) error {
+			once.Do(func() { close(begun); <-release })
+			return nil
+		}
+		ctx, cancel := context.WithCancel(testContext(t))
+		failed := make(chan error, 1)
+		go func() {
+			_, err := a.Spread(ctx, a.store.addAll(content(1, 30<<20, 13)), nil, nodes("n-b"), all(2))
+			failed <- err
+		}()
+		<-begun
+		cancel()
+		if err := <-failed; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		close(release)
+		refs := a.store.addAll(content(1, 2<<20, 14)) // the same lane
+		if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
+			t.Fatal(err)
+		}
+		if !b.store.holds(refs) {
+			t.Error("not durable")
+		}
+		if sent := a.Stats().Sent.Bytes; sent > 3<<20 {
+			t.Errorf("%d bytes were sent, most of them for nobody", sent)
+		}
+	})
 }
 
 // A large blob under way delays no small one.
 func TestLargeDelaysNoSmall(t *testing.T) {
-	net := newNet(t)
-	a, b := net.node("n-a"), net.node("n-b")
-	begun, release := make(chan struct{}), make(chan struct{})
-	b.store.onPut = func(ref manifest.BlobRef) error {
-		if ref.Size > smallBlob {
-			close(begun)
-			<-release
+	synctest.Test(t, func(t *testing.T) {
+		net := newNet(t)
+		a, b := net.node("n-a"), net.node("n-b")
+		begun, release := make(chan struct{}), make(chan struct{})
+		b.store.onPut = func(ref manifest.BlobRef) error {
+			if ref.Size > smallBlob {
+				close(begun)
+				<-release
+			}
+			return nil
 		}
-		return nil
-	}
-	big := a.store.addAll(content(1, 20<<20, 15))
-	done := make(chan error, 1)
-	go func() {
-		_, err := a.Spread(testContext(t), big, nil, nodes("n-b"), all(2))
-		done <- err
-	}()
-	<-begun
-	for _, refs := range [][]manifest.BlobRef{a.store.addAll(content(1, 100, 16)), a.store.addAll(content(50, 10_000, 17))} {
-		if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
-			t.Fatal(err)
+		big := a.store.addAll(content(1, 20<<20, 15))
+		done := make(chan error, 1)
+		go func() {
+			_, err := a.Spread(testContext(t), big, nil, nodes("n-b"), all(2))
+			done <- err
+		}()
+		<-begun
+		for _, refs := range [][]manifest.BlobRef{a.store.addAll(content(1, 100, 16)), a.store.addAll(content(50, 10_000, 17))} {
+			if _, err := a.Spread(testContext(t), refs, nil, nodes("n-b"), all(2)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	close(release)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+		close(release)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // What cannot be read from the own store costs its batch, not the stream.

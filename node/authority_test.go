@@ -98,7 +98,7 @@ func (g *gateway) rotateCA(finish bool) error {
 // certificates are of another one than before; it returns that one.
 func rotated(t *testing.T, before string, nodes ...*gateway) (print string) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, g := range nodes {
 			s, err := g.status()
 			if err != nil {
@@ -128,7 +128,7 @@ func TestPromise_Available_CAReplacedWhileANodeIsDown(t *testing.T) {
 	if err := g[1].rotateCA(false); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g[0].status()
 		if err != nil {
 			return err
@@ -181,7 +181,7 @@ func TestRotateCAFinishedWithoutADeadNode(t *testing.T) {
 	if err := g[0].rotateCA(false); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		_ = g[0].rotateCA(true) // refused until the living have renewed
 		s, err := g[0].status()
 		if err == nil && s.CA.Replacing != nil {

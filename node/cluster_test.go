@@ -68,7 +68,7 @@ func newGateway(t *testing.T, name string) *gateway {
 // test's directories are removed.
 func (g *gateway) run() *gateway {
 	g.t.Helper()
-	n, err := Open(g.cfg, Options{Version: "test", Patience: time.Minute, Log: slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	n, err := Open(g.cfg, Options{Version: "test", Patience: patience, Log: slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		g.t.Fatalf("%s: %v", g.cfg.Name, err)
 	}
@@ -83,12 +83,12 @@ func (g *gateway) run() *gateway {
 			g.t.Errorf("%s ended with %v", g.cfg.Name, err)
 		}
 	}
-	eventually(g.t, 10*time.Second, func() error { _, err := g.status(); return err })
+	eventually(g.t, func() error { _, err := g.status(); return err })
 	return g
 }
 
 func (g *gateway) local(fn func(context.Context, pb.LocalClient) error) error {
-	ctx, cancel := context.WithTimeout(g.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), patience)
 	defer cancel()
 	conn, err := local.Dial(ctx, g.cfg.DataDir)
 	if err != nil {
@@ -159,9 +159,12 @@ func (g *gateway) reads(path, want string) error {
 	return nil
 }
 
-func eventually(t *testing.T, limit time.Duration, ask func() error) {
+// patience ends a test that hangs: no machine is so busy.
+const patience = 2 * time.Minute
+
+func eventually(t *testing.T, ask func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -172,7 +175,7 @@ func eventually(t *testing.T, limit time.Duration, ask func() error) {
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not within %s: %v", limit, err)
+			t.Fatalf("not within %s: %v", patience, err)
 		case <-tick.C:
 		}
 	}
@@ -181,7 +184,7 @@ func eventually(t *testing.T, limit time.Duration, ask func() error) {
 // everywhere waits until a file reads the same on all nodes.
 func everywhere(t *testing.T, path, want string, nodes ...*gateway) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, g := range nodes {
 			if err := g.reads(path, want); err != nil {
 				return err
@@ -214,7 +217,7 @@ func trio(t *testing.T) [3]*gateway {
 
 func waitVoters(t *testing.T, nodes []*gateway, want int) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, g := range nodes {
 			s, err := g.status()
 			if err != nil {
@@ -245,7 +248,7 @@ func TestThreeNodesHoldTheSameTree(t *testing.T) {
 	if err := os.Remove(filepath.Join(g[1].cfg.Trees[0].Path, "api/from-0.xml")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, n := range g {
 			if _, err := os.Stat(filepath.Join(n.cfg.Trees[0].Path, "api/from-0.xml")); !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("%s still has the deleted file: %v", n.cfg.Name, err)
@@ -254,7 +257,7 @@ func TestThreeNodesHoldTheSameTree(t *testing.T) {
 		return nil
 	})
 	err := g[2].local(func(ctx context.Context, c pb.LocalClient) error {
-		res, err := c.Wait(ctx, &pb.WaitRequest{TimeoutNs: int64(20 * time.Second)})
+		res, err := c.Wait(ctx, &pb.WaitRequest{TimeoutNs: int64(patience / 2)})
 		if err == nil && (len(res.GetApplied()) != 3 || len(res.GetLate())+len(res.GetDead()) > 0) {
 			t.Errorf("wait: %v", res)
 		}
@@ -293,7 +296,7 @@ func TestRestartAtAnotherAddress(t *testing.T) {
 	everywhere(t, "while-away.xml", "x\n", g[1])
 	g[1].write("back.xml", "y\n")
 	everywhere(t, "back.xml", "y\n", g[:]...)
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g[0].status()
 		if err != nil {
 			return err
@@ -402,7 +405,7 @@ func TestInitRefusesWhatIsThere(t *testing.T) {
 	}
 	again := newGateway(t, "gw2")
 	again.cfg.Trees = g.cfg.Trees
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		_, err := os.Stat(filepath.Join(g.cfg.Trees[0].Path, ".gatesync", "marker.json"))
 		return err
 	})
@@ -478,7 +481,7 @@ func TestRemovedNodeIsOut(t *testing.T) {
 		t.Errorf("removed again: %v", err)
 	}
 	// Nobody has to tell it by the log: that the others refuse it is enough.
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if s, err := g[2].status(); err != nil || s.Node.Role != "removed" || s.Quorum {
 			return fmt.Errorf("the removed node says that it is a %s (quorum: %t), %v", s.Node.Role, s.Quorum, err)
 		}

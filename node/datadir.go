@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -114,6 +115,21 @@ func (d dataDir) lock() (*os.File, error) {
 	}
 	vfs.SweepReplaced(string(d))
 	return f, nil
+}
+
+// dyingTime is how long a daemon that starts waits for one that was killed: that lets
+// go of its directory only when what it flushes at that moment is on the disk.
+const dyingTime = 3 * time.Second
+
+// takeOver takes the lock as soon as a process that was killed has ended. One that
+// lives keeps it: RunningError.
+func (d dataDir) takeOver() (*os.File, error) {
+	for begun := time.Now(); ; time.Sleep(dyingTime / 60) {
+		f, err := d.lock()
+		if running := (*RunningError)(nil); !errors.As(err, &running) || time.Since(begun) >= dyingTime {
+			return f, err
+		}
+	}
 }
 
 // nodeFileFormat is the newest node.json that this program understands.

@@ -3,7 +3,6 @@ package node
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/gatesync/gatesync/manifest"
 )
@@ -18,7 +17,7 @@ func TestProposalsOnANodeThatTakesNoEdits(t *testing.T) {
 	}
 	g.run()
 	var rev uint64
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		res, err := g.propose(server(file("a.xml", "proposed\n", 0)))
 		rev = uint64(res.Revision)
 		return err
@@ -26,7 +25,7 @@ func TestProposalsOnANodeThatTakesNoEdits(t *testing.T) {
 	everywhere(t, "a.xml", "proposed\n", g)
 	g.write("a.xml", "edited\n")
 	g.write("b.xml", "made\n")
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g.status()
 		if err == nil && (s.Trees[0].Repaired != 2 || s.Trees[0].Conflicts != 2 || s.Trees[0].Held != 0) {
 			err = fmt.Errorf("%+v", s.Trees[0])

@@ -30,7 +30,7 @@ func TestMembersMax(t *testing.T) {
 		g = newGateway(t, name)
 		var made Made
 		token, at := top.token(time.Minute, 1), top.address()
-		eventually(t, 30*time.Second, func() (err error) {
+		eventually(t, func() (err error) {
 			made, err = Join(t.Context(), g.cfg, JoinOptions{Via: at, Token: token, Version: "test"})
 			return err
 		})
@@ -38,7 +38,7 @@ func TestMembersMax(t *testing.T) {
 	}
 	is := func(name, want string) {
 		t.Helper()
-		eventually(t, 20*time.Second, func() error {
+		eventually(t, func() error {
 			m, err := top.member(name)
 			if err == nil && (m.Role != want || !m.Alive) {
 				err = fmt.Errorf("%s is %q, alive %v; want %q", name, m.Role, m.Alive, want)
@@ -96,7 +96,7 @@ func TestPromise_Converge_FollowersOfARecoveredCluster(t *testing.T) {
 	g[1].stop()
 	g[2].stop()
 	f.write("waits.xml", "written without a quorum\n")
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := f.status()
 		if err == nil && (s.Quorum || len(s.Trees) == 0 || s.Trees[0].Unsent == 0) {
 			err = fmt.Errorf("quorum %v, trees %+v", s.Quorum, s.Trees)
@@ -108,7 +108,7 @@ func TestPromise_Converge_FollowersOfARecoveredCluster(t *testing.T) {
 	g[0].serve()
 	g[0].write("b.xml", "of the new life\n")
 	everywhere(t, "b.xml", "of the new life\n", g[0], f)
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		m, err := g[0].member("f1")
 		if err == nil && (m.Role != "follower" || !m.Alive) {
 			err = fmt.Errorf("it is %q, alive %v", m.Role, m.Alive)
@@ -145,7 +145,7 @@ func TestMountOfFollowersAlone(t *testing.T) {
 	says := func(want bool) {
 		t.Helper()
 		for _, g := range []*gateway{f1, f2} {
-			eventually(t, 30*time.Second, func() error {
+			eventually(t, func() error {
 				s, err := g.status()
 				if err != nil || len(s.Trees) == 0 || s.Trees[0].Storage != "direct" {
 					return errors.Join(err, fmt.Errorf("%s: %+v", g.cfg.Name, s.Trees))

@@ -17,7 +17,7 @@ func (g *gateway) follow(via *gateway) *gateway {
 	g.t.Helper()
 	var made Made
 	token, at := via.token(time.Minute, 1), via.address()
-	eventually(g.t, 30*time.Second, func() (err error) { // members admit a few a second
+	eventually(g.t, func() (err error) { // members admit a few a second
 		made, err = Join(g.t.Context(), g.cfg, JoinOptions{Via: at, Token: token, Version: "test", Follower: true})
 		return err
 	})
@@ -30,7 +30,7 @@ func (g *gateway) follow(via *gateway) *gateway {
 // waitFormat waits until the log knows of followers.
 func waitFormat(t *testing.T, g *gateway) {
 	t.Helper()
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g.status()
 		if err == nil && s.Format.Active < raftstore.FollowersFormat {
 			err = fmt.Errorf("format %d", s.Format.Active)
@@ -72,7 +72,7 @@ func TestFollowersReadAndWrite(t *testing.T) {
 	all[0].write("api/b.xml", "from below")
 	everywhere(t, "api/b.xml", "from below", append(all, top)...)
 	for _, g := range append(all, top) {
-		eventually(t, 15*time.Second, func() error {
+		eventually(t, func() error {
 			for _, name := range []string{"gw1", "f0", "f1"} {
 				m, err := g.member(name)
 				if err != nil {
@@ -85,7 +85,7 @@ func TestFollowersReadAndWrite(t *testing.T) {
 			return nil
 		})
 		err := g.local(func(ctx context.Context, c pb.LocalClient) error {
-			res, err := c.Wait(ctx, &pb.WaitRequest{TimeoutNs: int64(20 * time.Second)})
+			res, err := c.Wait(ctx, &pb.WaitRequest{TimeoutNs: int64(patience / 2)})
 			if err == nil && (len(res.GetApplied()) != 3 || len(res.GetLate())+len(res.GetDead()) > 0) {
 				err = fmt.Errorf("wait on %s: %v", g.cfg.Name, res)
 			}
@@ -101,7 +101,7 @@ func TestFollowersReadAndWrite(t *testing.T) {
 	// One that dies is seen to be dead, and comes back to where it was.
 	all[1].stop()
 	top.write("api/c.xml", "meanwhile")
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		if m, err := top.member("f1"); err != nil || m.Alive {
 			return fmt.Errorf("%v: %+v", err, m)
 		}
@@ -112,7 +112,7 @@ func TestFollowersReadAndWrite(t *testing.T) {
 	if err := os.Remove(all[1].cfg.Trees[0].Path + "/api/a.xml"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		if _, err := os.Stat(top.cfg.Trees[0].Path + "/api/a.xml"); err == nil {
 			return fmt.Errorf("still there")
 		}
@@ -127,7 +127,7 @@ func TestFollowersArePromotedAndDemoted(t *testing.T) {
 	is := func(want string) {
 		t.Helper()
 		for _, g := range []*gateway{top, f} {
-			eventually(t, 20*time.Second, func() error {
+			eventually(t, func() error {
 				m, err := g.member("f1")
 				if err == nil && (m.Role != want || !m.Alive) {
 					err = fmt.Errorf("%s sees %+v", g.cfg.Name, m)
@@ -151,7 +151,7 @@ func TestFollowersArePromotedAndDemoted(t *testing.T) {
 	f.run()
 	top.write("a", "2")
 	everywhere(t, "a", "2", f)
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := f.status()
 		if err == nil && (s.Upstream == "" || len(s.Path) != 1 || s.Node.Role != "follower") {
 			err = fmt.Errorf("%q %v %q", s.Upstream, s.Path, s.Node.Role)

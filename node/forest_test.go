@@ -48,7 +48,7 @@ func TestPromise_Converge_TreeOfFollowers(t *testing.T) {
 	}
 	fed := func(nodes []*gateway) {
 		t.Helper()
-		eventually(t, 60*time.Second, func() error {
+		eventually(t, func() error {
 			for _, g := range nodes {
 				if s, err := g.status(); err != nil || s.Node.Role == "follower" && s.Upstream == "" {
 					return fmt.Errorf("%s is fed by nobody: %w", g.cfg.Name, err)

@@ -76,7 +76,7 @@ func (b *besieged) dial(t *testing.T) *grpc.ClientConn {
 // committed waits until a file stands in the committed tree.
 func (b *besieged) committed(t *testing.T, path string) {
 	t.Helper()
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if _, ok := b.tree(t)[path]; !ok {
 			return fmt.Errorf("%s is not committed", path)
 		}
@@ -391,7 +391,7 @@ func TestRemovedMemberIsCutOff(t *testing.T) {
 	if _, err := stream.Recv(); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the stream of a removed member: %v", err)
 	}
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		_, err := pb.NewClusterClient(b.conn).Hello(testContext(t), &pb.HelloRequest{State: &pb.NodeState{Id: string(b.file.Node)}})
 		if !errors.Is(err, cluster.ErrNotMember) && status.Code(err) != codes.Unavailable {
 			return fmt.Errorf("a call of a removed member: %w", err)

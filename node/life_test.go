@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gatesync/gatesync/cluster"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
@@ -73,11 +72,11 @@ func TestPromise_NoLoss_ARemovedNodeThatRecoveredTakesNobodyAlong(t *testing.T) 
 	g[2].recover()
 	g[2].serve()
 	g[0].serve()
-	eventually(t, 20*time.Second, func() error { return g[0].says("not heeded, it was removed") })
+	eventually(t, func() error { return g[0].says("not heeded, it was removed") })
 	g[1].serve()
 	waitVoters(t, g[:2], 2)
 	for _, n := range g[:2] {
-		eventually(t, 10*time.Second, func() error { return inTheLog(n, 1) })
+		eventually(t, func() error { return inTheLog(n, 1) })
 		if s, err := n.status(); err != nil || s.Incarnation != 1 {
 			t.Errorf("%s: incarnation %d, %v", n.cfg.Name, s.Incarnation, err)
 		}
@@ -104,7 +103,7 @@ func TestPromise_Available_AMadeUpLifeEndsNobody(t *testing.T) {
 		_ = conn.Close()
 		t.Fatal("they speak")
 	}
-	eventually(t, 5*time.Second, func() error { return g[0].says("it is not believed") })
+	eventually(t, func() error { return g[0].says("it is not believed") })
 	g[0].write("on.xml", "it goes on\n")
 	everywhere(t, "on.xml", "it goes on\n", g[:2]...)
 	if s, err := g[0].status(); err != nil || s.Incarnation != 1 || !strings.Contains(s.DoubtedLife, "not believed") {

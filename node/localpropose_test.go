@@ -115,7 +115,7 @@ func TestAProposalStandsOnEveryNodeAndIsReadAtOnce(t *testing.T) {
 	if _, err := g[1].propose(server(entryAt("api/a.xml", manifest.Entry{}, nodes["api/a.xml"].Revision))); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, n := range g {
 			if _, err := os.Lstat(filepath.Join(n.cfg.Trees[0].Path, "api/a.xml")); !errors.Is(err, os.ErrNotExist) {
 				return fmt.Errorf("%s still has it: %v", n.cfg.Name, err)
@@ -160,7 +160,7 @@ func TestARefusalOfAProposalTellsTheRevisionThatStands(t *testing.T) {
 	if res, err = g.propose(server(entryAt("a", old, first.Revision+1))); err != nil || res.Revision != first.Revision+2 {
 		t.Fatal(res, err)
 	}
-	eventually(t, 20*time.Second, func() error { return errors.Join(g.reads("a", "1"), g.reads("b", "1")) })
+	eventually(t, func() error { return errors.Join(g.reads("a", "1"), g.reads("b", "1")) })
 }
 
 // What a look at the disk would not let through does not come in here either,
@@ -246,7 +246,7 @@ func TestAProposalWithoutAQuorumIsSurelyNotCommitted(t *testing.T) {
 	g := trio(t)
 	g[0].stop()
 	g[1].stop()
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g[2].status()
 		switch {
 		case err != nil:

@@ -166,7 +166,7 @@ func (n *Node) takeDataDir() (instance transport.Instance, err error) {
 	if n.file, err = n.dir.readNode(); err != nil { // before the lock, which would make a directory
 		return instance, err
 	}
-	if n.lock, err = n.dir.lock(); err != nil {
+	if n.lock, err = n.dir.takeOver(); err != nil {
 		return instance, err
 	}
 	before := n.file.incarnation()

@@ -316,6 +316,31 @@ func TestOwnAddress(t *testing.T) {
 	}
 }
 
+// A daemon that is started again while the killed one still flushes waits for that.
+func TestStartedWhileTheKilledOneEnds(t *testing.T) {
+	d := dataDir(t.TempDir())
+	killed, err := d.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		var running *RunningError
+		if _, err := d.takeOver(); !errors.As(err, &running) || time.Since(begun) < dyingTime {
+			t.Errorf("one that lives: %v after %v", err, time.Since(begun))
+		}
+		go func() {
+			time.Sleep(dyingTime / 2)
+			killed.Close()
+		}()
+		again, err := d.takeOver()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
+	})
+}
+
 func TestOneDaemonPerDataDirectory(t *testing.T) {
 	d := dataDir(t.TempDir())
 	first, err := d.lock()

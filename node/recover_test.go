@@ -33,7 +33,7 @@ func (g *gateway) serve() {
 			g.t.Errorf("%s ended with %v", g.cfg.Name, err)
 		}
 	}
-	eventually(g.t, 10*time.Second, func() error { _, err := g.status(); return err })
+	eventually(g.t, func() error { _, err := g.status(); return err })
 }
 
 func (g *gateway) recover() Recovered {
@@ -67,17 +67,17 @@ func TestPromise_Converge_TwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	g[0].serve()
 	g[0].write("zero.xml", "of the one\n")
 	everywhere(t, "zero.xml", "of the one\n", g[0])
-	eventually(t, 10*time.Second, func() error { return inTheLog(g[0], 2) })
+	eventually(t, func() error { return inTheLog(g[0], 2) })
 	g[0].stop()
 
 	g[1].recover()
 	g[1].serve()
 	g[1].write("one.xml", "of the other\n")
-	eventually(t, 10*time.Second, func() error { return inTheLog(g[1], 2) })
+	eventually(t, func() error { return inTheLog(g[1], 2) })
 	g[0].serve()
 	g[2].serve()
 	waitVoters(t, g[:], 3)
-	eventually(t, 30*time.Second, func() error { // what is written before has no place in the life that goes on
+	eventually(t, func() error { // what is written before has no place in the life that goes on
 		for _, n := range g {
 			if s, err := n.status(); err != nil || len(s.Trees) == 0 || s.Trees[0].Applied < s.Revision || len(s.Trees[0].Notices) > 0 {
 				return errors.Join(err, errors.New(n.cfg.Name+" has not caught up"))
@@ -92,7 +92,7 @@ func TestPromise_Converge_TwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	if _, err := os.Stat(g[2].cfg.Trees[0].Path + "/zero.xml"); err != nil {
 		won, lost, winner, loser = lost, won, loser, winner
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, n := range g {
 			if _, err := os.Stat(n.cfg.Trees[0].Path + "/" + won); err != nil {
 				return err
@@ -142,7 +142,7 @@ func TestPromise_Available_ARunningSurvivorRejoins(t *testing.T) {
 		t.Fatal(err)
 	}
 	g[0].serve()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g[2].status()
 		if err == nil && (s.Incarnation != 2 || s.Leader == "" || len(s.Trees) == 0 || s.Trees[0].Conflicts != 1 || len(s.Trees[0].Notices) > 0) {
 			err = errors.New("it has not rejoined")
@@ -196,7 +196,7 @@ func TestRecoverIsInterrupted(t *testing.T) {
 		t.Errorf("the old log: %v", err)
 	}
 	g[0].write("b.xml", "after\n")
-	eventually(t, 10*time.Second, func() error { return inTheLog(g[0], 2) })
+	eventually(t, func() error { return inTheLog(g[0], 2) })
 	f, err := d.readNode()
 	if err != nil || f.Incarnation.Number() != 2 || f.Trees[0].Generation != uint64(f.Incarnation) || f.Trees[0].KeepFrom != 1 {
 		t.Errorf("%+v, %v", f, err)

@@ -68,7 +68,7 @@ func (n *Node) start(s *stages) {
 	s.closer("blob store", time.Second, n.blobs.Close).flushes()
 	s.run("identity", time.Second, n.heed).flushes()
 	s.run("network", time.Second, n.server.Run)
-	s.closer("carrier", 2*time.Second, n.closeCarrier)
+	s.closer("carrier", 2*time.Second, n.closeCarrier).flushes() // of what it receives
 	if n.share != nil {
 		s.run("share", 2*time.Second, n.share.Run)
 	}

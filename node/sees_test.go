@@ -67,7 +67,7 @@ func TestSightsOfAHungDirectory(t *testing.T) {
 	if err := errors.Join(os.Remove(fifo), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if res := s.ask(t.Context(), req); res.GetError() != "" {
 			return errors.New(res.GetError())
 		}
@@ -88,7 +88,7 @@ func TestSurvey(t *testing.T) {
 	}
 	b.run()
 	marked := filepath.Join(b.cfg.Trees[0].Path, ".gatesync")
-	eventually(t, 10*time.Second, func() error { _, err := os.Stat(filepath.Join(marked, "marker.json")); return err })
+	eventually(t, func() error { _, err := os.Stat(filepath.Join(marked, "marker.json")); return err })
 	const here, nowhere = "doctor-0123456789abcdef", "doctor-ffffffffffffffff"
 	if err := os.Mkdir(filepath.Join(marked, here), 0o755); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestSurvey(t *testing.T) {
 			t.Errorf("another's marker: %v", err)
 		}
 	}
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if _, c := ask(here); strings.HasSuffix(c.Members[0].Address, ":0") {
 			return errors.New("where gw2 listens is not known yet")
 		}

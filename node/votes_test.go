@@ -39,7 +39,7 @@ func (g *gateway) role(node, role string, force bool) error {
 // complete waits until a node says that it holds all content.
 func (g *gateway) complete() {
 	g.t.Helper()
-	eventually(g.t, 30*time.Second, func() error {
+	eventually(g.t, func() error {
 		s, err := g.status()
 		if err != nil {
 			return err
@@ -113,7 +113,7 @@ func TestPromise_NoLoss_AWipedStoreIsFilledAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	g[2].run()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g[2].status()
 		if err == nil && (s.Revision == 0 || s.Blobs.Count == 0) {
 			err = fmt.Errorf("revision %d, %d blobs", s.Revision, s.Blobs.Count)
@@ -145,7 +145,7 @@ func TestPromise_NoLoss_ContentOfATreeThatIsElsewhere(t *testing.T) {
 	g[0].cfg.Trees = server[1:] // write goes to the first
 	g[0].write("t.xml", "of a tree that gw2 has not\n")
 	g[0].cfg.Trees = server
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g[0].status()
 		if err == nil && (len(s.Trees) < 2 || s.Trees[1].Files != 1) {
 			err = fmt.Errorf("%+v", s.Trees)
@@ -154,7 +154,7 @@ func TestPromise_NoLoss_ContentOfATreeThatIsElsewhere(t *testing.T) {
 	})
 	g[1].run() // it was away when that was committed
 	everyoneKnows()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		s, err := g[1].status()
 		if err == nil && s.Revision == 0 {
 			err = fmt.Errorf("revision %d", s.Revision)

@@ -119,9 +119,7 @@ func TestAFollowerIsFedAndProposes(t *testing.T) {
 		}()
 	}
 	c.await(two, "has caught up", two.CaughtUp)
-	if leader, ok := two.Leader(); !ok || !two.Quorum() {
-		t.Fatalf("leader %q, quorum %v", leader, two.Quorum())
-	}
+	c.await(two, "a leader, and a quorum", func() bool { _, ok := two.Leader(); return ok && two.Quorum() })
 	c.do(stores[0], knowing("f-2", Newest))
 	if r := c.mkdir(two, "from-below"); r.Revision == 0 {
 		t.Fatalf("%+v", r)
@@ -276,11 +274,7 @@ func TestMembersAndFollowersChangePlaces(t *testing.T) {
 		t.Fatal("committed without a majority")
 	}
 	c.await(others[0], "another leader", func() bool { id, ok := others[0].Leader(); return ok && id != leader.cfg.ID })
-	asLeader := func(do func(*Store) error) { // leaders may change meanwhile, on a busy machine
-		t.Helper()
-		c.await(others[0], "a leader does it", func() bool { next, _ := c.leader(others); return do(next) == nil })
-	}
-	asLeader(func(s *Store) error { return s.Remove(c.ctx(), leader.cfg.ID) })
+	c.asLeader(others, func(s *Store) error { return s.Remove(c.ctx(), leader.cfg.ID) })
 	c.mkdir(others[0], "kept")
 	c.must(others[0].Barrier(c.ctx()))
 	c.must(feed(c.ctx(), others[0], leader, others[0].AppliedIndex(), never))
@@ -291,7 +285,7 @@ func TestMembersAndFollowersChangePlaces(t *testing.T) {
 	c.await(leader, "follows", func() bool { return leader.raft.State() == raft.Follower })
 	c.net.cut(leader.cfg.ID, false)
 	leader.Unfed()
-	asLeader(func(s *Store) error { return s.AddNonVoter(c.ctx(), leader.cfg.ID) })
+	c.asLeader(others, func(s *Store) error { return s.AddNonVoter(c.ctx(), leader.cfg.ID) })
 	c.mkdir(others[0], "again")
 	c.await(leader, "is fed by Raft", func() bool { return has(leader, "again") })
 	c.await(leader, "has caught up", leader.CaughtUp)

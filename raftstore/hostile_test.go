@@ -17,7 +17,6 @@ import (
 func TestRubbishInTheLogIsReadAndRefused(t *testing.T) {
 	c := newTestCluster(t)
 	stores := c.found(3)
-	leader, _ := c.leader(stores)
 	d := manifest.DigestOf([]byte("x"))
 	evil := &pb.Changeset{Id: &pb.ChangesetID{Node: "n-2", Seq: 1 << 50}, Tree: "server"}
 	for _, p := range []string{"../evil", "/etc/evil", "nul\x00", "", "a/../../b", ".gatesync/marker.json"} {
@@ -40,11 +39,13 @@ func TestRubbishInTheLogIsReadAndRefused(t *testing.T) {
 		entries = append(entries, entry)
 	}
 	for _, entry := range entries {
-		a, err := leader.enter(c.ctx(), entry)
-		c.must(err)
-		if got := <-a; got.err != nil {
-			t.Fatal(got.err)
-		}
+		c.asLeader(stores, func(s *Store) error {
+			a, err := s.enter(c.ctx(), entry)
+			if err != nil {
+				return err
+			}
+			return (<-a).err
+		})
 	}
 	c.agree(stores...)
 	check := func(s *Store) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -15,22 +16,38 @@ import (
 
 // cutting notes, before the nth thing that a log does to its disk, what a power
 // cut then leaves, and what had been acknowledged until then. All that it counts
-// happens one after the other.
+// happens one after the other, but not all of it while somebody waits for it: a
+// leader has entries of its own.
 type cutting struct {
 	power *powercut.Disk
-	at, n int
+	at    int
+
+	mu    sync.Mutex
+	n     int
 	acked []manifest.Path // so far
 	kept  []manifest.Path // at the cut
 	err   error
 }
 
 func (c *cutting) step() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.n++; c.n == c.at {
 		c.kept, c.err = append([]manifest.Path{}, c.acked...), c.power.Snapshot()
 	}
 }
 
-func (c *cutting) over() bool { return c.at > 0 && c.n >= c.at }
+func (c *cutting) over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at > 0 && c.n >= c.at
+}
+
+func (c *cutting) ack(p manifest.Path) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acked = append(c.acked, p)
+}
 
 // cutLogs and cutStable list what they count: a new method of either interface
 // does not compile until it is one of the steps, or said to be none.
@@ -121,7 +138,7 @@ func (c *cutting) live(t *testCluster) {
 		for i := range 5 {
 			name := fmt.Sprintf("d%d-%d", round, i)
 			t.mkdir(s, name)
-			c.acked = append(c.acked, manifest.Path(name))
+			c.ack(manifest.Path(name))
 			if c.over() {
 				return
 			}

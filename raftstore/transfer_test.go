@@ -48,16 +48,22 @@ func TestTransferToAnybodyThatVotes(t *testing.T) {
 	c := newTestCluster(t)
 	stores := c.found(3)
 	for _, to := range stores {
-		leader, _ := c.leader(stores)
-		c.must(leader.TransferTo(c.ctx(), to.cfg.ID))
-		c.await(to, "leads", func() bool { return to.raft.State() == raft.Leader })
+		c.await(to, "leads", func() bool {
+			leader, _ := c.leader(stores)
+			if err := leader.TransferTo(c.ctx(), to.cfg.ID); err != nil {
+				t.Log(err) // it leads no more, on a busy machine
+			}
+			return to.raft.State() == raft.Leader
+		})
 		c.mkdir(stores[0], string("to-"+to.cfg.ID))
 	}
 	leader, others := c.leader(stores)
-	var not *cluster.NotLeaderError
-	if err := others[0].TransferTo(c.ctx(), others[1].cfg.ID); !errors.As(err, &not) || not.Leader != leader.cfg.ID {
-		t.Errorf("a follower hands over: %v", err)
-	}
+	c.await(leader, "a follower names the leader", func() bool {
+		leader, others = c.leader(stores)
+		var not *cluster.NotLeaderError
+		err := others[0].TransferTo(c.ctx(), others[1].cfg.ID)
+		return errors.As(err, &not) && not.Leader == leader.cfg.ID
+	})
 	if err := leader.TransferTo(c.ctx(), "n-9"); err == nil {
 		t.Error("handed over to a stranger")
 	}

@@ -141,7 +141,7 @@ type Loop struct {
 	lane      uint64 // the batch of small changes that is under way, 0: none
 	applying  int    // steps of the small Apply under way
 
-	deletes deletes
+	brake   brake
 	rulings map[manifest.Path]Verb
 	repairs repairs
 	shut    shut
@@ -164,7 +164,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		queue: pathSet{}, removals: pathSet{}, leaving: pathSet{}, toApply: pathSet{},
 		bigQueue: pathSet{}, bigToApply: pathSet{},
 		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
-		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(), careful: pathSet{},
+		wants: map[manifest.Digest][]manifest.Path{}, brake: newBrake(), careful: pathSet{},
 		lacks: map[manifest.Digest]lack{}, repairs: newRepairs(),
 	}
 	if l.anc == nil {
@@ -316,15 +316,20 @@ func (l *Loop) committed(ev Committed) {
 		})
 	}
 	live := !ev.Jump && !first
-	others := false // have deleted something
+	others := ev.Jump // have deleted something, or may have
+	if first {
+		for _, c := range ev.Lately {
+			l.countCommit(c)
+		}
+	}
 	for _, c := range ev.Commits {
 		own := l.ours(c)
 		mount := own && c.Origin.Kind == manifest.FromMount && l.shared()
-		if live {
-			l.countOthers(c)
+		if !first {
+			l.countCommit(c)
 		}
 		for _, ch := range c.Changes {
-			others = others || live && ch.New.Absent() && c.ID.Node != l.cfg.Self
+			others = others || live && ch.Old.Entry.IsLeaf() && !ch.New.IsLeaf() && !(own && c.ID.Node == l.cfg.Self)
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
 			}
@@ -439,7 +444,7 @@ func (l *Loop) loseRoot(why string) {
 		}
 		return true
 	})
-	l.deletes.clear()
+	l.brake.void()
 	clear(l.removals)
 }
 
@@ -455,6 +460,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 		l.state.Begun, l.begun = false, nil
 		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
+		clear(l.brake.places)
 		l.dropAncestors()
 		l.knownMount()
 	} else {

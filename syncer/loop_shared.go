@@ -254,29 +254,6 @@ func (w *work) ownOnMount(c manifest.Node) bool {
 	return last.mount && (last.revision == c.Revision || last.entry.Absent() && c.Entry.Absent())
 }
 
-// countOthers counts deletions that other nodes of the mount have committed:
-// the brake is one for the whole of it.
-func (l *Loop) countOthers(c manifest.Commit) {
-	if !l.shared() || c.Origin.Kind != manifest.FromMount || c.Origin.ID != l.place.Mount || c.ID.Node == l.cfg.Self {
-		return
-	}
-	moved := map[manifest.Digest]int{}
-	for _, ch := range c.Changes {
-		if ch.New.HasContent() && ch.Old.Entry.Absent() {
-			moved[ch.New.Digest]++
-		}
-	}
-	for _, ch := range c.Changes {
-		switch old := ch.Old.Entry; {
-		case !ch.New.Absent() || !old.IsLeaf():
-		case moved[old.Digest] > 0:
-			moved[old.Digest]--
-		default:
-			l.deletes.recent = append(l.deletes.recent, sighting{l.now, old.Digest})
-		}
-	}
-}
-
 // settle is how long an absence has to last.
 func (l *Loop) settle(w *work) time.Duration {
 	if l.shared() && !w.witnessed {

@@ -278,7 +278,8 @@ func pass[T any](g *Gate, mount int, op string, patience time.Duration, fn func(
 			_ = g.Close("close", fn) // nobody is left to be told
 		}
 	}()
-	timer := time.NewTimer(patience)
+	until := p.begun.Add(patience)
+	timer := time.NewTimer(min(patience, g.patience))
 	defer timer.Stop()
 	hurried := g.hurried
 	for {
@@ -287,8 +288,15 @@ func pass[T any](g *Gate, mount int, op string, patience time.Duration, fn func(
 			return r.value, r.err
 		case <-hurried:
 			hurried = nil
-			timer.Reset(min(patience, gateHurry))
+			if soon := time.Now().Add(gateHurry); soon.Before(until) {
+				until = soon
+			}
+			timer.Reset(time.Until(until))
 		case <-timer.C:
+			if left := time.Until(until); left > 0 && !g.replaced(mount) {
+				timer.Reset(min(left, g.patience))
+				continue
+			}
 			err := g.leave(p)
 			if err == nil { // it came in this very moment
 				r := <-done
@@ -297,6 +305,13 @@ func pass[T any](g *Gate, mount int, op string, patience time.Duration, fn func(
 			return none, err
 		}
 	}
+}
+
+// replaced tells whether another mount stands at the path by now: whoever waits for
+// long for the old one is to try that.
+func (g *Gate) replaced(mount int) bool {
+	now := g.mountID()
+	return mount != 0 && now != 0 && now != mount
 }
 
 func (g *Gate) ask(op string) error {

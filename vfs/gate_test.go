@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,6 +92,35 @@ func TestGateOpensForAnotherMount(t *testing.T) {
 		}
 		if err := g.Hung(); err == nil || g.Stuck() != 2 {
 			t.Errorf("the new one hangs too: %v, %d stuck", err, g.Stuck())
+		}
+		close(release)
+		synctest.Wait()
+	})
+}
+
+// Whoever waits for what may take long learns soon that another mount stands there;
+// as long as none does he waits.
+func TestGateWaitsLongForOneMountOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first := 1
+		g := at(&first)
+		var mount atomic.Int64
+		mount.Store(1)
+		g.mountOf = func(string) (Mount, error) { return Mount{ID: int(mount.Load())}, nil }
+		release := make(chan struct{})
+		hang := func() error { <-release; return nil }
+		begun := time.Now()
+		if err := g.Long("open root", hang); !errors.Is(err, ErrHung) || time.Since(begun) != gateLong {
+			t.Errorf("%v after %s", err, time.Since(begun))
+		}
+		mount.Store(2)
+		begun = time.Now()
+		time.AfterFunc(12*time.Second, func() { mount.Store(3) })
+		if err := g.Long("open root", hang); !errors.Is(err, ErrHung) || time.Since(begun) != 3*gatePatience {
+			t.Errorf("another mount was there after 12 s: %v after %s", err, time.Since(begun))
+		}
+		if err := g.Do("open root", func() error { return nil }); err != nil {
+			t.Errorf("the new mount: %v", err)
 		}
 		close(release)
 		synctest.Wait()

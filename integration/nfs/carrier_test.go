@@ -96,18 +96,33 @@ func (s *shared) arrives(n *node, name, text string, limit time.Duration) time.D
 	})
 }
 
-// carries makes sure that a write of n travels over the share, and only there.
+// carries makes sure that a write of n travels over the share, and only there: it
+// is laid down once, and each of the others reads it there. (One that hears of the
+// revision before it has heard of what is laid there fetches it from a node. That is
+// no fault of the share's, and happens once in a hundred times: so again, then.)
 func (s *shared) carries(n *node, limit time.Duration) {
 	s.b.t.Helper()
+	const size = 300_000
+	moved := func() (laid int64, read []int64, err error) {
+		c, err := n.carrier("share")
+		for _, o := range s.others(n) {
+			at, err1 := o.carrier("share")
+			read, err = append(read, at.ReceivedBytes), errors.Join(err, err1)
+		}
+		return c.SentBytes, read, err
+	}
 	eventually(s.b.t, limit, "the share carries what "+n.name+" writes", func() error {
-		before, err1 := n.carrier("share")
-		took := s.put(n, 300_000, 60*time.Second)
-		after, err2 := n.carrier("share")
+		laid, read, err1 := moved()
+		took := s.put(n, size, 60*time.Second)
+		laidNow, readNow, err2 := moved()
 		if err := errors.Join(err1, err2); err != nil {
 			return err
 		}
-		if got := after.SentBytes - before.SentBytes; got != 300_000 {
-			return fmt.Errorf("%d bytes went over the share; it took %v; %+v", got, took, after)
+		for i := range read {
+			read[i] = readNow[i] - read[i]
+		}
+		if laid = laidNow - laid; laid != size || slices.ContainsFunc(read, func(got int64) bool { return got != size }) {
+			return fmt.Errorf("%d bytes were laid on the share, the others read %d; it took %v", laid, read, took)
 		}
 		return nil
 	})
@@ -178,7 +193,7 @@ func (n *node) threads() int {
 // Local trees and a share on NFS: content travels over it once, and whatever
 // becomes of it, the push carries on within seconds; when it is back it is used
 // again.
-// (A boot has five minutes: each has its part of the faults.)
+// (A boot has only so many minutes: each has its part of the faults.)
 func TestPromise_Converge_ShareOnNFSv4(t *testing.T) {
 	shareOnNFS(t, v4hard, "server stopped", "unmounted lazily", "read-only", "full")
 }
@@ -190,13 +205,7 @@ func TestPromise_Converge_ShareOnNFSv3(t *testing.T) {
 func shareOnNFS(t *testing.T, f flavour, faults ...string) {
 	b := newBed(t)
 	s := b.share("exchange", f)
-	a := s.nodes[0]
-	s.carries(a, time.Minute)
-	for _, n := range s.others(a) {
-		if c, err := n.carrier("share"); err != nil || c.ReceivedBytes < 300_000 {
-			t.Errorf("%s has read %+v from the share: %v", n.name, c, err)
-		}
-	}
+	s.carries(s.nodes[0], time.Minute)
 	s.faults(f, faults...)
 	s.waitEqual(30 * time.Second)
 }
@@ -360,11 +369,13 @@ func TestPromise_Available_ShareHangs(t *testing.T) {
 	s.put(s.nodes[0], 300_000, 30*time.Second)
 	s.answers()
 	before := s.nodes[0].threads()
-	for range 10 {
+	const more = 20
+	for range more {
 		s.put(s.nodes[0], 300_000, 10*time.Second)
 	}
-	if n := s.nodes[0].threads(); n > before+4 {
-		t.Errorf("%d threads after ten more writes, before %d", n, before)
+	// Some are begun by whatever is done at the same time for the first time.
+	if n := s.nodes[0].threads(); n > before+more/2 {
+		t.Errorf("%d threads after %d more writes, before %d", n, more, before)
 	}
 	n := s.nodes[2]
 	t.Logf("SIGTERM while the share hangs: %v", n.term(5*time.Second))
@@ -391,7 +402,10 @@ func TestPromise_NoLoss_WrongBytesOnNFS(t *testing.T) {
 		for ctx.Err() == nil {
 			files, _ := filepath.Glob(b.server.path(s.dir, "*", "blobs", "*"))
 			for _, file := range files {
-				if f, err := os.OpenFile(file, os.O_WRONLY, 0); err == nil && !strings.HasSuffix(file, ".part") {
+				if strings.HasSuffix(file, ".part") {
+					continue
+				}
+				if f, err := os.OpenFile(file, os.O_WRONLY, 0); err == nil {
 					_, _ = f.WriteAt([]byte("SPOILT"), 1000)
 					_ = f.Close()
 				}

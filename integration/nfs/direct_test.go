@@ -145,7 +145,7 @@ func TestPromise_Order_OneDirectoryOnNFS(t *testing.T) {
 			for i, n := range d.nodes {
 				before := d.leader().revision()
 				path, text := "f-"+n.name, "written on "+n.name+"\n"
-				took := d.passes(30*time.Second, n, path, text, d.others(n)...)
+				took := d.passes(60*time.Second, n, path, text, d.others(n)...)
 				all := d.follow(before+1, 30*time.Second)
 				t.Logf("%s → read by the others %v, verified by all %v later", n.name, took, all)
 				if i == 2 {

@@ -32,7 +32,8 @@
 // is nothing to do. So nobody waits for leases, caches and pauses to end, and a
 // machine that is busy with something else cannot make the guest miss a deadline.
 // All durations that a test names, measures or logs are the guest's: those of a
-// machine twice as fast with nothing else to do.
+// machine twice as fast with nothing else to do. GATESYNC_NFS_SLOWER=1 makes it half as
+// fast as that: every test has to pass there, too.
 //
 // So: one test function is one boot. Scenarios that leave the bed in order
 // are subtests of one function; one that wrecks it has a function of its own.
@@ -82,7 +83,7 @@
 //     over v3 looks as if its files were deleted.
 //   - Caches: a name that was looked up before it existed stays absent up to 30 s, a
 //     size is old up to 7 s. Open and read.
-//   - A test function has five minutes of the host's (a benchmark, and with GATESYNC_LONG, thirty), then the guest is
+//   - A test function has ten minutes of the host's (a benchmark, and with GATESYNC_LONG, thirty), then the guest is
 //     killed. While one runs, its words are in $TMPDIR/gatesync-nfs-boot-*/output, the
 //     kernel's in kernel and console beside it.
 package nfs

@@ -177,14 +177,22 @@ type boot struct {
 	within   string // of its subtests, which; "": all
 }
 
-// limit is how long a guest's test has, by the host's clock; then the guest is
-// killed. By its own clock, which skips what it need not wait for, it has
-// three times as long.
+// limit is how long a guest's test has, by the host's clock, which may be busy with
+// much else; then the guest is killed.
 func (b *boot) limit() time.Duration {
 	if isBenchmark(b.test) {
 		return 30 * time.Minute
 	}
-	return size(5*time.Minute, 30*time.Minute)
+	return size(10*time.Minute, 30*time.Minute)
+}
+
+// timeout is the same by the guest's own clock, which skips what need not be waited
+// for: one that hangs comes to it soon, and says where.
+func (b *boot) timeout() string {
+	if isBenchmark(b.test) {
+		return "90m"
+	}
+	return size("15m", "90m")
 }
 
 // run boots, and returns what the test has said and whether it has passed.
@@ -215,9 +223,9 @@ func (b *boot) tell(work string) error {
 	if b.within != "" {
 		pattern += "/" + b.within
 	}
-	args := []string{"-test.run=" + pattern, "-test.timeout=" + (3 * b.limit()).String()}
+	args := []string{"-test.run=" + pattern, "-test.timeout=" + b.timeout()}
 	if isBenchmark(b.test) {
-		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + (3 * b.limit()).String()}
+		args = []string{"-test.run=^$", "-test.bench=" + pattern, "-test.benchtime=1x", "-test.timeout=" + b.timeout()}
 	}
 	for _, name := range []string{"test.v", "test.short", "test.count", "test.failfast"} {
 		args = append(args, "-"+name+"="+flag.Lookup(name).Value.String())

@@ -32,6 +32,7 @@ func sharedMountGoes(t *testing.T, f flavour, faults string) {
 		return
 	}
 
+	c.waitEqual(3 * time.Minute) // nobody writes any more: nothing is on its way from the nodes on the mount
 	b.server.powerOff()
 	last := sealed("written when the file server was gone for good")
 	c.passes(10*time.Second, c.nodes[2], "last.xml", last, c.nodes[3])

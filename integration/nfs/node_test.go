@@ -310,7 +310,7 @@ func (c *cluster) close() {
 		}
 		n.signal(syscall.SIGCONT)
 		if c.b.t.Failed() {
-			c.b.t.Logf("---- %s's status\n%s\n---- the end of its log\n%s", n.name, n.ask("status").stdout+n.ask("conflicts").stdout, n.logTail(60))
+			c.b.t.Logf("---- %s's status\n%s\n---- the end of its log\n%s", n.name, n.ask("status").stdout+n.ask("held").stdout+n.ask("conflicts").stdout, n.logTail(40))
 		}
 		n.kill()
 		_ = os.RemoveAll(filepath.Dir(n.data))

@@ -99,14 +99,20 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 			}
 			if fault.copied {
 				// What a gateway has just written and nobody has captured is, in a copy, what
-				// nobody knows: it would go aside.
-				load.rest(true, on...)
+				// nobody knows: it would go aside. So is a name that others have just moved
+				// away: it would be held.
+				load.rest(true, c.nodes...)
 				for _, n := range on {
 					n.must("wait", "--timeout", "60s")
 				}
+				c.waitEqual(60 * time.Second)
 				c.content(60 * time.Second)
 			}
 			fault.start()
+			if fault.copied {
+				load.rest(false, c.nodes...)
+				load.rest(true, on...)
+			}
 			begun, slowest := time.Now(), time.Duration(0)
 			for i := range 6 {
 				from, to := two, three

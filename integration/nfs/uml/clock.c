@@ -6,7 +6,7 @@
  * in it (its files on the host are read and written while it stands still), so
  * nothing happens earlier or in another order than it would have.
  *
- * While it works its clock counts the processor time that it has had, SLOWER times
+ * While it works its clock counts the processor time that it has had, `slower` times
  * as slow: to what is in it, the guest is a machine of its own, whatever else the
  * host is busy with. A heartbeat that is missed here is missed for a reason.
  */
@@ -14,17 +14,20 @@
 #include <dlfcn.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { SLOWER = 2 };
+/* GATESYNC_NFS_SLOWER=1 makes the guest a machine half as fast as it is in CI: a test
+ * that is late there is one that would be late on a slow machine. */
+static int64_t slower = 2;
 
 #define SECOND 1000000000LL
 #define RAN_MOST SECOND /* between two looks; more is a mistake */
 
 /* How much processor time the guest has had at the last look, and its clock, in
- * 1/SLOWER nanoseconds. They change in one instruction: whoever looks may be
+ * 1/slower nanoseconds. They change in one instruction: whoever looks may be
  * interrupted by a signal whose handler looks, too. */
 union clocks {
 	struct {
@@ -89,7 +92,7 @@ static uint64_t guest_now(uint64_t skip)
 		was.both = __sync_val_compare_and_swap(&clocks.both, 0, 0);
 		is.had = had();
 		if (!was.both) {
-			is.guest = read_clock(CLOCK_MONOTONIC) * SLOWER;
+			is.guest = read_clock(CLOCK_MONOTONIC) * slower;
 		} else {
 			int64_t ran = is.had - was.had;
 
@@ -100,7 +103,7 @@ static uint64_t guest_now(uint64_t skip)
 			is.guest = was.guest + ran + skip;
 		}
 	} while (!__sync_bool_compare_and_swap(&clocks.both, was.both, is.both));
-	return is.guest / SLOWER;
+	return is.guest / slower;
 }
 
 int clock_gettime(clockid_t id, struct timespec *ts)
@@ -118,7 +121,7 @@ int clock_gettime(clockid_t id, struct timespec *ts)
 static struct timespec scaled(struct timespec ts, int up)
 {
 	int64_t ns = ts.tv_sec * SECOND + ts.tv_nsec;
-	int64_t to = up ? ns * SLOWER : ns / SLOWER;
+	int64_t to = up ? ns * slower : ns / slower;
 
 	if (ns && !to)
 		to = 1; /* 0 would be: not set */
@@ -131,6 +134,10 @@ static int (*next_suspend)(const sigset_t *);
 
 __attribute__((constructor)) static void find(void)
 {
+	const char *set = getenv("GATESYNC_NFS_SLOWER");
+
+	if (set && atoi(set) > 0)
+		slower = atoi(set);
 	next_settime = dlsym(RTLD_NEXT, "timer_settime");
 	next_gettime = dlsym(RTLD_NEXT, "timer_gettime");
 	next_suspend = dlsym(RTLD_NEXT, "sigsuspend");
