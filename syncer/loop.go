@@ -340,14 +340,12 @@ func (l *Loop) committed(ev Committed) {
 				w = l.works.ensure(ch.Path)
 				l.lookNow(w)
 			}
-			if w == nil {
-				w = l.works.ensure(ch.Path)
-			}
+			w = l.works.ensure(ch.Path)
 			w.news = w.news || live
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision, was: ch.Old.Entry,
-				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live,
+				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live, from: c.Origin.ID, self: c.ID.Node == l.cfg.Self,
 			})
 			l.concern(ch.Path, c.Revision)
 		}
