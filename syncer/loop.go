@@ -318,16 +318,13 @@ func (l *Loop) committed(ev Committed) {
 	live := !ev.Jump && !first
 	others := ev.Jump // have deleted something, or may have
 	if first {
-		for _, c := range ev.Lately {
-			l.countCommit(c)
-		}
+		l.countCommits(ev.Lately)
+	} else {
+		l.countCommits(ev.Commits)
 	}
 	for _, c := range ev.Commits {
 		own := l.ours(c)
 		mount := own && c.Origin.Kind == manifest.FromMount && l.shared()
-		if !first {
-			l.countCommit(c)
-		}
 		for _, ch := range c.Changes {
 			others = others || live && ch.Old.Entry.IsLeaf() && !ch.New.IsLeaf() && !(own && c.ID.Node == l.cfg.Self)
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
@@ -343,14 +340,12 @@ func (l *Loop) committed(ev Committed) {
 				w = l.works.ensure(ch.Path)
 				l.lookNow(w)
 			}
-			if w == nil {
-				w = l.works.ensure(ch.Path)
-			}
+			w = l.works.ensure(ch.Path)
 			w.news = w.news || live
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision, was: ch.Old.Entry,
-				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live,
+				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live, from: c.Origin.ID, self: c.ID.Node == l.cfg.Self,
 			})
 			l.concern(ch.Path, c.Revision)
 		}

@@ -26,6 +26,7 @@ type brake struct {
 	recent     []sighting
 	places     map[manifest.Path]sighting      // where content has come to within the window
 	moves      map[manifest.Path]manifest.Path // what is in hand and judged to be a move: whereto
+	uncounted  []manifest.Commit               // until it is known which other nodes have this disk
 	swept      time.Time                       // when places was last rid of what is old
 	came       bool                            // a place, since held deletions were last compared with them
 }
@@ -126,6 +127,17 @@ func (b *brake) use(place manifest.Path) {
 	if s, ok := b.places[place]; ok {
 		s.used = true
 		b.places[place] = s
+	}
+}
+
+// countCommits counts what the log says, once it is known of whose disks it speaks.
+func (l *Loop) countCommits(commits []manifest.Commit) {
+	if l.place.Unknown {
+		l.brake.uncounted = append(l.brake.uncounted, commits...)
+		return
+	}
+	for _, c := range commits {
+		l.countCommit(c)
 	}
 }
 

@@ -93,9 +93,13 @@ func (l *Loop) origin() manifest.Origin {
 func (l *Loop) placed(p Placed) {
 	was := l.place
 	l.place = p
+	uncounted := l.brake.uncounted
+	l.brake.uncounted = nil
+	l.countCommits(uncounted)
 	l.knownMount()
 	if was != p {
 		l.works.each(func(w *work) bool {
+			l.knowOwn(w)
 			if w.phase == toLook && w.doubtful() {
 				w.mount.doubts = 0
 				l.lookNow(w)
@@ -110,6 +114,16 @@ func (l *Loop) placed(p Placed) {
 		l.emit(Rescan{})
 	}
 	l.readyAll()
+}
+
+// knowOwn sees which of the commits that the log told of before the mount was known
+// were seen on it first.
+func (l *Loop) knowOwn(w *work) {
+	for i, k := range w.chain {
+		if l.shared() && k.from != "" && (k.from == l.place.Mount || k.self) {
+			w.chain[i].own, w.chain[i].mount = true, true
+		}
+	}
 }
 
 // knownMount makes a joiner none, where another node of the mount knows what

@@ -210,7 +210,7 @@ func (r *rules) loses(n *node, s syncer.Step) {
 	lost := s.Aside.Lost
 	switch {
 	case r.spoken, r.joiner, n.forgotten():
-	case n.on != nil && n.disk.late[s.Path][writtenOf(lost)]: // an old steward's late work, which nobody can tell from a person's
+	case n.on != nil && n.w.oracle.hasHeld(s.Path, lost): // a steward's work that came late, or that a gateway's was faster than
 	case n.on != nil && !r.saw[s.Path], !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
 	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && !s.New.Entry.Absent() && n.committed(s.Path).Same(s.New.Entry):
