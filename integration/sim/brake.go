@@ -31,6 +31,7 @@ type flow struct {
 type coming struct {
 	at   time.Time
 	path manifest.Path
+	what content
 }
 
 const (
@@ -48,7 +49,7 @@ func newBrake() brake {
 func (b *brake) offered(now time.Time, id string, changes []manifest.Change) {
 	for _, c := range changes {
 		if c.New.IsLeaf() {
-			b.offers[id] = append(b.offers[id], coming{now, c.Path})
+			b.offers[id] = append(b.offers[id], coming{now, c.Path, contentOf(c.New)})
 		}
 	}
 }
@@ -97,12 +98,6 @@ func (b *brake) check(w *world, n *node, deleted []content, after int) {
 	for _, f := range b.flows[n.id] {
 		net[f.what] -= f.files
 	}
-	for _, files := range net {
-		gone += max(0, files)
-	}
-	if !slices.ContainsFunc(deleted, func(what content) bool { return net[what] > 0 }) {
-		return
-	}
 	most, others := 0, false // others have deleted something meanwhile
 	for _, s := range b.sizes {
 		most = max(most, s.files)
@@ -113,8 +108,17 @@ func (b *brake) check(w *world, n *node, deleted []content, after int) {
 	offered := map[manifest.Path]bool{}
 	for _, o := range b.offers[n.id] {
 		if w.now.Sub(o.at) < brakeWindow && !w.oracle.view().Manifest.Entry(o.path).IsLeaf() {
+			if !offered[o.path] {
+				net[o.what]-- // a move, of which this is the place
+			}
 			offered[o.path] = true
 		}
+	}
+	for _, files := range net {
+		gone += max(0, files)
+	}
+	if !slices.ContainsFunc(deleted, func(what content) bool { return net[what] > 0 }) {
+		return
 	}
 	limit := w.opt.Limit
 	switch before := max(most, after+gone) + len(offered); {
