@@ -294,7 +294,7 @@ func (c *cluster) equal(limit time.Duration) (first snapshot, err error) {
 		return nil
 	})
 	if err != nil {
-		err = fmt.Errorf("equal trees: not within %v: %w", limit, err)
+		err = fmt.Errorf("equal trees: not within %v: %w", patient(limit), err)
 	}
 	return first, err
 }

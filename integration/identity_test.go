@@ -14,7 +14,7 @@ import (
 
 // runToEnd runs a daemon that has to end by itself.
 func (n *node) runToEnd(limit time.Duration, args ...string) (answer, error) {
-	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
+	ctx, cancel := context.WithTimeout(n.t.Context(), patient(limit))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, gatesync, append([]string{"run", "--data-dir", n.data}, args...)...)
 	cmd.Env = n.env()

@@ -148,20 +148,51 @@ func (n *node) term() time.Duration {
 		n.t.Fatalf("%s does not run", n.name)
 	}
 	start := time.Now()
+	slowest := flushing(filepath.Dir(n.data), n.exited)
 	_ = n.daemon.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-n.exited:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		_ = n.daemon.Process.Signal(syscall.SIGQUIT) // its goroutines, for the log
 		<-n.exited
-		n.t.Errorf("%s did not end within 20 s of SIGTERM", n.name)
+		n.t.Errorf("%s did not end within %v of SIGTERM", n.name, patience)
 	}
 	took, state := time.Since(start), n.daemon.ProcessState
 	n.daemon = nil
-	if state.ExitCode() != 0 {
+	if flush := <-slowest; flush > 3*time.Second && state.ExitCode() == 1 {
+		n.t.Logf("%s had to leave a flush behind when it ended: others here took up to %v", n.name, flush.Round(time.Millisecond))
+	} else if state.ExitCode() != 0 {
 		n.t.Errorf("%s ended %v after SIGTERM: %v; want exit status 0", n.name, took.Round(time.Millisecond), state)
 	}
 	return took
+}
+
+// flushing flushes a file of its own in dir until done is closed, and then tells
+// how long the slowest took: what the disk asks of everybody.
+func flushing(dir string, done <-chan struct{}) <-chan time.Duration {
+	told := make(chan time.Duration, 1)
+	go func() {
+		var slowest time.Duration
+		defer func() { told <- slowest }()
+		f, err := os.CreateTemp(dir, "flush")
+		if err != nil {
+			return
+		}
+		defer func() { _ = errors.Join(os.Remove(f.Name()), f.Close()) }()
+		for {
+			start := time.Now()
+			if _, err := f.WriteAt([]byte("x"), 0); errors.Join(err, f.Sync()) != nil {
+				return
+			}
+			slowest = max(slowest, time.Since(start))
+			select {
+			case <-done:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	return told
 }
 
 // stop is the clean-up: whatever runs is ended, and its port must be free.
@@ -172,7 +203,7 @@ func (n *node) stop() {
 	_ = n.daemon.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-n.exited:
-	case <-time.After(20 * time.Second): // as in term: a busy disk takes seconds
+	case <-time.After(patience): // as in term: a busy disk takes seconds
 		_ = n.daemon.Process.Kill()
 		<-n.exited
 		n.t.Errorf("%s had to be killed at the end of the test", n.name)

@@ -169,7 +169,7 @@ func TestReceiveStdioRubbish(t *testing.T) {
 		if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 || strings.Contains(stderr.String(), "panic") {
 			t.Errorf("%s: %v: %s", name, err, stderr.String())
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Errorf("%s: it took %s", name, took)
 		}
 	}

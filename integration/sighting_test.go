@@ -40,7 +40,7 @@ func newSighting(t testing.TB, name string, roots ...string) *sighting {
 
 // wait returns when all the files hold want, or an error after limit.
 func (s *sighting) wait(want string, limit time.Duration) error {
-	end := time.Now().Add(limit)
+	end := time.Now().Add(patient(limit))
 	buf := make([]byte, 64<<10)
 	for {
 		missing := ""
@@ -55,7 +55,7 @@ func (s *sighting) wait(want string, limit time.Duration) error {
 		}
 		left := time.Until(end)
 		if left <= 0 {
-			return fmt.Errorf("%s did not get the content within %v", missing, limit)
+			return fmt.Errorf("%s did not get the content within %v", missing, patient(limit))
 		}
 		_, err := unix.Poll([]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}, int(min(left, time.Second).Milliseconds())+1)
 		if err != nil && err != unix.EINTR {

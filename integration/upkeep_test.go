@@ -29,16 +29,19 @@ type load struct {
 	count int
 	slow  time.Duration // the slowest write
 	begun time.Time
+	flush func() time.Duration // the slowest that the disk made of another, once stopped
 }
 
 // newLoad writes until settle is called, at the latest until the test ends.
 func newLoad(t *testing.T, nodes ...*node) *load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{t: t, stop: cancel, wants: map[string]string{}, begun: time.Now()}
+	told := flushing(filepath.Dir(nodes[0].data), ctx.Done())
+	l.flush = sync.OnceValue(func() time.Duration { return <-told })
 	for _, n := range nodes {
 		l.done.Go(func() { l.write(ctx, n) })
 	}
-	t.Cleanup(func() { cancel(); l.done.Wait() })
+	t.Cleanup(func() { cancel(); l.done.Wait(); l.flush() })
 	return l
 }
 
@@ -101,12 +104,16 @@ func (n *node) metric(series string) (float64, error) {
 	return strconv.ParseFloat(string(m[1]), 64)
 }
 
-// neverFailed checks that no proposal of the running daemons has failed.
-func (c *cluster) neverFailed() {
-	c.t.Helper()
+// neverFailed checks, behind settle, that no proposal of the running daemons has
+// failed, unless the disk stood still for so long that one may.
+func (l *load) neverFailed(c *cluster) {
+	l.t.Helper()
 	for _, n := range c.running() {
-		if failed, err := n.metric(`gatesync_proposals_total{result="failed"}`); err != nil || failed > 0 {
-			c.t.Errorf("%s: %v proposals failed, %v", n.name, failed, err)
+		failed, err := n.metric(`gatesync_proposals_total{result="failed"}`)
+		if flush := l.flush(); err == nil && failed > 0 && flush > 5*time.Second {
+			l.t.Logf("%s: %v proposals failed, where a flush took up to %v", n.name, failed, flush)
+		} else if err != nil || failed > 0 {
+			l.t.Errorf("%s: %v proposals failed, %v", n.name, failed, err)
 		}
 	}
 }
@@ -137,13 +144,13 @@ func nextVersion(t *testing.T) string {
 // ends runs the daemon where it has to end by itself, and returns what it said.
 func (n *node) ends(limit time.Duration) answer {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(n.t.Context(), limit)
+	ctx, cancel := context.WithTimeout(n.t.Context(), patient(limit))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, n.program(), "run", "--data-dir", n.data)
 	cmd.Env = n.env()
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
-		n.t.Fatalf("%s still runs after %s:\n%s", n.name, limit, out)
+		n.t.Fatalf("%s still runs after %s:\n%s", n.name, patient(limit), out)
 	}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {

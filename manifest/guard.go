@@ -13,9 +13,9 @@ func DefaultDeleteLimit() DeleteLimit { return DeleteLimit{Count: 20, Percent: 3
 // Deletions describes what a node is about to delete, net of moves. Only files
 // and symlinks count; a directory is nothing by itself.
 type Deletions struct {
-	Pending int // about to be proposed, and those already held
+	Pending int // about to be proposed, on their way, and those already held
 	Recent  int // committed from this node within the window
-	Present int // in the committed manifest now
+	Present int // what the pending ones leave, and these
 }
 
 // MassDeletion tells whether d needs a person's word: too much at once, or a

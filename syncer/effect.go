@@ -81,6 +81,9 @@ type Committed struct {
 	View    manifest.View
 	Commits []manifest.Commit
 	Jump    bool
+	// Lately, of the first: all that was committed within the brake's window, also
+	// what the disk has followed.
+	Lately []manifest.Commit
 }
 
 // Proposed answers a Propose. Err is of the machinery (no quorum, no

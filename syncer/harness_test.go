@@ -47,7 +47,7 @@ func (h *hub) commit(c manifest.Changeset) manifest.Result {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var res manifest.Result
-	commit := manifest.Commit{Revision: h.revision() + 1, ID: c.ID, Tree: c.Tree, Origin: c.Origin}
+	commit := manifest.Commit{Revision: h.revision() + 1, ID: c.ID, Tree: c.Tree, Origin: c.Origin, Time: c.Time}
 	for _, deletes := range []bool{true, false} {
 		for _, ch := range c.Changes {
 			if ch.New.Absent() != deletes {
@@ -304,7 +304,7 @@ func (b *box) remove(p string) {
 }
 
 func ctxOf(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -322,7 +322,7 @@ func (b *box) settle() {
 // loop, and now and then besides.
 func (b *box) until(what string, cond func() bool) {
 	b.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		next := b.s.rounds.next()
 		if cond() {
@@ -405,7 +405,7 @@ func (h *hub) await(t *testing.T, what string, cond func(*manifest.Manifest) boo
 	h.mu.Lock()
 	h.watch = append(h.watch, ch)
 	h.mu.Unlock()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		h.mu.Lock()
 		ok := cond(h.tree)

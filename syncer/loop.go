@@ -141,7 +141,7 @@ type Loop struct {
 	lane      uint64 // the batch of small changes that is under way, 0: none
 	applying  int    // steps of the small Apply under way
 
-	deletes deletes
+	brake   brake
 	rulings map[manifest.Path]Verb
 	repairs repairs
 	shut    shut
@@ -164,7 +164,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		queue: pathSet{}, removals: pathSet{}, leaving: pathSet{}, toApply: pathSet{},
 		bigQueue: pathSet{}, bigToApply: pathSet{},
 		batches: map[uint64][]manifest.Path{}, rulings: map[manifest.Path]Verb{},
-		wants: map[manifest.Digest][]manifest.Path{}, deletes: newDeletes(), careful: pathSet{},
+		wants: map[manifest.Digest][]manifest.Path{}, brake: newBrake(), careful: pathSet{},
 		lacks: map[manifest.Digest]lack{}, repairs: newRepairs(),
 	}
 	if l.anc == nil {
@@ -316,15 +316,17 @@ func (l *Loop) committed(ev Committed) {
 		})
 	}
 	live := !ev.Jump && !first
-	others := false // have deleted something
+	others := ev.Jump // have deleted something, or may have
+	if first {
+		l.countCommits(ev.Lately)
+	} else {
+		l.countCommits(ev.Commits)
+	}
 	for _, c := range ev.Commits {
 		own := l.ours(c)
 		mount := own && c.Origin.Kind == manifest.FromMount && l.shared()
-		if live {
-			l.countOthers(c)
-		}
 		for _, ch := range c.Changes {
-			others = others || live && ch.New.Absent() && c.ID.Node != l.cfg.Self
+			others = others || live && ch.Old.Entry.IsLeaf() && !ch.New.IsLeaf() && !(own && c.ID.Node == l.cfg.Self)
 			if a, ok := l.anc.Get(ch.Path); ok && c.Revision <= a.Revision {
 				continue // recorded after the last Follow: the disk is past it
 			}
@@ -338,14 +340,12 @@ func (l *Loop) committed(ev Committed) {
 				w = l.works.ensure(ch.Path)
 				l.lookNow(w)
 			}
-			if w == nil {
-				w = l.works.ensure(ch.Path)
-			}
+			w = l.works.ensure(ch.Path)
 			w.news = w.news || live
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision, was: ch.Old.Entry,
-				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live,
+				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live, from: c.Origin.ID, self: c.ID.Node == l.cfg.Self,
 			})
 			l.concern(ch.Path, c.Revision)
 		}
@@ -438,7 +438,7 @@ func (l *Loop) loseRoot(why string) {
 		}
 		return true
 	})
-	l.deletes.clear()
+	l.brake.void()
 	clear(l.removals)
 }
 
@@ -454,6 +454,7 @@ func (l *Loop) findRoot(fresh, aside bool) {
 		l.state.Begun, l.begun = false, nil
 		l.state.Joiner, l.state.Aside, l.joined = true, aside, false
 		l.refill = l.refill || aside
+		clear(l.brake.places)
 		l.dropAncestors()
 		l.knownMount()
 	} else {

@@ -260,13 +260,13 @@ func (l *Loop) offer(w *work, a Ancestor, d manifest.Entry, c manifest.Node) {
 		case l.rulings[w.path] == Approve:
 			l.removals.add(w.path)
 		default:
-			l.deletes.add(w.path, l.now)
+			l.brake.add(w.path, l.now)
 		}
 		return
 	}
 	l.unqueue(w)
 	if l.enqueue(w, d, c) && (a.Entry.Absent() || a.Entry.IsDir()) {
-		l.deletes.appeared(w.path, d, l.now)
+		l.brake.appeared(w.path, d, l.now, l.cfg.Window)
 	}
 }
 

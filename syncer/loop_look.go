@@ -58,7 +58,7 @@ func (l *Loop) unqueue(w *work) {
 	l.leaving.drop(w.path)
 	l.toApply.drop(w.path)
 	l.bigToApply.drop(w.path)
-	l.deletes.drop(w.path)
+	l.brake.drop(w.path)
 }
 
 // lookLater asks for an observation after a delay.
@@ -208,7 +208,7 @@ func (l *Loop) absenceHolds(w *work, obs Observation) bool {
 	}
 	if w.goneAt.IsZero() {
 		w.goneAt = l.now
-		l.deletes.saw(l.now, 2*l.cfg.Settle)
+		l.brake.saw(l.now, 2*l.cfg.Settle)
 		w.obs = obs
 		l.lookLater(w, l.settle(w))
 		l.hintBelow(w)

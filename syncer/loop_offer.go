@@ -1,7 +1,6 @@
 package syncer
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -252,9 +251,6 @@ func (l *Loop) conclude(w *work) bool {
 	w.rested()
 	c, _ := l.view.Manifest.Get(w.path)
 	if w.sent.Absent() {
-		if was, ok := l.anc.Get(w.path); ok && !was.Entry.IsDir() {
-			l.deletes.committed(w.path, was.Entry, l.now)
-		}
 		l.agree(w, Ancestor{}, true)
 	} else {
 		a := Ancestor{Entry: *w.sent, Revision: w.result.revision, Author: l.cfg.Self, Stamp: w.obs.Stamp}
@@ -276,9 +272,4 @@ func (l *Loop) conclude(w *work) bool {
 	w.phase = presumed
 	w.obs = Observation{}
 	return true
-}
-
-// describe counts for people.
-func describe(pending, present int) string {
-	return fmt.Sprintf("%d of %d files disappeared within a minute", pending, present)
 }

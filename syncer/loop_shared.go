@@ -93,9 +93,13 @@ func (l *Loop) origin() manifest.Origin {
 func (l *Loop) placed(p Placed) {
 	was := l.place
 	l.place = p
+	uncounted := l.brake.uncounted
+	l.brake.uncounted = nil
+	l.countCommits(uncounted)
 	l.knownMount()
 	if was != p {
 		l.works.each(func(w *work) bool {
+			l.knowOwn(w)
 			if w.phase == toLook && w.doubtful() {
 				w.mount.doubts = 0
 				l.lookNow(w)
@@ -110,6 +114,16 @@ func (l *Loop) placed(p Placed) {
 		l.emit(Rescan{})
 	}
 	l.readyAll()
+}
+
+// knowOwn sees which of the commits that the log told of before the mount was known
+// were seen on it first.
+func (l *Loop) knowOwn(w *work) {
+	for i, k := range w.chain {
+		if l.shared() && k.from != "" && (k.from == l.place.Mount || k.self) {
+			w.chain[i].own, w.chain[i].mount = true, true
+		}
+	}
 }
 
 // knownMount makes a joiner none, where another node of the mount knows what
@@ -241,29 +255,6 @@ func (w *work) ownOnMount(c manifest.Node) bool {
 	}
 	last := w.chain[len(w.chain)-1]
 	return last.mount && (last.revision == c.Revision || last.entry.Absent() && c.Entry.Absent())
-}
-
-// countOthers counts deletions that other nodes of the mount have committed:
-// the brake is one for the whole of it.
-func (l *Loop) countOthers(c manifest.Commit) {
-	if !l.shared() || c.Origin.Kind != manifest.FromMount || c.Origin.ID != l.place.Mount || c.ID.Node == l.cfg.Self {
-		return
-	}
-	moved := map[manifest.Digest]int{}
-	for _, ch := range c.Changes {
-		if ch.New.HasContent() && ch.Old.Entry.Absent() {
-			moved[ch.New.Digest]++
-		}
-	}
-	for _, ch := range c.Changes {
-		switch old := ch.Old.Entry; {
-		case !ch.New.Absent() || !old.IsLeaf():
-		case moved[old.Digest] > 0:
-			moved[old.Digest]--
-		default:
-			l.deletes.recent = append(l.deletes.recent, sighting{l.now, old.Digest})
-		}
-	}
 }
 
 // settle is how long an absence has to last.

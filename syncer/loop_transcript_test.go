@@ -58,6 +58,7 @@ type player struct {
 	ino   uint64
 	steps map[manifest.Path]Step
 	past  []manifest.Commit
+	late  []manifest.Commit
 	mark  uint32
 	begun bool // what a joiner begins with was shown
 }
@@ -152,6 +153,9 @@ func (p *player) event(f []string) []Effect {
 		return p.event([]string{"committed", f[1], f[2], f[3]})
 	case "past": // REV NODE PATH TEXT …: a commit that the next jump brings along
 		p.past = append(p.past, p.commit(f).(Committed).Commits...)
+		return nil
+	case "lately": // REV NODE PATH TEXT …: a commit of the last minute, which the disk has followed
+		p.late = append(p.late, p.commit(f).(Committed).Commits...)
 		return nil
 	case "lost-records":
 		p.state.Joiner, p.state.Lost = true, true
@@ -323,8 +327,11 @@ func (p *player) commit(f []string) Event {
 		}
 	}
 	p.view = manifest.View{Tree: "server", Revision: rev, Manifest: next}
-	ev := Committed{View: p.view, Jump: f[0] == "jump", Commits: p.past}
+	ev := Committed{View: p.view, Jump: f[0] == "jump", Commits: p.past, Lately: p.late}
 	p.past = nil
+	if f[0] != "lately" {
+		p.late = nil
+	}
 	if len(c.Changes) > 0 {
 		ev.Commits = append(ev.Commits, c)
 	}

@@ -139,7 +139,7 @@ func cutAt(t *testing.T, n int, do act) (b *stepBox, h *hub, where string) {
 	t.Helper()
 	disk := powercut.New(t)
 	b, h = prepared(t, disk.Path)
-	ctx, stop := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer stop()
 	var failed error
 	b.boot(&steps{at: n, during: disk.During, after: errorfs.ErrCrashed, strike: func() error {

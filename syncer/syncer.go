@@ -390,6 +390,9 @@ func (s *Syncer) readLog() {
 	ev := Committed{View: view}
 	commits, whole := s.cfg.Log.Since(s.cfg.Tree, s.logAt)
 	ev.Jump = !whole
+	if !s.logRead {
+		ev.Lately = s.lately(view.Revision)
+	}
 	for _, c := range commits {
 		if c.Revision > view.Revision {
 			break // came since the view: the next time
@@ -401,6 +404,25 @@ func (s *Syncer) readLog() {
 	}
 	s.logAt, s.logRead, s.began = view.Revision, true, State{}
 	s.inbox.post(ev)
+}
+
+// lately lists what was committed up to a revision within the brake's window, as far
+// as the authors' clocks tell: its count goes on where the last run's ended.
+func (s *Syncer) lately(upTo manifest.Revision) (lately []manifest.Commit) {
+	for _, reach := range []manifest.Revision{1000, 100} { // so many stay in the history, mostly; always
+		commits, whole := s.cfg.Log.Since(s.cfg.Tree, upTo-min(upTo, reach))
+		if !whole {
+			continue
+		}
+		now, window := s.cfg.Now(), s.cfg.Loop.Window
+		for _, c := range commits {
+			if c.Revision <= upTo && now.Sub(time.Unix(0, c.Time)).Abs() <= window {
+				lately = append(lately, c)
+			}
+		}
+		break
+	}
+	return lately
 }
 
 // news are a commit's changes that are news to the state that this run began

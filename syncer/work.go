@@ -79,6 +79,8 @@ type link struct {
 	was      manifest.Entry    // … and what that was
 	own      bool              // proposed from this very disk
 	mount    bool              // … which several nodes have
+	from     string            // the mount that it was seen on first
+	self     bool              // proposed by this node
 	live     bool              // committed while this run was following the log
 }
 

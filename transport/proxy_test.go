@@ -118,7 +118,7 @@ func TestProxyErrors(t *testing.T) {
 			ctx := context.Background()
 			if tt.proxy.Hangs {
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, 200*time.Millisecond)
+				ctx, cancel = context.WithTimeout(ctx, time.Second)
 				defer cancel()
 			}
 			_, err := DialTarget(ctx, "gw9.test:7950", Token{Fingerprint: strings.Repeat("0", 64)})

@@ -35,7 +35,7 @@ func TestStrangerIsToldAndRefused(t *testing.T) {
 	s := startNode(t, ours, b, "n-1")
 	conf := clientConfig(protoGRPC)
 	conf.Certificates = []tls.Certificate{theirs.identity(t, "n-1").now.Load().cert}
-	c, g, err := shake(testContext(t), time.Second*10, s.Addr().String(), "", conf)
+	c, g, err := shake(testContext(t), time.Minute, s.Addr().String(), "", conf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestRubbishIsClosed(t *testing.T) {
 	ca, b := newTestCA(t), newBook()
 	s := start(t, Config{
 		Identity: ca.identity(t, "n-1"), ClusterID: ca.id, Self: "n-1", Resolve: b.resolve,
-		HandshakeTimeout: 300 * time.Millisecond, MaxHandshakes: 8,
+		HandshakeTimeout: time.Second, MaxHandshakes: 8,
 	}, nil)
 	b.set("n-1", s.Addr().String())
 	open := func() net.Conn {
@@ -193,7 +193,7 @@ func TestRubbishIsClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = c.Close() })
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
 		return c
 	}
 	plain := open()
@@ -204,8 +204,14 @@ func TestRubbishIsClosed(t *testing.T) {
 	for range 20 { // more than there are handshakes
 		silent = append(silent, open())
 	}
-	if _, err := hello(t, s, "n-1"); err != nil {
-		t.Errorf("beside silent connections: %v", err)
+	for ctx := testContext(t); ; { // on a busy machine its own handshake may take too long, too
+		_, err := hello(t, s, "n-1")
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("beside silent connections: %v", err)
+		}
 	}
 	for _, c := range append(silent, plain) {
 		if _, err := io.Copy(io.Discard, c); err != nil && isTimeout(err) {

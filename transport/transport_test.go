@@ -190,7 +190,7 @@ func startNode(t *testing.T, ca testCA, b *book, id cluster.NodeID) *Server {
 
 func hello(t *testing.T, s *Server, to cluster.NodeID) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cc, err := s.Dial(ctx, to)
 	if err != nil {
@@ -211,7 +211,7 @@ func wantError[E error](t *testing.T, err error) E {
 }
 
 func testContext(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -68,10 +68,16 @@ func (m *mount) watch(w *world) {
 	w.after(time.Second, func() { m.watch(w) })
 }
 
-// hearPlaceSoon tells it as a daemon's log does, which says it together with the
-// commits, or its ticker: "later" would now and then be minutes, in which the loop
-// takes itself for the steward and knows better at the same time.
-func (n *node) hearPlaceSoon() { n.w.after(n.w.some(time.Second), n.mortal(n.hearPlace)) }
+// hearPlaceSoon tells it as a daemon's placer does, which hears of it together with
+// the commits. Now and then it is telling the log something of its own just then,
+// which takes some seconds at most (syncer.sayWithin); "later" would be half a minute.
+func (n *node) hearPlaceSoon() {
+	most := time.Second
+	if !n.w.peace && n.w.chance(0.05) {
+		most = 5 * time.Second
+	}
+	n.w.after(n.w.some(most), n.mortal(n.hearPlace))
+}
 
 // hearPlace tells a node's loop who is the steward now.
 func (n *node) hearPlace() {

@@ -236,6 +236,9 @@ func (n *node) readLog() {
 	}
 	commits, whole := n.machine.Since(treeName, r.at)
 	ev := syncer.Committed{View: view, Jump: !whole}
+	if !r.read {
+		ev.Lately = n.lately()
+	}
 	for _, c := range commits {
 		if !r.read {
 			c.Changes = r.news(c)
@@ -245,6 +248,16 @@ func (n *node) readLog() {
 	r.at, r.read, r.began = view.Revision, true, syncer.State{}
 	n.post(ev)
 	n.mishap()
+}
+
+// lately is syncer's: what was committed within the brake's window.
+func (n *node) lately() (lately []manifest.Commit) {
+	for _, c := range slices.Backward(n.machine.History(treeName, 0, 0)) {
+		if time.Duration(n.wall()-c.Time).Abs() <= time.Minute {
+			lately = append(lately, c)
+		}
+	}
+	return lately
 }
 
 // news is syncer's: what of a commit is news to the state of the start.

@@ -25,6 +25,7 @@ type Options struct {
 	Unmounts int // of roots, some of which come back empty
 	Trims    int // of history
 	Rulings  int // by operators, before the last ones
+	Sweeps   int // of much of a tree at once: deletions, moves, changes of kind
 
 	ReadOnly float64 // share of nodes whose trees take no edits, some of them not for ever
 
@@ -64,6 +65,10 @@ func DefaultOptions(seed uint64) Options {
 	if rng.IntN(3) == 0 {
 		o.ReadOnly = 0.4
 	}
+	if o.Rulings == 0 && rng.IntN(2) == 0 { // who has been spoken to is no longer braked
+		o.Sweeps, o.Unmounts = 1+upTo(3), upTo(1)
+		o.Limit = manifest.DeleteLimit{Count: 2, Percent: 30}
+	}
 	return o
 }
 
@@ -73,7 +78,7 @@ func MountedOptions(seed uint64) Options {
 	rng := rand.New(rand.NewPCG(seed, 11))
 	o.Mounted = 2 + rng.IntN(o.Nodes-1)
 	o.ReadOnly = 0 // refused
-	o.Removals, o.Unmounts, o.Rulings, o.Trims, o.Steps = 0, 0, 0, 0, 0
+	o.Removals, o.Unmounts, o.Rulings, o.Trims, o.Steps, o.Sweeps = 0, 0, 0, 0, 0, 0
 	o.Limit = manifest.DeleteLimit{Count: 1 << 30, Percent: 100}
 	return o
 }

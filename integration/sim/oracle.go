@@ -21,6 +21,7 @@ type oracle struct {
 	removed map[string]bool
 	last    manifest.Revision
 	deleted time.Time // when anything was last removed
+	brake   brake
 }
 
 func newOracle() oracle {
@@ -28,7 +29,7 @@ func newOracle() oracle {
 		machine: raftstore.NewMachine(), seen: map[manifest.Digest]manifest.Revision{}, held: map[manifest.Path]map[content]bool{},
 		left:    map[manifest.Digest]manifest.Revision{},
 		commits: map[manifest.ChangesetID]manifest.Revision{}, refused: map[manifest.ChangesetID][]manifest.Refusal{},
-		removed: map[string]bool{},
+		removed: map[string]bool{}, brake: newBrake(),
 	}
 }
 
@@ -74,6 +75,7 @@ func (o *oracle) take(w *world, r record) *pb.Outcome {
 }
 
 func (o *oracle) commit(w *world, c manifest.Commit) {
+	o.brake.take(w, c)
 	for _, ch := range c.Changes {
 		w.trace("revision %d by %s: %q is now %s", c.Revision, c.ID, ch.Path, ch.New)
 		if ch.New.Absent() {

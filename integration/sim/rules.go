@@ -128,6 +128,7 @@ func (r *rules) looked(n *node, obs syncer.Observation) {
 // offer: a node offers only what its gateway did, and a deletion only once it
 // was seen twice, a settling time apart.
 func (r *rules) offer(n *node, e syncer.Propose) {
+	n.w.oracle.brake.offered(n.w.now, n.id, e.Changes)
 	deleted, added := 0, false
 	for _, c := range e.Changes {
 		n.w.trace("node %d offers %q as %s", n.index, c.Path, c.New)
@@ -209,7 +210,7 @@ func (r *rules) loses(n *node, s syncer.Step) {
 	lost := s.Aside.Lost
 	switch {
 	case r.spoken, r.joiner, n.forgotten():
-	case n.on != nil && n.disk.late[s.Path][writtenOf(lost)]: // an old steward's late work, which nobody can tell from a person's
+	case n.on != nil && n.w.oracle.hasHeld(s.Path, lost): // a steward's work that came late, or that a gateway's was faster than
 	case n.on != nil && !r.saw[s.Path], !r.by[s.Path][writtenOf(lost)]:
 		n.w.fail("node %d keeps %s of %q aside, which its gateway never wrote", n.index, lost, s.Path)
 	case s.Aside.Why == "another node's change was committed first" && s.New.Author == n.id && n.life == 1 && !s.New.Entry.Absent() && n.committed(s.Path).Same(s.New.Entry):
@@ -228,6 +229,9 @@ func (r *rules) displaces(n *node, s syncer.Step, i *inode) {
 	}
 	if f := n.w.ledger.fates[i.text]; f != nil && slices.Contains(n.w.oracle.retained(), i.entry().Digest) {
 		f.since = 0 // history has it now, and may be trimmed later
+	}
+	if f, a := n.w.ledger.fates[i.text], n.saved.ancestors[s.Path]; f != nil && a.Entry.SameContent(i.entry()) {
+		f.since = min(f.since, a.Revision-1) // written back, which is no edit: the log has held it since then
 	}
 	if !n.w.oracle.hasHeld(s.Path, i.entry()) && !n.keepsAside(i.entry().Digest) {
 		n.w.fail("NoLoss: node %d takes %q away from %q and keeps it nowhere", n.index, i.text, s.Path)

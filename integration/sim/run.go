@@ -118,6 +118,9 @@ func (w *world) disturb() {
 	for range w.opt.Rulings {
 		w.during(func() { w.someNode().ruleSome() })
 	}
+	for range w.opt.Sweeps {
+		w.during(w.sweep)
+	}
 	w.steer()
 }
 
