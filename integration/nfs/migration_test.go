@@ -31,7 +31,7 @@ func (g *gateway) run() error {
 		select {
 		case <-g.stop:
 			return nil
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 		}
 		if err := write(g.root, fmt.Sprintf("by-%s/%04d.xml", g.name, g.written), fmt.Sprintf("%s wrote %d\n", g.name, g.written)); err != nil {
 			return err
@@ -64,7 +64,7 @@ func (n *node) edit(change func([]byte) []byte) {
 // point gives a node's tree another directory, in its settings.
 func (n *node) point(root string) {
 	n.host.b.t.Helper()
-	n.must("wait", "--timeout", "60s")
+	n.must("wait", "--timeout", "3m") // for what other gateways write meanwhile, too
 	n.term(10 * time.Second)
 	n.host.b.check(os.MkdirAll(root, 0o755))
 	n.edit(func(text []byte) []byte {
@@ -78,14 +78,14 @@ func (n *node) point(root string) {
 func (n *node) move(root string) {
 	n.host.b.t.Helper()
 	n.point(root)
-	eventually(n.host.b.t, 30*time.Second, "the new root waits for a word", func() error {
+	eventually(n.host.b.t, 60*time.Second, "the new root waits for a word", func() error {
 		if a := n.ask("held"); a.code != 0 || !bytes.Contains([]byte(a.stdout), []byte("no marker")) {
 			return fmt.Errorf("held: %+v", a)
 		}
 		return nil
 	})
 	n.must("restore", "--tree", "server")
-	n.must("wait", "--timeout", "60s")
+	n.must("wait", "--timeout", "3m")
 }
 
 // From a shared mount to local trees, gateway by gateway, and back, while the
@@ -118,12 +118,12 @@ func migrate(b *bed, f flavour) {
 	bridge.term(10 * time.Second)
 	bridge.edit(func(text []byte) []byte { return append(text, "scan_interval: 2s\n"...) })
 	bridge.start()
-	bridge.must("wait", "--timeout", "60s")
+	bridge.must("wait", "--timeout", "3m")
 
 	// 3: the others move.
 	for i := 1; i < 3; i++ {
 		gateways[i].drain(b)
-		bridge.must("wait", "--timeout", "60s")
+		bridge.must("wait", "--timeout", "3m")
 		gateways[i].serve(c.nodes[i].tree)
 	}
 	// 4: the bridge goes last.
@@ -151,7 +151,7 @@ func migrate(b *bed, f flavour) {
 	gateways[0].serve(fresh(0))
 	for i := 1; i < 3; i++ {
 		gateways[i].drain(b)
-		c.nodes[i].must("wait", "--timeout", "60s")
+		c.nodes[i].must("wait", "--timeout", "3m")
 		gateways[i].serve(fresh(i))
 	}
 	c.migrated(f.name, bridge, gateways)
@@ -165,7 +165,7 @@ func (c *cluster) migrated(way string, last *node, gateways []*gateway) {
 	for _, g := range gateways {
 		g.drain(b)
 	}
-	last.must("wait", "--timeout", "60s")
+	last.must("wait", "--timeout", "3m")
 	c.waitEqual(60 * time.Second)
 	for _, n := range c.nodes {
 		for _, g := range gateways {
@@ -197,7 +197,7 @@ func migrateDirect(b *bed, f flavour) {
 	t := b.t
 	d := b.direct(f, layout{on: 3})
 	b.check(write(d.nodes[0].tree, "always.xml", "always\n"))
-	d.nodes[0].must("wait", "--timeout", "60s")
+	d.nodes[0].must("wait", "--timeout", "3m")
 	var gateways []*gateway
 	for i, n := range d.nodes {
 		eventually(t, 60*time.Second, "all see the share", func() error { return stands(n.tree, "always.xml", "always\n") })
