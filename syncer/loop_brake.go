@@ -354,12 +354,12 @@ func (l *Loop) stoodUntil(place manifest.Path) time.Time {
 // stands tells whether p still holds some content, as far as anybody has seen:
 // what came and went again is no move of anything; nor is what the log has taken
 // away since, which this disk is about to follow, nor what waits for a directory to
-// be cleared, and may be held with what stood in it.
+// be cleared, and may be held with what stood in it, nor what loses to another file.
 func (l *Loop) stands(p manifest.Path, what content) bool {
 	a, _ := l.anc.Get(p)
 	e := a.Entry
 	c := l.view.Manifest.Entry(p)
-	if whatOf(e) == what && whatOf(c) != what || c.IsDir() {
+	if whatOf(c) != what && (!c.Absent() || whatOf(e) == what) {
 		return false
 	}
 	if w := l.works.get(p); w != nil {
