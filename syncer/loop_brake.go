@@ -407,18 +407,21 @@ func (l *Loop) releaseMoves() {
 // committed, the places of fresh moves among them: what they are put in the place
 // of does not leave the tree empty. Only what was seen a moment ago counts: that it
 // has gone since may be an event that was lost. Of a disk that other machines write
-// to nobody tells what has become of it once it was sent.
+// to nobody tells what has become of it: there, what was sent does not count, and the
+// place of a move for that moment only.
 func (l *Loop) coming(fresh pathSet) (n int) {
+	lately := func(p manifest.Path) bool {
+		return l.now.Sub(l.brake.places[p].at) <= unseenSettle*l.cfg.Settle
+	}
 	for p := range fresh {
-		if !l.view.Manifest.Entry(p).IsLeaf() {
+		if !l.view.Manifest.Entry(p).IsLeaf() && (!l.shared() || lately(p)) {
 			n++
 		}
 	}
 	l.works.each(func(w *work) bool {
 		queued := l.queue.has(w.path) || l.bigQueue.has(w.path)
 		sent := !l.shared() && (w.phase == offered || w.phase == awaiting)
-		lately := l.now.Sub(l.brake.places[w.path].at) <= unseenSettle*l.cfg.Settle
-		if (queued || sent) && lately && !w.again && !fresh.has(w.path) && w.obs.Entry.IsLeaf() && !l.view.Manifest.Entry(w.path).IsLeaf() {
+		if (queued || sent) && lately(w.path) && !w.again && !fresh.has(w.path) && w.obs.Entry.IsLeaf() && !l.view.Manifest.Entry(w.path).IsLeaf() {
 			n++
 		}
 		return true
