@@ -21,11 +21,12 @@ type size struct {
 	files int
 }
 
-// flow is a file that came (+1) or went (-1).
+// flow is a file that came (+1) or went (-1), deleted or for a directory in its place.
 type flow struct {
-	at    time.Time
-	what  content
-	files int
+	at      time.Time
+	what    content
+	files   int
+	deleted bool
 }
 
 type coming struct {
@@ -68,10 +69,10 @@ func (b *brake) take(w *world, c manifest.Commit) {
 		switch {
 		case is && !was:
 			after++
-			b.flows[n.id] = append(b.flows[n.id], flow{w.now, contentOf(ch.New), 1})
+			b.flows[n.id] = append(b.flows[n.id], flow{at: w.now, what: contentOf(ch.New), files: 1})
 		case was && !is:
 			after--
-			b.flows[n.id] = append(b.flows[n.id], flow{w.now, contentOf(ch.Old.Entry), -1})
+			b.flows[n.id] = append(b.flows[n.id], flow{w.now, contentOf(ch.Old.Entry), -1, ch.New.Absent()})
 			if ch.New.Absent() {
 				deleted = append(deleted, contentOf(ch.Old.Entry))
 			}
@@ -95,8 +96,12 @@ func (b *brake) check(w *world, n *node, deleted []content, after int) {
 	b.sizes = slices.DeleteFunc(b.sizes, func(s size) bool { return w.now.Sub(s.at) > 2*brakeWindow })
 	b.flows[n.id] = slices.DeleteFunc(b.flows[n.id], func(f flow) bool { return w.now.Sub(f.at) >= brakeWindow })
 	net, gone := map[content]int{}, 0
+	unmoved := map[content]int{} // of what was deleted: a place may have been its, or that of what became a directory
 	for _, f := range b.flows[n.id] {
 		net[f.what] -= f.files
+		if f.files > 0 || f.deleted {
+			unmoved[f.what] -= f.files
+		}
 	}
 	most, others := 0, false // others have deleted something meanwhile
 	for _, s := range b.sizes {
@@ -110,6 +115,7 @@ func (b *brake) check(w *world, n *node, deleted []content, after int) {
 		if w.now.Sub(o.at) < brakeWindow && !w.oracle.view().Manifest.Entry(o.path).IsLeaf() {
 			if !offered[o.path] {
 				net[o.what]-- // a move, of which this is the place
+				unmoved[o.what]--
 			}
 			offered[o.path] = true
 		}
@@ -117,7 +123,7 @@ func (b *brake) check(w *world, n *node, deleted []content, after int) {
 	for _, files := range net {
 		gone += max(0, files)
 	}
-	if !slices.ContainsFunc(deleted, func(what content) bool { return net[what] > 0 }) {
+	if !slices.ContainsFunc(deleted, func(what content) bool { return unmoved[what] > 0 }) {
 		return
 	}
 	limit := w.opt.Limit
