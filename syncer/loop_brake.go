@@ -199,6 +199,7 @@ func (l *Loop) countCommit(c manifest.Commit) {
 // pass, whatever the rest is.
 func (l *Loop) judgeDeletes() {
 	l.releaseMoves()
+	l.doubtMoves()
 	b := &l.brake
 	if len(b.candidates) == 0 {
 		return
@@ -244,6 +245,21 @@ func (l *Loop) judgeAgain() {
 			l.removals.drop(p)
 			l.brake.candidates.add(p)
 			delete(l.brake.moves, p)
+		}
+	}
+}
+
+// doubtMoves takes back, before the next batch, the moves that were judged and not
+// sent so far, and of which the place has gone since: without quorum a directory may
+// be moved, and removed there an hour later.
+func (l *Loop) doubtMoves() {
+	if l.lane != 0 {
+		return
+	}
+	for p := range l.removals {
+		if to, moved := l.brake.moves[p]; moved && !l.stood(to, whatOf(l.view.Manifest.Entry(p))) {
+			l.removals.drop(p)
+			l.brake.add(p, l.now)
 		}
 	}
 }
@@ -356,6 +372,12 @@ func (l *Loop) stoodUntil(place manifest.Path) time.Time {
 // away since, which this disk is about to follow, nor what waits for a directory to
 // be cleared, and may be held with what stood in it, nor what loses to another file.
 func (l *Loop) stands(p manifest.Path, what content) bool {
+	w := l.works.get(p)
+	return (w == nil || !w.again) && l.stood(p, what)
+}
+
+// stood tells the same of the last look, whatever has been heard since.
+func (l *Loop) stood(p manifest.Path, what content) bool {
 	a, _ := l.anc.Get(p)
 	e := a.Entry
 	c := l.view.Manifest.Entry(p)
@@ -363,7 +385,7 @@ func (l *Loop) stands(p manifest.Path, what content) bool {
 		return false
 	}
 	if w := l.works.get(p); w != nil {
-		if !w.goneAt.IsZero() || w.again || w.obs.Sight == Gone {
+		if !w.goneAt.IsZero() || w.obs.Sight == Gone {
 			return false
 		}
 		if w.obs.Sight == Seen {
