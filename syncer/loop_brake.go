@@ -199,7 +199,7 @@ func (l *Loop) countCommit(c manifest.Commit) {
 // pass, whatever the rest is.
 func (l *Loop) judgeDeletes() {
 	l.releaseMoves()
-	l.doubtMoves()
+	l.judgeUnsent()
 	b := &l.brake
 	if len(b.candidates) == 0 {
 		return
@@ -241,25 +241,29 @@ func (l *Loop) judgeAt() time.Time {
 // far: without quorum they would gather one by one, each of them few.
 func (l *Loop) judgeAgain() {
 	for p := range l.removals {
-		if l.rulings[p] != Approve {
-			l.removals.drop(p)
-			l.brake.candidates.add(p)
-			delete(l.brake.moves, p)
-		}
+		l.takeBack(p)
 	}
 }
 
-// doubtMoves takes back, before the next batch, the moves that were judged and not
-// sent so far, and of which the place has gone since: without quorum a directory may
-// be moved, and removed there an hour later.
-func (l *Loop) doubtMoves() {
+// takeBack makes a deletion that was judged a candidate again.
+func (l *Loop) takeBack(p manifest.Path) {
+	if l.rulings[p] != Approve {
+		l.removals.drop(p)
+		l.brake.candidates.add(p)
+		delete(l.brake.moves, p)
+	}
+}
+
+// judgeUnsent has what was judged and not sent so far judged anew before the next
+// batch, but for moves of which the place stands: meanwhile a directory may have been
+// moved and removed there, or what was to stay have become a directory.
+func (l *Loop) judgeUnsent() {
 	if l.lane != 0 {
 		return
 	}
 	for p := range l.removals {
-		if to, moved := l.brake.moves[p]; moved && !l.stood(to, whatOf(l.view.Manifest.Entry(p))) {
-			l.removals.drop(p)
-			l.brake.add(p, l.now)
+		if to, moved := l.brake.moves[p]; !moved || !l.stood(to, whatOf(l.view.Manifest.Entry(p))) {
+			l.takeBack(p)
 		}
 	}
 }
