@@ -125,6 +125,7 @@ type Loop struct {
 	otherRoot bool
 	begun     *manifest.Revision // of a joiner of this run: the view that it was first compared with
 	joined    bool               // no joiner any more, which is told when all is quiet: a crash before that begins anew
+	afterCut  bool               // this run began after a loss of power: the log may yet tell of offers of before
 	cutSeen   bool               // after a loss of power: what differed when all was known for the first time is marked
 	rootLost  string             // why nothing may be done, "" if all is well
 
@@ -171,6 +172,7 @@ func NewLoop(cfg LoopConfig, st State) *Loop {
 		l.anc = NewAncestorMap()
 	}
 	l.refill = st.Joiner && st.Aside
+	l.afterCut = !st.SameBoot
 	l.place.Unknown = cfg.Placing
 	if l.notes == nil {
 		l.notes = map[manifest.Path]Note{}
@@ -345,7 +347,7 @@ func (l *Loop) committed(ev Committed) {
 			// After a loss of power only what was offered since is this disk's.
 			w.chain = append(w.chain, link{
 				entry: ch.New, revision: c.Revision, old: ch.Old.Revision, was: ch.Old.Entry,
-				own: own && (mount || l.state.SameBoot || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live, from: c.Origin.ID, self: c.ID.Node == l.cfg.Self,
+				own: own && (mount || !l.afterCut || w.sent != nil && w.sent.Same(ch.New)), mount: mount, live: live, from: c.Origin.ID, self: c.ID.Node == l.cfg.Self,
 			})
 			l.concern(ch.Path, c.Revision)
 		}
