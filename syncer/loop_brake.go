@@ -256,13 +256,16 @@ func (l *Loop) takeBack(p manifest.Path) {
 
 // judgeUnsent has what was judged and not sent so far judged anew before the next
 // batch, but for moves of which the place stands: meanwhile a directory may have been
-// moved and removed there, or what was to stay have become a directory.
+// moved and removed there, or what was to stay have become a directory. What waits
+// for long, with nothing else to send, are directories, and those do not count.
 func (l *Loop) judgeUnsent() {
 	if l.lane != 0 {
 		return
 	}
 	for p := range l.removals {
-		if to, moved := l.brake.moves[p]; !moved || !l.stood(to, whatOf(l.view.Manifest.Entry(p))) {
+		was := l.view.Manifest.Entry(p)
+		to, moved := l.brake.moves[p]
+		if was.IsLeaf() && (!moved || !l.stood(to, whatOf(was))) {
 			l.takeBack(p)
 		}
 	}
