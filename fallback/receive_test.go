@@ -20,15 +20,33 @@ import (
 // raw opens a Push stream to a node without any of this package's manners.
 func (n *testNet) raw(id string) grpc.BidiStreamingClient[pb.PushRequest, pb.PushResponse] {
 	n.t.Helper()
-	c, err := n.Conn(context.Background(), nodes(id)[0])
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	s, err := pb.NewContentClient(c).Push(testContext(n.t))
+	s, err := n.content(id).Push(testContext(n.t))
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	return s
+}
+
+// rawFetch asks a node for content, as no fetcher might.
+func (n *testNet) rawFetch(id string, m *pb.FetchRequest) grpc.BidiStreamingClient[pb.FetchRequest, pb.FetchResponse] {
+	n.t.Helper()
+	s, err := n.content(id).Fetch(testContext(n.t))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if err := s.Send(m); err != nil {
+		n.t.Fatal(err)
+	}
+	return s
+}
+
+func (n *testNet) content(id string) pb.ContentClient {
+	n.t.Helper()
+	c, err := n.Conn(context.Background(), nodes(id)[0])
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return pb.NewContentClient(c)
 }
 
 func offerOf(batch uint64, eager bool, blobs ...[]byte) *pb.Offer {
@@ -282,17 +300,7 @@ func TestHostileFetchRequests(t *testing.T) {
 	} {
 		net := newNet(t)
 		net.node("n-a")
-		c, err := net.Conn(context.Background(), "n-a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := pb.NewContentClient(c).Fetch(testContext(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Send(m); err != nil {
-			t.Fatal(err)
-		}
+		s := net.rawFetch("n-a", m)
 		if _, err := s.Recv(); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -305,18 +313,9 @@ func TestFetcherThatDoesNotRead(t *testing.T) {
 		net := newNet(t)
 		n := net.node("n-a", withLimits(short()))
 		refs := n.store.addAll(content(1, 8<<20, 60))
-		c, err := net.Conn(context.Background(), "n-a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := pb.NewContentClient(c).Fetch(testContext(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Send(&pb.FetchRequest{Want: infosOf(refs)}); err != nil {
-			t.Fatal(err)
-		}
+		s := net.rawFetch("n-a", &pb.FetchRequest{Want: infosOf(refs)})
 		<-time.After(3 * short().stall)
+		var err error
 		for err == nil {
 			_, err = s.Recv()
 		}

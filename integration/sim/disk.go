@@ -119,10 +119,7 @@ func (d *disk) put(p manifest.Path, text string, wall int64) *inode {
 
 // place notes that a daemon has made p what it is.
 func (d *disk) place(p manifest.Path) {
-	if d.placed[p] == nil {
-		d.placed[p] = map[written]bool{}
-	}
-	d.placed[p][writtenOf(d.at[p].entry())] = true
+	note(d.placed, p, writtenOf(d.at[p].entry()))
 	if i := d.at[p]; i != nil {
 		i.edit = false
 	}
