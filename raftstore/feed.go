@@ -103,10 +103,14 @@ func (s *Store) Feed(p Place) (*Feed, error) {
 		return nil, fmt.Errorf("%w: at entry %d, the follower's at %d", ErrBehind, committed, p.Applied)
 	}
 	// What the follower has beyond its applied entry is of this log if the last
-	// one is: logs that agree on an entry agree on all before it.
-	if p.Last <= committed {
-		if term, err := s.termOf(p.Last); err == nil && term == p.LastTerm {
-			return &Feed{s: s, prev: p.Last, prevTerm: p.LastTerm}, nil
+	// one is: logs that agree on an entry agree on all before it. That one is sent
+	// again: a follower that was restarted does not know by itself that it is
+	// committed, and where nothing else happens nothing else would tell it.
+	if p.Applied < p.Last && p.Last <= committed {
+		last, lerr := s.termOf(p.Last)
+		before, berr := s.termOf(p.Last - 1)
+		if lerr == nil && berr == nil && last == p.LastTerm {
+			return &Feed{s: s, prev: p.Last - 1, prevTerm: before}, nil
 		}
 	}
 	switch term, err := s.termOf(p.Applied); {

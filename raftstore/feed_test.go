@@ -204,6 +204,25 @@ func TestPromise_Order_AFeedThatBreaksAnywhere(t *testing.T) {
 	c.same(stores[2], child)
 }
 
+// A follower that is restarted has entries that it does not know to be committed.
+// It learns it although nothing more happens in the cluster.
+func TestPromise_Order_AFollowerIsRestartedWhileNothingHappens(t *testing.T) {
+	c := newTestCluster(t)
+	stores := c.found(1)
+	child := c.openFollower("f-1")
+	for i := range 5 {
+		c.mkdir(stores[0], fmt.Sprint("d", i))
+	}
+	c.must(feed(c.ctx(), stores[0], child, stores[0].AppliedIndex(), never))
+	c.close(child)
+	child = c.open("f-1")
+	if place, err := child.Place(); err != nil || place.Applied >= place.Last {
+		t.Fatalf("%+v, %v: it knows already", place, err)
+	}
+	c.must(feed(c.ctx(), stores[0], child, stores[0].AppliedIndex(), never))
+	c.same(stores[0], child)
+}
+
 // A parent that knows less refuses, and one of another history is found out.
 func TestAFeedRefuses(t *testing.T) {
 	c := newTestCluster(t)
