@@ -154,7 +154,7 @@ func (l *Loop) believe(w *work, v manifest.Verdict, a Ancestor, d manifest.Entry
 		return true
 	}
 	if w.witnessed && v == manifest.Collide {
-		l.keep(w, d, c.Revision, "another node's change was committed first")
+		l.keep(w, d, c.Revision, l.beatenBy(a))
 	}
 	mine := w.ownOnMount(c)
 	if mine && w.onMount().doubtAt.IsZero() {
@@ -205,6 +205,14 @@ func (l *Loop) leave(w *work, c manifest.Node) {
 	}
 	w.pending = 0
 	l.finish(w)
+}
+
+// beatenBy says why what was seen being written here loses against the log.
+func (l *Loop) beatenBy(a Ancestor) string {
+	if (l.state.Joiner || l.joined) && a.Entry.Absent() {
+		return "it was written before this node had looked at what stands in this directory"
+	}
+	return "another node's change was committed first"
 }
 
 // doubtsBelow tells whether something below dir has not been seen as committed

@@ -128,6 +128,11 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 			if fault.copied {
 				c.oneDirectory(20*time.Second, on...)
 				t.Logf("the nodes agree on where it lies %v after it was mounted", time.Since(ended).Round(time.Millisecond))
+				// What a gateway writes before its node has looked at the copy goes aside, too.
+				for _, n := range on {
+					n.must("resync")
+				}
+				t.Logf("they know what stands there %v after it was mounted", time.Since(ended).Round(time.Millisecond))
 				load.rest(false, on...)
 			}
 			after := 0
