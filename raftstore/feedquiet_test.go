@@ -2,11 +2,14 @@ package raftstore
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 	gproto "google.golang.org/protobuf/proto"
 
+	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/proto"
 )
 
@@ -85,4 +88,53 @@ func TestPromise_Order_AParentWhoseLogHoldsWhatHasLost(t *testing.T) {
 	c.must(p.Content.Close())
 	c.must(feed(c.ctx(), parent, child, parent.AppliedIndex(), never))
 	c.same(stores[0], child)
+}
+
+// A follower whose disk is full takes nothing, and hears of the leader all the
+// same: it tells its children of no quorum, so that they look for another parent.
+func TestAParentThatTakesNothingTellsOfNoQuorum(t *testing.T) {
+	c := newTestCluster(t)
+	c.tune.Stall = 400 * time.Millisecond // the disk is looked at four times as often
+	var full atomic.Bool
+	c.free = func(id cluster.NodeID) (int64, error) {
+		if id == "f-1" && full.Load() {
+			return 0, nil
+		}
+		return 1 << 30, nil
+	}
+	stores := c.found(1)
+	parent := c.openFollower("f-1")
+	told := func(want bool) {
+		t.Helper()
+		c.await(parent, fmt.Sprintf("tells of a quorum: %t", want), func() bool {
+			c.must(parent.Take(c.ctx(), stores[0].Tell(), 0, 0, nil))
+			return parent.Tell().Quorum == want && parent.Quorum() // it hears of the leader itself
+		})
+	}
+	told(true)
+	full.Store(true)
+	told(false)
+	full.Store(false)
+	told(true)
+}
+
+// Who waits for what its parent has, and is fed no more, waits for Raft instead.
+func TestWaitingAsAFollowerEndsWithTheFeeding(t *testing.T) {
+	c := newTestCluster(t)
+	child := c.openFollower("f-1")
+	c.must(child.Take(c.ctx(), Told{Quorum: true}, 0, 0, nil)) // of no leader: the Store itself waits for nothing
+	waited := make(chan bool, 1)
+	go func() {
+		fed, _ := child.fedUp(c.ctx())
+		waited <- fed
+	}()
+	c.await(child, "waits", func() bool {
+		child.applied.mu.Lock()
+		defer child.applied.mu.Unlock()
+		return child.applied.next != nil
+	})
+	child.Unfed()
+	if <-waited {
+		t.Error("it waits for a parent that it has not")
+	}
 }
