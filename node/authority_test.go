@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -158,10 +159,13 @@ func TestPromise_Available_CAReplacedWhileANodeIsDown(t *testing.T) {
 	g[2].write("after.xml", "of the new CA")
 	everywhere(t, "after.xml", "of the new CA", g[0], g[1], fourth)
 	for _, n := range []*gateway{g[0], fourth} {
-		id, err := transport.LoadIdentity(identityFiles(n.cfg))
-		if err != nil || !slices.Equal(id.Trusted(), []string{fresh}) {
-			t.Errorf("%s trusts %v, %v; want the new CA alone", n.cfg.Name, id.Trusted(), err)
-		}
+		eventually(t, func() error { // first the log says so, then each writes its file
+			id, err := transport.LoadIdentity(identityFiles(n.cfg))
+			if err == nil && !slices.Equal(id.Trusted(), []string{fresh}) {
+				err = fmt.Errorf("%s trusts %v; want the new CA alone", n.cfg.Name, id.Trusted())
+			}
+			return err
+		})
 	}
 	if err := g[0].rotateCA(true); err == nil {
 		t.Error("there was an old CA to drop")
@@ -194,11 +198,17 @@ func TestRotateCAFinishedWithoutADeadNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = transport.DialAs(t.Context(), g[0].address(), id, s.Cluster, transport.Instance{})
-	var wrong *transport.WrongClusterError
-	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "join") {
-		t.Errorf("the certificate of the old CA: %v", err)
-	}
+	eventually(t, func() error { // first the log says so, then each trusts the old CA no more
+		conn, _, err := transport.DialAs(t.Context(), g[0].address(), id, s.Cluster, transport.Instance{})
+		var wrong *transport.WrongClusterError
+		switch {
+		case err == nil:
+			return errors.Join(errors.New("the certificate of the old CA is good"), conn.Close())
+		case !errors.As(err, &wrong) || !strings.Contains(err.Error(), "join"):
+			return fmt.Errorf("the certificate of the old CA: %w", err)
+		}
+		return nil
+	})
 }
 
 // A whole cluster comes back after so long a time that every certificate has
@@ -221,9 +231,13 @@ func TestPromise_Available_ExpiredCertificatesOfAllNodes(t *testing.T) {
 	}
 	everywhere(t, "long-ago.xml", "edited while it was off", g[0], g[2])
 	for _, n := range g {
-		if s, err := n.status(); err != nil || s.Node.CertificateExpires.Before(time.Now()) {
-			t.Errorf("%s: certificate until %s, %v", n.cfg.Name, s.Node.CertificateExpires, err)
-		}
+		eventually(t, func() error { // one of a later retry may be on its way
+			s, err := n.status()
+			if err == nil && s.Node.CertificateExpires.Before(time.Now()) {
+				err = fmt.Errorf("%s: certificate until %s", n.cfg.Name, s.Node.CertificateExpires)
+			}
+			return err
+		})
 	}
 }
 

@@ -1,14 +1,12 @@
 package node
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
-	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
 
@@ -84,20 +82,15 @@ func TestFollowersReadAndWrite(t *testing.T) {
 			}
 			return nil
 		})
-		err := g.local(func(ctx context.Context, c pb.LocalClient) error {
-			res, err := c.Wait(ctx, &pb.WaitRequest{TimeoutNs: int64(patience / 2)})
-			if err == nil && (len(res.GetApplied()) != 3 || len(res.GetLate())+len(res.GetDead()) > 0) {
-				err = fmt.Errorf("wait on %s: %v", g.cfg.Name, res)
-			}
-			return err
-		})
-		if err != nil {
-			t.Error(err)
+		g.waitsFor(3)
+	}
+	eventually(t, func() error { // who is fed looks for another parent now and then
+		s, err := top.status()
+		if err == nil && (s.Voters != 1 || s.Feeds < 1) {
+			err = fmt.Errorf("%d voters, feeds %d", s.Voters, s.Feeds)
 		}
-	}
-	if s, err := top.status(); err != nil || s.Voters != 1 || s.Feeds < 1 {
-		t.Errorf("%v: %d voters, feeds %d", err, s.Voters, s.Feeds)
-	}
+		return err
+	})
 	// One that dies is seen to be dead, and comes back to where it was.
 	all[1].stop()
 	top.write("api/c.xml", "meanwhile")
