@@ -194,21 +194,6 @@ func everywhere(t *testing.T, path, want string, nodes ...*gateway) {
 	})
 }
 
-// waitsFor has a node's wait end with so many members that have applied everything.
-// One that a busy machine holds up for seconds is dead to it, for that long.
-func (g *gateway) waitsFor(members int) {
-	g.t.Helper()
-	eventually(g.t, func() error {
-		return g.local(func(ctx context.Context, c pb.LocalClient) error {
-			res, err := c.Wait(ctx, &pb.WaitRequest{TimeoutNs: int64(patience / 2)})
-			if err == nil && (len(res.GetApplied()) != members || len(res.GetLate())+len(res.GetDead()) > 0) {
-				err = fmt.Errorf("wait on %s: %v", g.cfg.Name, res)
-			}
-			return err
-		})
-	})
-}
-
 // trio boots three nodes and waits until all of them vote.
 func trio(t *testing.T) [3]*gateway {
 	t.Helper()

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
 
@@ -56,6 +58,21 @@ func (g *gateway) member(name string) (m MemberStatus, err error) {
 		}
 	}
 	return m, fmt.Errorf("%s does not know %s: %w", g.cfg.Name, name, err)
+}
+
+// waitsFor has a node's wait end with so many members that have applied everything.
+// One that a busy machine holds up for seconds is dead to it, for that long.
+func (g *gateway) waitsFor(members int) {
+	g.t.Helper()
+	eventually(g.t, func() error {
+		return g.local(func(ctx context.Context, c pb.LocalClient) error {
+			res, err := c.Wait(ctx, &pb.WaitRequest{TimeoutNs: int64(patience / 2)})
+			if err == nil && (len(res.GetApplied()) != members || len(res.GetLate())+len(res.GetDead()) > 0) {
+				err = fmt.Errorf("wait on %s: %v", g.cfg.Name, res)
+			}
+			return err
+		})
+	})
 }
 
 func TestFollowersReadAndWrite(t *testing.T) {

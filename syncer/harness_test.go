@@ -15,32 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
-
-// TestMain waits for what was left behind in bounded time: on a busy machine the kernel
-// may take seconds to close what was watched.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if code == 0 {
-		var left error
-		for range 100 { // each look takes about half a second, while something is left
-			if left = goleak.Find(); left == nil {
-				break
-			}
-		}
-		if left != nil {
-			fmt.Fprintln(os.Stderr, left)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
 
 // hub is a log of one process: it orders what the nodes of a test propose, by
 // the rules that the machine has for single changes.
