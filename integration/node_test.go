@@ -66,6 +66,12 @@ func (n *node) must(verb string, args ...string) string {
 	return a.stdout
 }
 
+// waits is `wait` with time enough for a busy machine.
+func (n *node) waits() {
+	n.t.Helper()
+	n.must("wait", "--timeout", patience.String())
+}
+
 // command is the binary, where the node is at home.
 func (n *node) command(args ...string) *exec.Cmd {
 	line := append(append(slices.Clone(n.enter), n.program()), args...)
