@@ -77,7 +77,7 @@ func dialAs(t *testing.T, f transport.Files, n *node, cluster string) error {
 // gateway writes: nothing restarts and no write fails.
 func TestPromise_Available_CertificatesRenewUnderWriting(t *testing.T) {
 	t.Parallel()
-	const life = 20 * time.Second // a busy disk may take seconds of it
+	const life = 30 * time.Second // a busy disk may take many seconds of it
 	c := emptyCluster(t)
 	first := c.add()
 	first.vars = []string{"GATESYNC_TLS_LIFETIME=" + life.String()}
