@@ -62,8 +62,12 @@ func (s *clusterService) Hello(ctx context.Context, req *pb.HelloRequest) (*pb.H
 	if req.GetAll() && s.peers.place.follows() {
 		s.peers.refresh(ctx) // and so on, up to a member of Raft
 	}
+	known := s.peers.known()
+	if s.peers.place.follower(caller) {
+		known = append(known, cluster.Member{ID: caller, Role: cluster.Follower}) // it may not know
+	}
 	return &pb.HelloResponse{
-		Members: toMessages(s.peers.known()), State: s.peers.state(ctx), Below: s.peers.answerBelow(caller, req.GetAll()),
+		Members: toMessages(known), State: s.peers.state(ctx), Below: s.peers.answerBelow(caller, req.GetAll()),
 	}, nil
 }
 

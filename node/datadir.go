@@ -158,8 +158,10 @@ type nodeFile struct {
 	Starts uint64 `json:"starts,omitempty"`
 	// HasLog: the log was begun here, so that it must be there.
 	HasLog bool `json:"has_log,omitempty"`
-	// Follower: it came in as a follower; what the log says counts once it is read.
-	Follower bool `json:"follower,omitempty"`
+	// Follower: this node is a follower, as of the log's entry FollowerAt (0: as it
+	// came in). What the log says counts once it is read so far.
+	Follower   bool   `json:"follower,omitempty"`
+	FollowerAt uint64 `json:"follower_at,omitempty"`
 	// Store is the blob store that was complete last.
 	Store string `json:"store,omitempty"`
 }

@@ -51,6 +51,7 @@ type following struct {
 	log        followingLog
 	follows    func() bool
 	remember   func() error // keeps on disk whether this node follows, once the log says so
+	refused    func()       // a parent says that this node is no follower
 	candidates func() []cluster.Member
 	learn      func(...cluster.Member) // addresses that a redirect names
 	dial       dialer
@@ -118,6 +119,9 @@ func (f *following) round(ctx context.Context) {
 	var end *endedError
 	if errors.As(err, &end) {
 		how, instead = end.how, end.instead
+		if how == endNoFollower {
+			f.refused()
+		}
 	} else if was {
 		how = endLost
 	}

@@ -47,7 +47,8 @@ type peers struct {
 	reached   func(id cluster.NodeID, term, index uint64) // how far a member's log is; may be nil
 	back      func()                                      // somebody is heard again who was silent; may be nil
 
-	place place // in the tree of followers
+	place place  // in the tree of followers
+	told  func() // a member says that this node is a follower; may be nil
 
 	mu    sync.Mutex
 	heard map[cluster.NodeID]*heard
@@ -153,7 +154,10 @@ func (p *peers) hear(from cluster.NodeID, s *pb.NodeState, members []*pb.Member)
 	strangers := p.strangers()
 	for _, m := range fromMessages(members) {
 		switch m.ID {
-		case p.self: // nobody knows better than this node
+		case p.self: // nobody knows better than this node, but for a role that it was given while it was away
+			if m.Role == cluster.Follower && p.told != nil {
+				p.told()
+			}
 		case from:
 			if len(m.Address) <= maxAddress {
 				p.book.learn(m)

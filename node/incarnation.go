@@ -153,7 +153,7 @@ func (f *nodeFile) incarnation() cluster.Incarnation {
 // takeOver makes this node one that goes on into the next life: its roots and
 // records stay its own.
 func (f *nodeFile) takeOver(to cluster.Incarnation) {
-	f.Incarnation = to
+	f.Incarnation, f.FollowerAt = to, 0
 	for i := range f.Trees {
 		if t := &f.Trees[i]; !t.New {
 			if t.KeepFrom == 0 {
@@ -176,7 +176,7 @@ func (d dataDir) setAside(f *nodeFile, log *slog.Logger) error {
 	log.Warn("the cluster was recovered without this node: its old log is put aside, it rejoins as a non-voter; what its trees hold and the cluster does not goes aside (`gatesync conflicts`)",
 		"incarnation", f.YieldTo.String(), "old_log", aside)
 	f.Incarnation, f.YieldTo = f.YieldTo, 0
-	f.HasLog, f.Joiner, f.Adopt = false, true, false
+	f.HasLog, f.Joiner, f.Adopt, f.FollowerAt = false, true, false, 0
 	for i := range f.Trees {
 		t := &f.Trees[i]
 		t.New, t.Made, t.Returned, t.KeepFrom = true, false, true, 0

@@ -99,6 +99,11 @@ type Node struct {
 	read        atomic.Bool // the log was read once, see caughtUp
 	life        lifeProof
 	claim       atomic.Pointer[claim] // the latest of a newer life that was not believed
+
+	// followerAt is the log's entry of which wasFollower is known; toldFollower:
+	// another member says that this node is a follower.
+	followerAt   atomic.Uint64
+	toldFollower atomic.Bool
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs
@@ -275,7 +280,7 @@ func (n *Node) wire() {
 				t.syncr.PeerBack()
 			}
 		},
-		strangers: func() bool { set := n.members.Load(); return set == nil || !set.whole },
+		strangers: n.strangers, told: n.told,
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)

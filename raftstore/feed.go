@@ -51,16 +51,21 @@ func (s *Store) termOf(index uint64) (uint64, error) {
 	if err == nil || !errors.Is(err, raft.ErrLogNotFound) {
 		return entry.Term, err
 	}
-	kept, lerr := s.kept.List()
-	if lerr != nil {
-		return 0, lerr
+	return s.keptTerm(index)
+}
+
+// keptTerm is termOf for the last entry of a snapshot alone.
+func (s *Store) keptTerm(index uint64) (uint64, error) {
+	kept, err := s.kept.List()
+	if err != nil {
+		return 0, err
 	}
 	for _, m := range kept {
 		if m.Index == index {
 			return m.Term, nil
 		}
 	}
-	return 0, err
+	return 0, raft.ErrLogNotFound
 }
 
 // entry reads the log as Raft does, but on a goroutine that is not Raft's:
@@ -98,15 +103,15 @@ const (
 // Feed begins behind what a follower has. It is an ErrBehind where the follower
 // knows of more committed entries than this node.
 func (s *Store) Feed(p Place) (*Feed, error) {
-	committed := s.raft.CommitIndex()
-	if p.Applied > committed {
-		return nil, fmt.Errorf("%w: at entry %d, the follower's at %d", ErrBehind, committed, p.Applied)
+	known, logged := s.committed()
+	if p.Applied > known {
+		return nil, fmt.Errorf("%w: at entry %d, the follower's at %d", ErrBehind, known, p.Applied)
 	}
 	// What the follower has beyond its applied entry is of this log if the last
 	// one is: logs that agree on an entry agree on all before it. That one is sent
 	// again: a follower that was restarted does not know by itself that it is
 	// committed, and where nothing else happens nothing else would tell it.
-	if p.Applied < p.Last && p.Last <= committed {
+	if p.Applied < p.Last && p.Last <= logged {
 		last, lerr := s.termOf(p.Last)
 		before, berr := s.termOf(p.Last - 1)
 		if lerr == nil && berr == nil && last == p.LastTerm {
@@ -114,6 +119,7 @@ func (s *Store) Feed(p Place) (*Feed, error) {
 		}
 	}
 	switch term, err := s.termOf(p.Applied); {
+	case p.Applied > logged && p.Applied < known: // within a snapshot
 	case errors.Is(err, raft.ErrLogNotFound): // long gone; Next sends a snapshot
 	case err != nil:
 		return nil, err
@@ -123,18 +129,31 @@ func (s *Store) Feed(p Place) (*Feed, error) {
 	return &Feed{s: s, prev: p.Applied, prevTerm: p.AppliedTerm}, nil
 }
 
+// committed tells up to which entry the log is known to be committed, and up to
+// which of them the entries in the log are those. Behind a snapshot, be it
+// restored or taken in, Raft's own figure lags until an entry follows, and so
+// may the log: it may even hold entries that lost, where the snapshot tells of
+// others. It is the snapshot's if it holds its last entry.
+func (s *Store) committed() (known, logged uint64) {
+	applied := s.raft.AppliedIndex() // first: it never goes ahead but by a snapshot
+	logged = s.raft.CommitIndex()
+	if applied <= logged {
+		return logged, logged
+	}
+	var entry raft.Log
+	if kept, err := s.keptTerm(applied); err == nil && s.entry(applied, &entry) == nil && entry.Term == kept {
+		logged = applied
+	}
+	return applied, logged
+}
+
 // Next waits for what is committed behind the follower's place, and takes it
 // for sent. What the log no longer holds comes as the newest snapshot.
 func (f *Feed) Next(ctx context.Context) (Portion, error) {
 	for {
 		moved := f.s.applied.wait()
-		committed := f.s.raft.CommitIndex()
-		if committed > f.prev {
-			p, err := f.entries(committed)
-			if errors.Is(err, raft.ErrLogNotFound) {
-				return f.snapshot()
-			}
-			return p, err
+		if max(f.s.raft.CommitIndex(), f.s.raft.AppliedIndex()) > f.prev {
+			return f.behind()
 		}
 		timer := time.NewTimer(feedLook)
 		select {
@@ -149,6 +168,19 @@ func (f *Feed) Next(ctx context.Context) (Portion, error) {
 		}
 		timer.Stop()
 	}
+}
+
+// behind is what comes behind the follower's place, where there is something.
+func (f *Feed) behind() (Portion, error) {
+	_, logged := f.s.committed()
+	if logged <= f.prev {
+		return f.snapshot()
+	}
+	p, err := f.entries(logged)
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return f.snapshot()
+	}
+	return p, err
 }
 
 func (f *Feed) entries(committed uint64) (Portion, error) {

@@ -1,0 +1,109 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gatesync/gatesync/raftstore"
+)
+
+// snapshots runs a node until its log has a snapshot of what was committed
+// before; then it is stopped.
+func (g *gateway) snapshots(change func()) {
+	g.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	o := Options{
+		Version: "test", Patience: patience, Log: slog.New(slog.NewTextHandler(g.log, nil)),
+		Tuning: raftstore.Tuning{SnapshotInterval: 20 * time.Millisecond, SnapshotThreshold: 1},
+	}
+	go func() { ended <- Serve(ctx, g.cfg, o) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			g.t.Errorf("%s ended with %v", g.cfg.Name, err)
+		}
+	}()
+	eventually(g.t, func() error { _, err := g.status(); return err })
+	change()
+	eventually(g.t, func() error {
+		all, err := os.ReadDir(dataDir(g.cfg.DataDir).raft() + "/snapshots")
+		if err == nil && len(all) == 0 {
+			err = fmt.Errorf("%s has no snapshot", g.cfg.Name)
+		}
+		return err
+	})
+}
+
+// A member of Raft whose log has a snapshot becomes a follower and is started
+// again: it begins where the snapshot says that it is a member of Raft, and is
+// fed all the same.
+func TestPromise_Converge_AFollowerWhoseSnapshotIsOlder(t *testing.T) {
+	t.Parallel()
+	top := alone(t, "gw1")
+	f := newGateway(t, "f1")
+	if err := f.join(top, top.token(time.Minute, 1)); err != nil {
+		t.Fatal(err)
+	}
+	f.snapshots(func() {
+		top.write("a", "1")
+		everywhere(t, "a", "1", f)
+	})
+	f.run()
+	if err := top.role("f1", "follower", false); err != nil {
+		t.Fatal(err)
+	}
+	fed := func() error {
+		s, err := f.status()
+		if err == nil && (s.Upstream == "" || s.Node.Role != "follower") {
+			err = fmt.Errorf("upstream %q, role %q", s.Upstream, s.Node.Role)
+		}
+		return err
+	}
+	eventually(t, fed)
+	for i := range 2 {
+		f.stop()
+		f.run()
+		text := fmt.Sprint("after start ", i)
+		top.write("a", text)
+		everywhere(t, "a", text, f)
+		eventually(t, fed)
+	}
+}
+
+// Who becomes a follower while it is away finds it out when it is back.
+func TestPromise_Converge_MadeAFollowerWhileAway(t *testing.T) {
+	t.Parallel()
+	top := alone(t, "gw1")
+	f := newGateway(t, "f1")
+	if err := f.join(top, top.token(time.Minute, 1)); err != nil {
+		t.Fatal(err)
+	}
+	f.run()
+	top.write("a", "1")
+	everywhere(t, "a", "1", f)
+	f.stop()
+	if err := top.role("f1", "follower", true); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		top.log.mu.Lock()
+		defer top.log.mu.Unlock()
+		if !strings.Contains(top.log.b.String(), "it is a follower now") {
+			return errors.New("it is still in Raft")
+		}
+		return nil
+	})
+	top.cfg.Listen = top.address()
+	top.stop() // and with it what Raft would still try to tell who has gone
+	top.run()
+	f.run()
+	top.write("a", "2")
+	everywhere(t, "a", "2", f)
+}
