@@ -26,7 +26,7 @@ demo: build ## three nodes on this machine, real files, watch it work
 test: ## all tests; the in-process ones under the race detector, the log's also as of the next version
 	@{ go test -json $(RACE) -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(IN_PROCESS); \
 	   go test -json -tags $(TAGS),gatesync_nextformat $(TESTFLAGS) -run '$(NEXT)' ./raftstore; \
-	   go test -json -tags $(TAGS) -count=1 -timeout 45m -parallel $(WAITING) $(TESTFLAGS) ./integration; \
+	   go test -json -tags $(TAGS) -count=1 -timeout 60m -parallel $(WAITING) $(TESTFLAGS) ./integration; \
 	   go test -json -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration/nfs; \
 	   cd tools && go test -json ./...; } 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 
