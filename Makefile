@@ -24,14 +24,14 @@ demo: build ## three nodes on this machine, real files, watch it work
 	bin/gatesync demo
 
 test: ## all tests; the in-process ones under the race detector, the log's also as of the next version
-	@{ go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS); \
+	@{ go test -json $(RACE) -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(IN_PROCESS); \
 	   go test -json -tags $(TAGS),gatesync_nextformat $(TESTFLAGS) -run '$(NEXT)' ./raftstore; \
-	   go test -json -tags $(TAGS) -count=1 -timeout 20m -parallel $(WAITING) $(TESTFLAGS) ./integration; \
-	   go test -json -tags $(TAGS) -count=1 -timeout 30m $(TESTFLAGS) ./integration/nfs; \
+	   go test -json -tags $(TAGS) -count=1 -timeout 60m -parallel $(WAITING) $(TESTFLAGS) ./integration; \
+	   go test -json -tags $(TAGS) -count=1 -timeout 60m $(TESTFLAGS) ./integration/nfs; \
 	   cd tools && go test -json ./...; } 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 
 test-unit: ## the in-process tests alone
-	@go test -json $(RACE) -tags $(TAGS) $(TESTFLAGS) $(IN_PROCESS) 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
+	@go test -json $(RACE) -tags $(TAGS) -timeout 30m $(TESTFLAGS) $(IN_PROCESS) 2>&1 | go -C tools run ./testsum $(SUMFLAGS)
 
 test-integration: ## real processes alone; TESTFLAGS='-run X', GATESYNC_LONG=1 for the full lengths
 	go test -v -tags $(TAGS) -count=1 -timeout 60m -parallel $(WAITING) $(TESTFLAGS) ./integration

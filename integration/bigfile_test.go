@@ -34,6 +34,7 @@ func TestPromise_NoTornFile_SlowBigFile(t *testing.T) {
 		readers.Go(func() { watch.poll(ctx, t, n) })
 	}
 	var slowest time.Duration
+	flush := flushing(c.dir, ctx.Done())
 	readers.Go(func() { slowest = otherFiles(ctx, t, c) })
 
 	span, longest := size(10*time.Second, time.Minute), time.Duration(0)
@@ -52,9 +53,10 @@ func TestPromise_NoTornFile_SlowBigFile(t *testing.T) {
 	stop()
 	readers.Wait()
 	t.Logf("meanwhile the slowest of the other files took %v", slowest.Round(time.Millisecond))
-	// A busy machine is slow for all of them.
-	if limit := max(15*time.Second, longest*2/3); slowest > limit {
-		t.Errorf("another file waited %v for the large one, which took %v", slowest, longest)
+	// A busy machine, or disk, is slow for all of them: a file is a chain of flushes.
+	stall := <-flush
+	if limit := max(15*time.Second, longest*2/3) + 8*stall; slowest > limit {
+		t.Errorf("another file waited %v for the large one, which took %v; a flush took up to %v", slowest, longest, stall)
 	}
 	c.waitEqual(time.Minute)
 }

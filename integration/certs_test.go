@@ -77,7 +77,7 @@ func dialAs(t *testing.T, f transport.Files, n *node, cluster string) error {
 // gateway writes: nothing restarts and no write fails.
 func TestPromise_Available_CertificatesRenewUnderWriting(t *testing.T) {
 	t.Parallel()
-	const life = 20 * time.Second // a busy disk may take seconds of it
+	const life = 30 * time.Second // a busy disk may take many seconds of it
 	c := emptyCluster(t)
 	first := c.add()
 	first.vars = []string{"GATESYNC_TLS_LIFETIME=" + life.String()}
@@ -116,7 +116,7 @@ func TestPromise_Available_CertificatesRenewUnderWriting(t *testing.T) {
 	late := c.add() // connections are opened after that as before
 	late.vars = first.vars
 	c.admit(late)
-	late.must("wait") // until it has looked around
+	late.waits() // until it has looked around
 	c.spreads(late, "by-a-joiner")
 	l.settle(c)
 	l.neverFailed(c)
@@ -158,7 +158,7 @@ func TestPromise_Available_CAReplacedUnderWriting(t *testing.T) {
 	}
 	c.spreads(c.nodes[2], "after")
 	late := c.join() // with a token of the new CA
-	late.must("wait")
+	late.waits()
 	c.spreads(late, "by-a-joiner")
 	// Once more: the new CA is replaced like the first.
 	c.nodes[0].must("rotate-ca")
@@ -179,7 +179,7 @@ func TestPromise_Available_OwnPKIReplacedByChangingFiles(t *testing.T) {
 	first.must("init", append(c.joinFlags(first), old.issue(first.name)...)...)
 	first.start()
 	second := c.join(old.issue("gw2")...)
-	second.must("wait")
+	second.waits()
 	pids, l := c.pids(), newLoad(t, c.nodes...)
 	cluster := first.certs().Cluster
 	if a := first.ask("rotate-ca"); a.code != 1 || !strings.Contains(a.stderr, "own PKI") {

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -93,8 +94,26 @@ func (c *cluster) close() {
 		c.t.Logf("left behind: %s", c.dir)
 		return
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
-		c.t.Error(err)
+	removeDir(c.t, c.dir)
+}
+
+// tempDir is t.TempDir for what processes write into that end a little after who
+// started them.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "gs-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeDir(t, dir) })
+	return dir
+}
+
+// removeDir removes a directory; whoever is about to end may still write there.
+func removeDir(t testing.TB, dir string) {
+	t.Helper()
+	if err := poll(context.Background(), patience, func() error { return os.RemoveAll(dir) }); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gatesync/gatesync/manifest"
 )
 
 // The same file is written on two nodes at the same moment, again and again:
@@ -64,14 +66,15 @@ func TestPromise_NoLoss_SameFileOnTwoNodes(t *testing.T) {
 	}
 
 	// Where one write came to the other node before that node's own, it was
-	// an edit of it and no conflict; then both are revisions.
+	// an edit of it and no conflict; then both are revisions. How often that is, is
+	// the machine's affair.
 	kept := map[string]bool{}
 	for _, n := range c.nodes {
 		for id := range n.conflicts() {
 			kept[n.must("conflicts", "show", id)] = true
 		}
 	}
-	revisions := a.must("log", "--json", "--limit", "1000")
+	committed := digestsOf(t, a.must("log", "--json", "--paths", "--limit", "100000"))
 	for text := range lost {
 		if kept[text] {
 			continue
@@ -79,12 +82,12 @@ func TestPromise_NoLoss_SameFileOnTwoNodes(t *testing.T) {
 		round, _, _ := strings.Cut(text, ",")
 		ordered++
 		t.Logf("%s: no conflict", round)
+		if !committed[manifest.DigestOf([]byte(text)).String()] {
+			t.Errorf("%q is lost: it is neither kept aside nor a revision", text)
+		}
 	}
-	if len(kept) < len(lost)-ordered || ordered > rounds/10 {
-		t.Errorf("%d texts lost their conflict, %d of them are kept aside", len(lost), len(kept))
-	}
-	if got, want := countRevisions(t, revisions), rounds+ordered; got < want {
-		t.Errorf("%d revisions for %d winners and %d writes in order", got, rounds, ordered)
+	if len(kept) == 0 {
+		t.Errorf("%d texts lost, and none of them in a conflict", len(lost))
 	}
 	t.Logf("%d rounds: %d losers kept aside, %d in order", rounds, len(kept), ordered)
 	restoreAndDrop(t, c)
@@ -135,12 +138,18 @@ func settled(c *cluster) error {
 	return nil
 }
 
-// countRevisions counts the rows of `log --json`.
-func countRevisions(t *testing.T, out string) int {
+// digestsOf lists the content that `log --json --paths` names.
+func digestsOf(t *testing.T, out string) map[string]bool {
 	t.Helper()
-	var rows []json.RawMessage
+	var rows []struct{ Changes []struct{ Digest string } }
 	if err := json.Unmarshal([]byte(out), &rows); err != nil {
 		t.Fatalf("log --json: %v in %.300s", err, out)
 	}
-	return len(rows)
+	found := map[string]bool{}
+	for _, r := range rows {
+		for _, ch := range r.Changes {
+			found[ch.Digest] = true
+		}
+	}
+	return found
 }

@@ -27,7 +27,7 @@ func TestPromise_NoLoss_ManagerAndWorkers(t *testing.T) {
 	write(t, repairs.tree, "own.xml", "made on the worker")
 	manager.must("init", c.joinFlags(manager)...)
 	manager.start()
-	manager.must("wait", "--timeout", "30s")
+	manager.waits()
 	c.admit(repairs, "--write", "never")
 	c.admit(reports, "--write", "never", "--edits", "report")
 	c.waitVoters(3)
@@ -67,22 +67,28 @@ func TestPromise_NoLoss_ManagerAndWorkers(t *testing.T) {
 		}
 		return nil
 	})
-	if log := repairs.logTail(10_000); strings.Count(log, "a local edit is not proposed") < 3 {
-		t.Errorf("the log does not name them")
-	}
+	eventually(t, 30*time.Second, "the log names them", func() error {
+		if n := strings.Count(repairs.logTail(10_000), "a local edit is not proposed"); n < 3 {
+			return fmt.Errorf("%d of them", n)
+		}
+		return nil
+	})
 
 	// Edits on the worker that reports.
 	write(t, reports.tree, "api.xml", "edited here")
 	write(t, reports.tree, "local.xml", "made here")
 	remove(t, reports.tree, "seq.xml")
 	reports.waitEdited("api.xml", "local.xml", "seq.xml")
-	if n, err := reports.metric(`gatesync_tree_edited{tree="server"}`); err != nil || n != 3 {
-		t.Errorf("the metric says %v, %v", n, err)
-	}
+	eventually(t, 30*time.Second, "the metric says so", func() error {
+		if n, err := reports.metric(`gatesync_tree_edited{tree="server"}`); err != nil || n != 3 {
+			return fmt.Errorf("%v, %w", n, err)
+		}
+		return nil
+	})
 	if a := reports.ask("verify"); a.code != 3 || !strings.Contains(a.stdout, "local.xml") || !strings.Contains(a.stdout, "write: never") {
 		t.Errorf("verify: exit code %d: %s%s", a.code, a.stdout, a.stderr)
 	}
-	manager.must("wait", "--timeout", "30s") // edits that stand are nothing to wait for
+	manager.waits() // edits that stand are nothing to wait for
 	if now := c.revision(manager); now != revision {
 		t.Errorf("%d revisions were made of edits on workers", now-revision)
 	}
@@ -109,6 +115,7 @@ func TestPromise_NoLoss_ManagerAndWorkers(t *testing.T) {
 			want = []string{"down.xml", "local.xml", "seq.xml"}
 		}
 		n.waitEdited(want...)
+		n.waits() // until it has looked around
 		write(t, n.tree, "by-"+n.name+".xml", "of today")
 		for _, m := range c.nodes {
 			have(m, "by-"+n.name+".xml", "of today")
@@ -120,6 +127,7 @@ func TestPromise_NoLoss_ManagerAndWorkers(t *testing.T) {
 		t.Errorf("%d revisions, want one for each edit of today", now-revision)
 	}
 	reports.must("approve", "local.xml")
+	have(manager, "local.xml", "made here")
 	reports.must("restore")
 	for _, n := range c.nodes {
 		have(n, "local.xml", "made here")

@@ -193,13 +193,21 @@ func TestPromise_NoLoss_DataFileSystemFails(t *testing.T) {
 	passes(t, rest[0], rest[1], "beside a leader whose file system has failed")
 	write(t, n.tree, "own.xml", "written while it could not be taken\n")
 	n.says(15*time.Second, "read-only file system")
-	if a := n.ask("status"); a.code != 5 {
-		t.Errorf("status of the failed node: exit code %d:\n%s%s", a.code, a.stdout, a.stderr)
-	}
+	eventually(t, 30*time.Second, "the failed node says that it can commit nothing", func() error {
+		if a := n.ask("status"); a.code != 5 {
+			return fmt.Errorf("status: exit code %d:\n%s%s", a.code, a.stdout, a.stderr)
+		}
+		return nil
+	})
 	n.kill()
-	if err := unix.Unmount(n.data, 0); err != nil {
-		t.Fatal(err)
-	}
+	unmount(t, n.data)
+	eventually(t, 30*time.Second, "the kernel has let go of the disk", func() error { // another test's container may have it a moment longer
+		out, err := sh("losetup", "-j", n.data+".img")
+		if err == nil && out != "" {
+			err = fmt.Errorf("%s", out)
+		}
+		return err
+	})
 	if out, err := sh("e2fsck", "-fy", n.data+".img"); err != nil && !strings.Contains(err.Error(), "exit status 1") {
 		t.Fatalf("%v: %s", err, out)
 	}

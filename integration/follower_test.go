@@ -32,8 +32,8 @@ func TestPromise_Available_FollowerBehindAFirewall(t *testing.T) {
 	stand("begin.xml", "begin\n", f)
 	write(t, f.tree, "below.xml", "from behind the firewall\n")
 	stand("below.xml", "from behind the firewall\n", c.nodes...)
-	first.must("wait", "--timeout", "30s")
-	f.must("wait", "--timeout", "30s")
+	first.waits()
+	f.waits()
 	seen := func(by *node) error {
 		s, err := by.status()
 		for _, m := range s.Members {

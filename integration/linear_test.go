@@ -77,7 +77,7 @@ func linearizable(t *testing.T, c *cluster, seed uint64, span time.Duration, tro
 		t.Errorf("too little happened to say anything: %+v", counts)
 	}
 	c.waitVoters(len(c.nodes))
-	log := agreedLog(t, c)
+	log := settledLog(t, c)
 	if err := linear.Check(h, w.Groups, linear.CommitsOf(log)); err != nil {
 		t.Errorf("seed %d: %v", seed, err)
 	}
@@ -86,7 +86,6 @@ func linearizable(t *testing.T, c *cluster, seed uint64, span time.Duration, tro
 			t.Errorf("nobody edited a tree, yet revision %d is an edit that was seen on a disk: %v", commit.Revision, commit.Changes)
 		}
 	}
-	treesHold(t, c, linear.CommitsOf(log))
 }
 
 // trouble kills daemons, stops others for a while, and cuts others off where
@@ -117,54 +116,61 @@ func trouble(ctx context.Context, c *cluster, h *hosts, rng *rand.Rand) {
 	}
 }
 
-// agreedLog is what all daemons name as the history, oldest first.
-func agreedLog(t *testing.T, c *cluster) []manifest.Commit {
+// settledLog is what all daemons name as the history, oldest first, once all trees hold
+// what it ends with. What a client did not wait for may still be on its way to it.
+func settledLog(t *testing.T, c *cluster) (log []manifest.Commit) {
 	t.Helper()
-	var logs [][]manifest.Commit
-	for _, n := range c.nodes {
-		client := &localClient{data: n.data}
-		eventually(t, 30*time.Second, n.name+" tells its log", func() error {
-			_, err := client.Read(t.Context(), linear.Read{Paths: []string{"any"}}) // catches up
+	eventually(t, 60*time.Second, "all tell one log, and every tree holds its end", func() (err error) {
+		if log, err = agreedLog(t.Context(), c); err != nil {
 			return err
-		})
-		log, err := client.log(t.Context())
-		client.drop()
-		if err != nil {
-			t.Fatal(err)
 		}
-		logs = append(logs, log)
-	}
-	for i, l := range logs {
-		if !linear.Same(linear.CommitsOf(l), linear.CommitsOf(logs[0])) {
-			t.Fatalf("%s and %s disagree on the history", c.nodes[i].name, c.nodes[0].name)
-		}
-	}
-	return logs[0]
+		return treesHold(c, linear.CommitsOf(log))
+	})
+	return log
 }
 
-// treesHold waits until every tree holds what the log ends with.
-func treesHold(t *testing.T, c *cluster, log []linear.Commit) {
-	t.Helper()
+func agreedLog(ctx context.Context, c *cluster) ([]manifest.Commit, error) {
+	var first []manifest.Commit
+	for i, n := range c.nodes {
+		client := &localClient{data: n.data}
+		_, err := client.Read(ctx, linear.Read{Paths: []string{"any"}}) // catches up
+		var log []manifest.Commit
+		if err == nil {
+			log, err = client.log(ctx)
+		}
+		client.drop()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", n.name, err)
+		}
+		if i == 0 {
+			first = log
+		}
+		if !linear.Same(linear.CommitsOf(log), linear.CommitsOf(first)) {
+			return nil, fmt.Errorf("%s and %s disagree on the history", n.name, c.nodes[0].name)
+		}
+	}
+	return first, nil
+}
+
+func treesHold(c *cluster, log []linear.Commit) error {
 	want := map[string]string{}
 	for _, commit := range log {
 		for path, digest := range commit.Changes {
 			want[path] = digest
 		}
 	}
-	eventually(t, 60*time.Second, "every tree holds the end of the log", func() error {
-		for _, n := range c.nodes {
-			for path, digest := range want {
-				have := ""
-				if b, err := os.ReadFile(filepath.Join(n.tree, path)); err == nil {
-					have = manifest.DigestOf(b).String()
-				}
-				if have != digest {
-					return fmt.Errorf("%s on %s is %.12s, want %.12s", path, n.name, have, digest)
-				}
+	for _, n := range c.nodes {
+		for path, digest := range want {
+			have := ""
+			if b, err := os.ReadFile(filepath.Join(n.tree, path)); err == nil {
+				have = manifest.DigestOf(b).String()
+			}
+			if have != digest {
+				return fmt.Errorf("%s on %s is %.12s, want %.12s", path, n.name, have, digest)
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // localClient reaches a daemon through its socket, anew after every error.

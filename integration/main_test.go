@@ -66,8 +66,9 @@ func eventually(t testing.TB, limit time.Duration, what string, ask func() error
 }
 
 // patience is what everything has that is waited for: a disk that many share
-// took 22 s over a flush. Limits beyond it are for what takes long by itself.
-const patience = 2 * time.Minute
+// took 22 s over a flush, and a write is a chain of them. Limits beyond it are for
+// what takes long by itself.
+const patience = 5 * time.Minute
 
 // patient is a limit that only ends what hangs. One of a few seconds asks for
 // what has to hold already, and stays.

@@ -66,10 +66,13 @@ func TestPromise_NoLoss_MaterializeWithoutTheTree(t *testing.T) {
 	after := c.waitEqual(60 * time.Second)
 	c.waitContent(c.nodes...)
 
+	// At once, as a mount goes: of what is deleted bit by bit the first may be meant.
 	for _, m := range c.nodes {
-		if err := os.RemoveAll(m.tree); err != nil {
+		if err := os.Rename(m.tree, m.tree+".gone"); err != nil {
 			t.Fatal(err)
 		}
+		m.waitHeld(30 * time.Second)
+		removeDir(t, m.tree+".gone")
 	}
 	copies := 0
 	check := func(what string, m materialized, got, want snapshot, current bool) {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,10 +48,14 @@ func (c *cluster) mountLoop(dir string, megabytes int64) {
 	c.undo = append(c.undo, func() { unmount(c.t, dir) })
 }
 
+// letGo, for a shell in a mount namespace of its own, lets go of the disks of other
+// tests: they would stay mounted there although their test has unmounted them.
+const letGo = `{ awk '$5 ~ "/gs-[0-9]+/" {print $5}' /proc/self/mountinfo | while read -r m; do umount -l "$m" || true; done; }`
+
 // unmount tries for a moment: the kernel lets go of a dead daemon's files a
 // little later.
 func unmount(t testing.TB, dir string) {
-	err := poll(context.Background(), 5*time.Second, func() error { return unix.Unmount(dir, 0) })
+	err := poll(context.Background(), patience, func() error { return unix.Unmount(dir, 0) })
 	if err != nil {
 		t.Errorf("unmount %s: %v", dir, err)
 		_ = unix.Unmount(dir, unix.MNT_DETACH)
@@ -79,10 +82,12 @@ func freeze(t testing.TB, dir string) (thaw func()) {
 	return thaw
 }
 
-// remount changes a mount's flags: unix.MS_RDONLY, or 0 for writable.
+// remount changes a mount's flags: unix.MS_RDONLY, or 0 for writable. It is busy
+// while somebody has a file open for writing.
 func remount(t testing.TB, dir string, flags uintptr) {
 	t.Helper()
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|flags, ""); err != nil {
+	err := poll(context.Background(), patience, func() error { return unix.Mount("", dir, "", unix.MS_REMOUNT|flags, "") })
+	if err != nil {
 		t.Fatalf("remount %s: %v", dir, err)
 	}
 }

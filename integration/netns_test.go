@@ -32,9 +32,7 @@ func TestPromise_Available_OnePortProxyAndNAT(t *testing.T) {
 	t.Run("one port", func(t *testing.T) {
 		c.in(t)
 		for _, n := range c.nodes {
-			for _, line := range sockets(t, n) {
-				t.Errorf("%s: %s", n.name, line)
-			}
+			noOddSockets(t, n)
 		}
 	})
 
@@ -106,9 +104,7 @@ func TestPromise_Available_OnePortProxyAndNAT(t *testing.T) {
 		c.admit(f, "--follower")
 		c.passes(f, "NAT")
 		c.pushFrom(f)
-		for _, line := range sockets(t, f) {
-			t.Errorf("%s: %s", f.name, line)
-		}
+		noOddSockets(t, f)
 	})
 }
 
@@ -126,8 +122,8 @@ func (c *cluster) passes(f *node, what string) {
 			return stands(n.tree, "to-"+what+".xml", "from outside")
 		})
 	}
-	f.must("wait", "--timeout", "30s")
-	c.nodes[0].must("wait", "--timeout", "30s")
+	f.waits()
+	c.nodes[0].waits()
 }
 
 // after is what stands behind a word.
@@ -156,6 +152,17 @@ func (c *cluster) push(f, there *node, listen, to string) {
 	if err := stands(b.dst, "begin.xml", "begin\n"); err != nil {
 		c.t.Error(err)
 	}
+}
+
+// noOddSockets checks sockets; a connection that is being closed goes away by itself.
+func noOddSockets(t *testing.T, n *node) {
+	t.Helper()
+	eventually(t, 30*time.Second, n.name+" has no sockets but its own", func() error {
+		if odd := sockets(t, n); len(odd) > 0 {
+			return fmt.Errorf("%s", strings.Join(odd, "\n"))
+		}
+		return nil
+	})
 }
 
 // sockets lists what a node's host listens on, or is connected by, that is not the

@@ -24,7 +24,7 @@ func TestPromise_OwnTree_OwnCertificates(t *testing.T) {
 	first.must("init", append(c.joinFlags(first), ours.issue(first.name)...)...)
 	first.start()
 	second := c.join(ours.issue("gw2")...)
-	second.must("wait") // until it has looked around: what stood there before is held
+	second.waits() // until it has looked around: what stood there before is held
 	write(t, second.tree, "from-gw2.xml", "under certificates of one's own\n")
 	eventually(t, 30*time.Second, "gw1 has what gw2 wrote", func() error {
 		return stands(first.tree, "from-gw2.xml", "under certificates of one's own\n")

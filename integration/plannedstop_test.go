@@ -15,7 +15,8 @@ func TestPromise_Available_PlannedStop(t *testing.T) {
 	write(t, c.nodes[0].tree, "w.xml", "begin\n")
 	c.waitEqual(30 * time.Second)
 	// Without the hand-over it is a heartbeat timeout of one to two seconds and an
-	// election, each time; with it, a busy machine may be as slow, but not each time.
+	// election more than a write takes here, each time; with it, a busy machine may be
+	// as slow, but not each time.
 	const limit = 900 * time.Millisecond
 	rounds := size(3, 20)
 	fastest := time.Hour
@@ -43,17 +44,18 @@ func TestPromise_Available_PlannedStop(t *testing.T) {
 			t.Fatal(err)
 		}
 		close(gaps)
-		longest, count := time.Duration(0), 0
+		var all []time.Duration
 		for g := range gaps {
-			longest, count = max(longest, g), count+1
+			all = append(all, g)
 		}
-		t.Logf("round %d: %d writes, the slowest took %v; the leader ended after %v", round, count, longest.Round(time.Millisecond), took.Round(time.Millisecond))
-		fastest = min(fastest, longest)
+		longest, usual := quantile(all, 1), quantile(all, 0.5)
+		t.Logf("round %d: %d writes, the slowest took %v, half of them %v; the leader ended after %v", round, len(all), longest.Round(time.Millisecond), usual.Round(time.Millisecond), took.Round(time.Millisecond))
+		fastest = min(fastest, longest-2*usual)
 		leader.start()
 		c.waitEqual(30 * time.Second) // else its edits of what it has not read yet are conflicts
 	}
 	if fastest > limit {
-		t.Errorf("over each planned stop a write took %v or more, want less than %v", fastest, limit)
+		t.Errorf("over each planned stop a write took %v more than two others or longer, want less than %v", fastest, limit)
 	}
 }
 

@@ -38,7 +38,8 @@ func (b *pushBed) listenOn(addr string, args ...string) *receiver {
 
 func (b *pushBed) listenAs(binary string, args ...string) *receiver {
 	b.t.Helper()
-	return b.receive([]string{binary}, "127.0.0.1:0", args...)
+	// Not a port that the kernel may give to who dials while the target is off.
+	return b.receive([]string{binary}, freeAddr(b.t), args...)
 }
 
 // receive runs a listening target, with the words before it that enter its host.
@@ -169,7 +170,7 @@ func TestReceiveStdioRubbish(t *testing.T) {
 		if err := cmd.Run(); err == nil || cmd.ProcessState.ExitCode() != 1 || strings.Contains(stderr.String(), "panic") {
 			t.Errorf("%s: %v: %s", name, err, stderr.String())
 		}
-		if took := time.Since(start); took > time.Minute {
+		if took := time.Since(start); took > patience {
 			t.Errorf("%s: it took %s", name, took)
 		}
 	}
@@ -191,17 +192,13 @@ func TestPushToNoTarget(t *testing.T) {
 		"chatter":          {"echo welcome to this host; exit 0", "welcome to this host"},
 		"another protocol": {`printf '\000gatesync push\000\002\000\000\000\013\010\077\022\007v99.9.9'; cat >/dev/null`, "v99.9.9"},
 	} {
-		if err := os.WriteFile(b.ssh, []byte("#!/bin/sh\n"+c.script+"\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		writeScript(t, b.ssh, "#!/bin/sh\n"+c.script+"\n")
 		if _, a := b.push(); a.code != 1 || !strings.Contains(a.stderr, c.says) {
 			t.Errorf("%s: exit code %d: %s", what, a.code, a.stderr)
 		}
 	}
 	// A login shell that talks before is no obstacle.
-	if err := os.WriteFile(b.ssh, []byte(strings.Replace(sshStub, "while", "echo Debian GNU/Linux 12; while", 1)), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	writeScript(t, b.ssh, strings.Replace(sshStub, "while", "echo Debian GNU/Linux 12; while", 1))
 	b.must()
 	// A port that is no target's.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -235,7 +232,7 @@ func TestPushOfACluster(t *testing.T) {
 		write(t, n.tree, p, text)
 	}
 	write(t, n.tree, "api/edited.xml", strings.Repeat("<log level='full'/>\n", 400)+noise(50))
-	n.must("wait")
+	n.waits()
 	b := newPushBed(t)
 	b.src = n.tree
 	b.listen("--tree", "server="+b.dst)
@@ -261,7 +258,7 @@ func TestPushOfACluster(t *testing.T) {
 	if err := os.Remove(filepath.Join(n.tree, "d1/f1.xml")); err != nil {
 		t.Fatal(err)
 	}
-	n.must("wait")
+	n.waits()
 	push(0)
 	fmt.Fprintln(io.Discard, n.must("status"))
 }

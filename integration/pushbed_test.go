@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -64,16 +65,26 @@ exec sh -c "$*"
 
 func newPushBed(t testing.TB) *pushBed {
 	t.Helper()
-	dir := t.TempDir()
+	dir := tempDir(t)
 	b := &pushBed{t: t, src: filepath.Join(dir, "src"), dst: filepath.Join(dir, "dst"), data: filepath.Join(dir, "data"), ssh: filepath.Join(dir, "ssh"), binary: gatesync}
 	b.to = "ssh://there" + b.dst
 	if err := os.Mkdir(b.src, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(b.ssh, []byte(sshStub), 0o755); err != nil {
+	writeScript(t, b.ssh, sshStub)
+	return b
+}
+
+// writeScript writes a program. No child that another test starts meanwhile may
+// inherit the file as open for writing: until that child has called exec, the program
+// is busy (golang/go#22315).
+func writeScript(t testing.TB, file, text string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(file, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return b
 }
 
 func (b *pushBed) command(args ...string) *exec.Cmd {

@@ -57,7 +57,7 @@ func TestPushHazard_TwoPushers(t *testing.T) {
 	t.Parallel()
 	b := newPushBed(t)
 	files(t, b.src, map[string]string{"big": noise(2 << 20)})
-	slow := b.command("--limit", "1MB/s")
+	slow := b.command("--limit", "200KB/s") // slow enough for three others to be refused meanwhile
 	if err := slow.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestPushHazard_Order(t *testing.T) {
 		}
 	}
 	b.must("--preset", "wso2")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var order []string
 	for seen := map[string]bool{}; len(seen) < 30; {

@@ -29,6 +29,7 @@ func TestPromise_Converge_InAContainer(t *testing.T) {
 	}
 	// What may be written to is mounted onto itself, and stays when / is remounted.
 	const container = `set -e
+` + letGo + `
 mount --bind "$1" "$1"; mount --bind "$2" "$2"
 mount -o remount,bind,ro /
 for m in $(awk '$5 != "/" && ($4 == "tmpfs" || $5 ~ "^/(tmp|run|var|dev/shm)") {print $5}' /proc/self/mountinfo); do
@@ -76,8 +77,10 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --boundin
 	for i, n := range c.nodes {
 		write(t, n.tree, fmt.Sprintf("d%d/by-%d.xml", i, i), fmt.Sprintf("written beside %s\n", n.name))
 		if n == boxed { // its gateway runs as the same user
-			if out, err := sh("chown", "-R", "65534:65534", n.tree); err != nil {
-				t.Fatal(out)
+			for _, p := range []string{"", fmt.Sprintf("/by-%d.xml", i)} { // not -R: what the daemon stages comes and goes
+				if err := os.Chown(filepath.Join(n.tree, fmt.Sprintf("d%d", i)+p), 65534, 65534); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 	}
@@ -87,8 +90,8 @@ exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --boundin
 		dir := fmt.Sprintf("d%d", (i+1)%3)
 		write(t, n.tree, dir+"/more.xml", n.name)
 		if n == boxed {
-			if out, err := sh("chown", "65534:65534", filepath.Join(n.tree, dir, "more.xml")); err != nil {
-				t.Fatal(out)
+			if err := os.Chown(filepath.Join(n.tree, dir, "more.xml"), 65534, 65534); err != nil {
+				t.Fatal(err)
 			}
 		}
 		eventually(t, time.Minute, "it stands where it came from", func() error { return stands(from.tree, dir+"/more.xml", n.name) })
@@ -157,9 +160,7 @@ func TestPromise_Converge_IPv6(t *testing.T) {
 	}
 	// Over ssh the address goes to ssh without its brackets.
 	said := filepath.Join(filepath.Dir(b.dst), "said")
-	if err := os.WriteFile(b.ssh, []byte("#!/bin/sh\necho \"$@\" > "+said+"\n"+strings.TrimPrefix(sshStub, "#!/bin/sh\n")), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	writeScript(t, b.ssh, "#!/bin/sh\necho \"$@\" > "+said+"\n"+strings.TrimPrefix(sshStub, "#!/bin/sh\n"))
 	b.dst += "-ssh"
 	b.data, b.to = b.data+"-ssh", "ssh://me@[2001:db8::9]:2222"+b.dst
 	write(t, b.src, "f", "content")
@@ -180,7 +181,7 @@ func TestLimit(t *testing.T) {
 	first.start()
 	big := noise(12 << 20)
 	write(t, first.tree, "big.war", big)
-	first.must("wait", "--timeout", "30s")
+	first.waits()
 	begin := time.Now()
 	second := c.join()
 	write(t, first.tree, "small.xml", "small")

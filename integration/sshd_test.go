@@ -33,14 +33,9 @@ func (b *pushBed) sshd() {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
+	_, port, _ := strings.Cut(freeAddr(t), ":")
 	conf := fmt.Sprintf(`ListenAddress 127.0.0.1
-Port %d
+Port %s
 HostKey %s/host
 AuthorizedKeysFile %s/user.pub
 PidFile none
@@ -52,9 +47,9 @@ PasswordAuthentication no
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := fmt.Sprintf("Host gateway9\n HostName 127.0.0.1\n Port %d\n IdentityFile %s/user\n IdentitiesOnly yes\n UserKnownHostsFile %s/known\n BatchMode yes\n", port, dir, dir)
+	client := fmt.Sprintf("Host gateway9\n HostName 127.0.0.1\n Port %s\n IdentityFile %s/user\n IdentitiesOnly yes\n UserKnownHostsFile %s/known\n BatchMode yes\n", port, dir, dir)
 	for name, text := range map[string]string{
-		"sshd_config": conf, "ssh_config": client, "known": fmt.Sprintf("[127.0.0.1]:%d %s", port, host),
+		"sshd_config": conf, "ssh_config": client, "known": fmt.Sprintf("[127.0.0.1]:%s %s", port, host),
 	} {
 		write(t, dir, name, text)
 	}
@@ -83,7 +78,7 @@ PasswordAuthentication no
 			}
 		}
 		line = append([]string{"unshare", "-m", "--propagation", "private", "sh", "-c",
-			`mount --bind "$1" /etc/passwd && shift && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`, "sh", filepath.Join(dir, "passwd")}, line...)
+			letGo + ` && mount --bind "$1" /etc/passwd && shift && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`, "sh", filepath.Join(dir, "passwd")}, line...)
 	}
 	cmd := exec.Command(line[0], line[1:]...)
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -109,7 +104,7 @@ PasswordAuthentication no
 		b.to = "ssh://" + user + "@gateway9" + b.dst
 	}
 	eventually(t, 10*time.Second, "sshd answers", func() error {
-		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		c, err := net.Dial("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			_ = c.Close()
 		}

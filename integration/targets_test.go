@@ -69,9 +69,7 @@ func sshCluster(t testing.TB, count int, ssh string) *cluster {
 func sshAny(t testing.TB) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ssh")
-	if err := os.WriteFile(file, []byte(sshStub), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	writeScript(t, file, sshStub)
 	return file
 }
 
@@ -106,6 +104,18 @@ func (k *kept) pusher() *node {
 		return err
 	})
 	return found
+}
+
+// takenOver waits until a node knows that another one pushes than before.
+func (k *kept) takenOver(by *node, before targetStatus) {
+	k.c.t.Helper()
+	eventually(k.c.t, 30*time.Second, by.name+" knows who has taken over", func() error {
+		after, err := k.on(by)
+		if err == nil && (after.Epoch <= before.Epoch || after.Pusher == before.Pusher) {
+			err = fmt.Errorf("%+v, before %+v", after, before)
+		}
+		return err
+	})
 }
 
 // arrives waits until a file stands at the target, and tells how long it took.
@@ -151,7 +161,7 @@ func TestTargetsAreKeptCurrent(t *testing.T) {
 	for p, text := range some(60) {
 		write(t, first.tree, p, text)
 	}
-	first.must("wait")
+	first.waits()
 	tls, ssh := keptAt(c, "gw9", "tls"), &kept{pushBed: bed, c: c, name: "gw8"}
 	tls.add()
 	ssh.add()
@@ -210,14 +220,11 @@ func TestTargetsAreKeptCurrent(t *testing.T) {
 		name, text := fmt.Sprintf("after/death%d", i), fmt.Sprint(i)
 		write(t, other.tree, name, text)
 		t.Logf("after the death of %s, the pusher of %s, a new file stood there after %s", victim.name, k.name, k.arrives(name, text))
-		after, err := k.on(other)
-		if err != nil || after.Epoch <= before.Epoch || after.Pusher == victim.name {
-			t.Errorf("%+v, before %+v: %v", after, before, err)
-		}
+		k.takenOver(other, before)
 		victim.start()
 		c.waitVoters(3)
 	}
-	if out := first.must("wait", "--targets", "--timeout", "1m"); !strings.Contains(out, "gw8, gw9") {
+	if out := first.must("wait", "--targets", "--timeout", patience.String()); !strings.Contains(out, "gw8, gw9") {
 		t.Errorf("wait --targets said %s", out)
 	}
 	tls.equal(first)
@@ -245,7 +252,7 @@ func TestPromise_NoTornFile_TargetsPusherStopped(t *testing.T) {
 	for p, text := range old {
 		write(t, first.tree, p, text)
 	}
-	first.must("wait")
+	first.waits()
 	for _, k := range []*kept{keptAt(c, "gw8", "stub"), keptAt(c, "gw9", "tls")} {
 		k.add()
 		k.equal(first)
@@ -264,7 +271,7 @@ func pusherStopped(t *testing.T, c *cluster, k *kept) time.Duration {
 		t.Fatal(err)
 	}
 	author := c.except(victim)[0]
-	files := map[string]string{"big-" + k.name: noise(4 << 20)}
+	files := map[string]string{"big-" + k.name: noise(6 << 20)}
 	for p, text := range some(40) {
 		files[p] = text + k.name
 	}
@@ -278,7 +285,7 @@ func pusherStopped(t *testing.T, c *cluster, k *kept) time.Duration {
 		}
 		return err
 	})
-	author.must("wait") // so that only the push is slow
+	author.waits() // so that only the push is slow
 	stop := func(sig syscall.Signal) {
 		if err := victim.daemon.Process.Signal(sig); err != nil {
 			t.Fatal(err)
@@ -299,12 +306,16 @@ func pusherStopped(t *testing.T, c *cluster, k *kept) time.Duration {
 		return nil
 	})
 	took := time.Since(begun)
-	after, err := k.on(running[0])
-	if err != nil || after.Epoch <= before.Epoch || after.Pusher == victim.name {
-		t.Errorf("%+v, before %+v: %v", after, before, err)
-	}
+	k.takenOver(running[0], before)
 	write(t, author.tree, "newer-"+k.name, "newer")
 	k.arrives("newer-"+k.name, "newer")
+	eventually(t, 30*time.Second, "the push of it is over", func() error {
+		at, err := k.on(author)
+		if err == nil && at.State != "current" {
+			err = fmt.Errorf("%+v", at)
+		}
+		return err
+	})
 	want := snapshotOf(t, k.dst)
 	stop(syscall.SIGCONT)
 	eventually(t, 30*time.Second, "the old pusher knows of its successor", func() error {
@@ -314,7 +325,7 @@ func pusherStopped(t *testing.T, c *cluster, k *kept) time.Duration {
 		}
 		return err
 	})
-	victim.must("wait")
+	victim.waits()
 	if now := snapshotOf(t, k.dst); now != want {
 		t.Errorf("the target was touched after the old pusher went on:\n%s\nwas\n%s", now, want)
 	}

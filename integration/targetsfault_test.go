@@ -31,7 +31,7 @@ func TestPromise_NoTornFile_TargetsPusherKilled(t *testing.T) {
 	for p, text := range old {
 		write(t, c.nodes[0].tree, p, text)
 	}
-	c.nodes[0].must("wait")
+	c.nodes[0].waits()
 	for _, k := range all {
 		k.add("--limit", "4MB/s")
 		k.equal(c.nodes[0])
@@ -44,7 +44,7 @@ func TestPromise_NoTornFile_TargetsPusherKilled(t *testing.T) {
 		for p, text := range fresh {
 			write(t, author.tree, p, text)
 		}
-		author.must("wait")
+		author.waits()
 		time.Sleep(time.Duration(rnd.IntN(1500)) * time.Millisecond) // any stage will do
 		victim.kill()
 		for range 5 {
@@ -76,7 +76,7 @@ func TestTargetsInTrouble(t *testing.T) {
 	for p, text := range some(20) {
 		write(t, first.tree, p, text)
 	}
-	first.must("wait")
+	first.waits()
 	good, off, stopped, full := keptAt(c, "good", "tls"), keptAt(c, "off", "tls"), keptAt(c, "stopped", "tls"), keptAt(c, "full", "stub")
 	disk := filepath.Join(filepath.Dir(full.dst), "disk")
 	mount := &cluster{t: t}
@@ -106,7 +106,7 @@ func TestTargetsInTrouble(t *testing.T) {
 		write(t, n.tree, name, name)
 		t.Logf("%s stood at the good target after %s", name, good.arrives(name, name))
 	}
-	first.must("wait")
+	first.waits()
 	for name, ok := range map[string]func(targetStatus) bool{
 		"good":    func(s targetStatus) bool { return s.State == "current" && s.Error == "" },
 		"off":     func(s targetStatus) bool { return s.State == "unreachable" && s.Error != "" },
@@ -129,7 +129,7 @@ func TestTargetsInTrouble(t *testing.T) {
 	if err := os.Remove(filepath.Join(first.tree, "big")); err != nil {
 		t.Fatal(err)
 	}
-	first.must("wait")
+	first.waits()
 	if err := stopped.tls.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
