@@ -67,7 +67,7 @@ type following struct {
 	parent cluster.NodeID
 	path   []string // down to the parent
 	heard  time.Time
-	cast   bool // a parent that was asked says that this node is no member, and none has fed it since
+	cast   bool // a parent that was asked says that this node is no member, and none has taken it for one since
 }
 
 // run works until ctx ends. A node that takes part in Raft only waits for the
@@ -115,7 +115,7 @@ func (f *following) round(ctx context.Context) {
 		return
 	}
 	err := f.attach(ctx, id)
-	was := f.lost(errors.Is(err, cluster.ErrNotMember))
+	was := f.lost(err)
 	how, instead := endUnreachable, []cluster.NodeID(nil)
 	var end *endedError
 	if errors.As(err, &end) {
@@ -166,11 +166,18 @@ func (f *following) disowned() bool {
 	return f.cast
 }
 
-func (f *following) lost(cast bool) (was bool) {
+// lost notes that an attempt has ended.
+func (f *following) lost(why error) (was bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	was = f.parent != ""
-	f.cast = f.cast || cast
+	var end *endedError
+	switch {
+	case errors.Is(why, cluster.ErrNotMember):
+		f.cast = true
+	case errors.As(why, &end) && end.how != endStalled:
+		f.cast = false // it was answered as a member, if not fed
+	}
 	f.parent = "" // the path stays: nobody below may feed this node
 	return was
 }
