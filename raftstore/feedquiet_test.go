@@ -11,6 +11,7 @@ import (
 
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/proto"
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
 
 // A parent all of whose log is in a snapshot feeds its children at once, although
@@ -136,5 +137,25 @@ func TestWaitingAsAFollowerEndsWithTheFeeding(t *testing.T) {
 	child.Unfed()
 	if <-waited {
 		t.Error("it waits for a parent that it has not")
+	}
+}
+
+// A voter that is made a follower gives its vote up first; but it may get one again
+// before the log says that it is a follower. It does not keep it.
+func TestPromise_Available_AFollowerKeepsNoVote(t *testing.T) {
+	c := newTestCluster(t)
+	stores := c.found(3)
+	for _, id := range []string{"n-1", "n-2", "n-3"} {
+		c.do(stores[0], knowing(id, Newest))
+	}
+	c.do(stores[0], raise(FollowersFormat))
+	c.do(stores[0], &pb.Command{Format: Format, Do: &pb.Command_SetRole{SetRole: &pb.SetRole{Id: "n-3", Role: "follower"}}})
+	c.must(stores[0].Barrier(c.ctx()))
+	var all []Standing
+	for _, m := range stores[0].Members() {
+		all = append(all, Standing{Member: m, Alive: true, Ready: true})
+	}
+	if step, ok := NextStep(all, Policy{}); !ok || step.ID != "n-3" || step.Role != cluster.NonVoter {
+		t.Errorf("%+v, %t: it votes for ever", step, ok)
 	}
 }

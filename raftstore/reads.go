@@ -93,7 +93,11 @@ func (s *Store) Members() []cluster.Member {
 	}
 	members := s.machine.Members()
 	for i := range members {
-		if role := roles[members[i].ID]; role == cluster.Voter || members[i].Role == "" {
+		role := roles[members[i].ID]
+		if role == cluster.Voter && members[i].Role == cluster.Follower {
+			members[i].Wish = cluster.NonVoter // else nobody would take it its vote
+		}
+		if role == cluster.Voter || members[i].Role == "" {
 			members[i].Role = role
 		}
 	}
