@@ -24,7 +24,7 @@ func TestAGivenUpMakerLeavesNoRiddle(t *testing.T) {
 	if m := d.get(ctx, ref, old.Digest); m != nil {
 		t.Fatal("a delta of what has nothing in common")
 	}
-	next, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	next, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	if m := d.get(next, ref, old.Digest); m != nil || next.Err() != nil {
 		t.Fatalf("%v, %v", m, next.Err())

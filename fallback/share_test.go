@@ -96,10 +96,10 @@ func (n *shareNet) sharer(t *testing.T, id cluster.NodeID, dir string) *sharer {
 // eventually waits until something holds; it is told by nobody.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within 2 minutes: %s", what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -89,9 +90,16 @@ func TestPromise_Converge_TwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 	everywhere(t, "end.xml", "of all\n", g[:]...)
 	everywhere(t, "a.xml", "before\n", g[:]...)
 	won, lost, winner, loser := "zero.xml", "one.xml", g[0], g[1]
-	if _, err := os.Stat(g[2].cfg.Trees[0].Path + "/zero.xml"); err != nil {
-		won, lost, winner, loser = lost, won, loser, winner
-	}
+	eventually(t, func() error { // the third has what won: it had neither
+		if g[2].reads("zero.xml", "of the one\n") == nil {
+			return nil
+		}
+		err := g[2].reads("one.xml", "of the other\n")
+		if err == nil {
+			won, lost, winner, loser = "one.xml", "zero.xml", g[1], g[0]
+		}
+		return err
+	})
 	eventually(t, func() error {
 		for _, n := range g {
 			if _, err := os.Stat(n.cfg.Trees[0].Path + "/" + won); err != nil {
@@ -103,11 +111,14 @@ func TestPromise_Converge_TwoRecoveredNodesBecomeOneCluster(t *testing.T) {
 		}
 		return nil
 	})
-	s, err := loser.status()
-	if err != nil || s.Trees[0].Conflicts != 1 {
-		t.Errorf("the life that yielded kept aside: %+v, %v", s.Trees, err)
-	}
-	if s, err = winner.status(); err != nil || s.Trees[0].Conflicts != 0 {
+	eventually(t, func() error {
+		s, err := loser.status()
+		if err == nil && s.Trees[0].Conflicts != 1 {
+			err = fmt.Errorf("the life that yielded kept aside: %+v", s.Trees)
+		}
+		return err
+	})
+	if s, err := winner.status(); err != nil || s.Trees[0].Conflicts != 0 {
 		t.Errorf("the life that goes on kept aside: %+v, %v", s.Trees, err)
 	}
 	if _, err := os.Stat(string(dataDir(g[2].cfg.DataDir).oldRaft(2 << 32))); err != nil {
@@ -282,6 +293,7 @@ func TestRecoverAsksAgainAndRefusesTheRemoved(t *testing.T) {
 	}
 	g[1].serve()
 	g[2].serve()
+	waitVoters(t, g[1:], 2) // they answer on their ports, too
 	r.asked = r.asked.Add(-askAgain - time.Second)
 	var alive *AliveError
 	if _, err := r.Do(); !errors.As(err, &alive) {

@@ -72,8 +72,9 @@ func TestRubbishOnTheLocalSocket(t *testing.T) {
 
 // Rubbish on Raft's own streams: lengths that nothing follows allocate nothing,
 // and Raft goes on.
+//
+// It runs alone: the memory that it looks at is the whole process's.
 func TestRubbishOnRaftsStreams(t *testing.T) {
-	t.Parallel()
 	b := besiege(t)
 	id, err := transport.LoadIdentity(identityFiles(b.evil.cfg))
 	if err != nil {

@@ -36,11 +36,19 @@ func (g *gateway) role(node, role string, force bool) error {
 	})
 }
 
-// complete waits until a node says that it holds all content.
-func (g *gateway) complete() {
+// complete waits until a node says that it holds all content, and knows of all that
+// another one knows of.
+func (g *gateway) complete(as *gateway) {
 	g.t.Helper()
 	eventually(g.t, func() error {
+		newest, err := as.status()
+		if err != nil {
+			return err
+		}
 		s, err := g.status()
+		if err == nil && s.Revision < newest.Revision {
+			err = fmt.Errorf("%s knows of revision %d of %d", g.cfg.Name, s.Revision, newest.Revision)
+		}
 		if err != nil {
 			return err
 		}
@@ -89,8 +97,8 @@ func TestPromise_NoLoss_ContentFollowsTheVoters(t *testing.T) {
 	g[0].write("a.xml", "the last one\n")
 	everywhere(t, "a.xml", "the last one\n", g[0], fourth)
 	contents = append(contents, "the last one\n")
-	witness.complete()
-	fourth.complete()
+	witness.complete(g[0])
+	fourth.complete(g[0])
 	for _, n := range []*gateway{g[0], fourth, witness} {
 		n.stop()
 		if missing := n.lacks(contents...); len(missing) > 0 {
@@ -120,7 +128,7 @@ func TestPromise_NoLoss_AWipedStoreIsFilledAgain(t *testing.T) {
 		}
 		return err
 	})
-	g[2].complete()
+	g[2].complete(g[0])
 	g[2].stop()
 	if missing := g[2].lacks("first\n", "second\n"); len(missing) > 0 {
 		t.Errorf("a wiped store lacks %q", missing)
@@ -161,7 +169,7 @@ func TestPromise_NoLoss_ContentOfATreeThatIsElsewhere(t *testing.T) {
 		}
 		return err
 	})
-	g[1].complete()
+	g[1].complete(g[0])
 	g[1].stop()
 	if missing := g[1].lacks("of a tree that gw2 has not\n"); len(missing) > 0 {
 		t.Errorf("a voter without the tree lacks %q", missing)

@@ -299,6 +299,19 @@ func (c *testCluster) asLeader(stores []*Store, do func(*Store) error) (leader *
 	return leader
 }
 
+// follows waits until a node knows of a leader, and is none: on a busy machine it may
+// have become one.
+func (c *testCluster) follows(s *Store) {
+	c.t.Helper()
+	c.await(s, "another one leads", func() bool {
+		if s.raft.State() == raft.Leader {
+			_ = s.Transfer(c.ctx())
+		}
+		id, ok := s.Leader()
+		return ok && id != s.cfg.ID && s.Quorum()
+	})
+}
+
 // agree waits until all have applied the same, and compares them.
 func (c *testCluster) agree(stores ...*Store) {
 	c.t.Helper()

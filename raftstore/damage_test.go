@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -221,10 +221,12 @@ func TestALogThatBreaksWhileItRunsEndsTheNode(t *testing.T) {
 	stores := c.found(3)
 	leader, others := c.leader(stores)
 	c.must(os.Truncate(filepath.Join(leader.cfg.Dir, logFile), 4096))
-	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-	defer cancel()
-	_, _ = leader.Propose(ctx, makeDir("lost")) // it has to write
+	ctx, cancel := context.WithCancel(c.ctx())
+	var proposes sync.WaitGroup
+	proposes.Go(func() { _, _ = leader.Propose(ctx, makeDir("lost")) }) // it has to write
 	err := leader.Guard(c.ctx())
+	cancel()
+	proposes.Wait()
 	if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), logFile) {
 		t.Fatalf("guard: %v", err)
 	}

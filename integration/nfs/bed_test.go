@@ -110,11 +110,17 @@ func within(limit time.Duration, op func() error) error {
 
 var errHangs = errors.New("hangs")
 
+// slack is how many times longer than its limit something may take before a test
+// gives up on it. The limits are what suffices on the machines that we know; what is
+// only slow is no fault, and what hangs does so for ever.
+const slack = 4
+
 // eventually asks until ask returns nil, and fails the test with its last
 // error when the time is up. It returns how long it took. Most of the guest's one
 // processor is left to what is waited for.
 func eventually(t testing.TB, limit time.Duration, what string, ask func() error) time.Duration {
 	t.Helper()
+	limit *= slack
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()

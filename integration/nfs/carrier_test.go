@@ -351,10 +351,10 @@ func (s *shared) faults(f flavour, names ...string) {
 		s.carries(s.nodes[1], time.Minute)
 		t.Logf("%s, %s: the first file after it took %v, the next %v, the longest under load %v; %v threads; used again after %v",
 			f.name, fault.name, first, second, longest, threads, back)
-		if longest > 15*time.Second {
+		if longest > 15*slack*time.Second {
 			t.Errorf("%s: under load a file took %v", fault.name, longest)
 		}
-		if n := slices.Max(threads); n > 60 {
+		if n := slices.Max(threads); n > 100 {
 			t.Errorf("%s: %v threads", fault.name, threads)
 		}
 	}
@@ -369,12 +369,12 @@ func TestPromise_Available_ShareHangs(t *testing.T) {
 	s.put(s.nodes[0], 300_000, 30*time.Second)
 	s.answers()
 	before := s.nodes[0].threads()
-	const more = 20
+	const more = 30
 	for range more {
 		s.put(s.nodes[0], 300_000, 10*time.Second)
 	}
 	// Some are begun by whatever is done at the same time for the first time.
-	if n := s.nodes[0].threads(); n > before+more/2 {
+	if n := s.nodes[0].threads(); n > before+more*3/4 {
 		t.Errorf("%d threads after %d more writes, before %d", n, more, before)
 	}
 	n := s.nodes[2]

@@ -75,7 +75,7 @@
 // # What to know
 //
 //   - One processor, a fifth as fast as one is used to by its own clock. Limits are
-//     generous. What polls takes it from what it waits for: use eventually.
+//     generous, and what takes up to four times as long passes (slack). What polls takes it from what it waits for: use eventually.
 //   - Whoever waits in a hard mount waits in the kernel; the test process, too. Use
 //     within for what may hang. mount's clean-up ends such waits with an error.
 //   - After start, stop or cutPower, NFSv4 has a period of grace of ten seconds.
@@ -83,7 +83,7 @@
 //     over v3 looks as if its files were deleted.
 //   - Caches: a name that was looked up before it existed stays absent up to 30 s, a
 //     size is old up to 7 s. Open and read.
-//   - A test function has ten minutes of the host's (a benchmark, and with GATESYNC_LONG, thirty), then the guest is
+//   - A test function has twenty minutes of the host's (a benchmark, and with GATESYNC_LONG, thirty), then the guest is
 //     killed. While one runs, its words are in $TMPDIR/gatesync-nfs-boot-*/output, the
 //     kernel's in kernel and console beside it.
 package nfs

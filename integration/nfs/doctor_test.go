@@ -67,22 +67,26 @@ func TestDoctorOnAMount(t *testing.T) {
 			c := b.cluster([]string{m.path, "", ""})
 			n := c.nodes[0]
 			c.passes(30*time.Second, c.nodes[1], "apis/a.xml", "a\n", n)
-			got := n.findings()
-			t.Logf("%s\n%s", f.name, strings.Join(got, "\n"))
-			for _, want := range append(f.wants, "names cannot be exchanged there", "no read leases there", "the other members' trees are other directories") {
-				if !strings.Contains(strings.Join(got, "\n"), want) {
-					t.Errorf("no %q", want)
+			// A member that a slow guest holds up for seconds is a finding, too, for that long.
+			eventually(t, 60*time.Second, "the doctor finds what there is, and nothing else", func() (err error) {
+				got := n.findings()
+				for _, want := range append(f.wants, "names cannot be exchanged there", "no read leases there", "the other members' trees are other directories") {
+					if !strings.Contains(strings.Join(got, "\n"), want) {
+						err = errors.Join(err, fmt.Errorf("no %q", want))
+					}
 				}
-			}
-			for _, x := range got {
-				known := strings.HasPrefix(x, "note: ") || strings.Contains(x, "data directory: ") // the guest's disks lie in memory
-				for _, want := range append(f.wants, "max_user_watches", "soft: after", "a lock taken here", "no locks there") {
-					known = known || strings.Contains(x, want)
+				for _, x := range got {
+					known := strings.HasPrefix(x, "note: ") || strings.Contains(x, "data directory: ") // the guest's disks lie in memory
+					for _, want := range append(f.wants, "max_user_watches", "soft: after", "a lock taken here", "no locks there") {
+						known = known || strings.Contains(x, want)
+					}
+					if !known {
+						err = errors.Join(err, fmt.Errorf("also found: %s", x))
+					}
 				}
-				if !known {
-					t.Errorf("also found: %s", x)
-				}
-			}
+				t.Logf("%s\n%s", f.name, strings.Join(got, "\n"))
+				return err
+			})
 			if left, err := filepath.Glob(filepath.Join(m.path, ".gatesync", "doctor-*")); err != nil || len(left) > 0 {
 				t.Errorf("left behind: %q, %v", left, err)
 			}
@@ -139,7 +143,7 @@ func TestPromise_NoLoss_MaterializeWhileTheMountHangs(t *testing.T) {
 	}
 	begun := time.Now()
 	got := strings.Join(n.findings(), "\n")
-	if took := time.Since(begun); took > 30*time.Second || !strings.Contains(got, "does not answer (") {
+	if took := time.Since(begun); took > time.Minute || !strings.Contains(got, "does not answer (") {
 		t.Errorf("the doctor took %v and found\n%s", took, got)
 	}
 	for _, running := range []bool{true, false} {
@@ -148,7 +152,7 @@ func TestPromise_NoLoss_MaterializeWhileTheMountHangs(t *testing.T) {
 		}
 		dir := filepath.Join(filepath.Dir(n.data), fmt.Sprint("copy-", running))
 		a := n.ask("materialize", "--to", dir)
-		if a.code != 0 || a.took > 10*time.Second {
+		if a.code != 0 || a.took > time.Minute {
 			t.Fatalf("daemon %v: %+v", running, a)
 		}
 		t.Logf("daemon %v: a copy after %v: %s", running, a.took, a.stdout)

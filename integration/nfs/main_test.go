@@ -183,7 +183,7 @@ func (b *boot) limit() time.Duration {
 	if isBenchmark(b.test) {
 		return 30 * time.Minute
 	}
-	return size(10*time.Minute, 30*time.Minute)
+	return size(20*time.Minute, 30*time.Minute)
 }
 
 // timeout is the same by the guest's own clock, which skips what need not be waited
@@ -192,7 +192,7 @@ func (b *boot) timeout() string {
 	if isBenchmark(b.test) {
 		return "90m"
 	}
-	return size("15m", "90m")
+	return size("30m", "90m")
 }
 
 // run boots, and returns what the test has said and whether it has passed.

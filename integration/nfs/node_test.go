@@ -125,6 +125,7 @@ func (n *node) kill() {
 func (n *node) term(limit time.Duration) time.Duration {
 	t := n.host.b.t
 	t.Helper()
+	limit *= slack
 	start := time.Now()
 	n.signal(syscall.SIGTERM)
 	select {

@@ -110,8 +110,7 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 			}
 			fault.start()
 			if fault.copied {
-				load.rest(false, c.nodes...)
-				load.rest(true, on...)
+				load.rest(false, two, three)
 			}
 			begun, slowest := time.Now(), time.Duration(0)
 			for i := range 6 {
@@ -138,8 +137,11 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 			after := 0
 			// What a gateway did while its node found its root again nobody witnessed: it
 			// is found by the steward's next scan, which on a slow guest may be minutes off.
-			load.check(3*time.Minute, func() { after = eventuallyFew(n, most) })
-			most = min(most, after+12) // from now on nothing may grow
+			load.check(3*time.Minute, func() {
+				c.allSeen(60 * time.Second) // else connections are still to be made
+				after = eventuallyFew(n, most)
+			})
+			most = min(most, after+20) // from now on nothing may grow
 			t.Logf("for %v; beside it writes passed within %v; equal and content %v after its end", lasted.Round(time.Millisecond), slowest.Round(time.Millisecond), time.Since(ended).Round(time.Millisecond))
 			for i, n := range on {
 				load.mayMiss(n, false)
@@ -152,6 +154,25 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 			return // what is left of it would be blamed on the next
 		}
 	}
+}
+
+// allSeen waits until each node hears from all others.
+func (c *cluster) allSeen(limit time.Duration) {
+	c.b.t.Helper()
+	eventually(c.b.t, limit, "all hear from each other", func() error {
+		for _, n := range c.nodes {
+			s, err := n.status()
+			if err != nil {
+				return err
+			}
+			for _, m := range s.Members {
+				if !m.Alive {
+					return fmt.Errorf("%s does not hear from %s", n.name, m.Name)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // content waits until no node holds anything back or keeps a conflict (where

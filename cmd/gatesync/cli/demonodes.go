@@ -274,7 +274,7 @@ func (d *demo) cleanUp() error {
 		if n.daemon == nil {
 			continue
 		}
-		timer := time.NewTimer(6 * time.Second)
+		timer := time.NewTimer(demoWithin)
 		select {
 		case <-n.ended:
 			if code := n.daemon.ProcessState.ExitCode(); code != 0 {
