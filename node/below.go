@@ -35,6 +35,7 @@ type place struct {
 	ofMember   func(cluster.NodeID) bool     // that member is one
 	fedBy      func() (cluster.NodeID, bool) // who feeds this follower
 	membership func(cluster.NodeID) bool     // is a member at all
+	disowned   func() bool                   // possible parents refuse this follower as no member
 }
 
 func (p place) follows() bool                   { return p.ofSelf != nil && p.ofSelf() }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
 
@@ -106,4 +107,29 @@ func TestPromise_Converge_MadeAFollowerWhileAway(t *testing.T) {
 	f.run()
 	top.write("a", "2")
 	everywhere(t, "a", "2", f)
+}
+
+// A follower that is removed while it is away says so when it is back.
+func TestARemovedFollowerSaysSo(t *testing.T) {
+	t.Parallel()
+	top := alone(t, "gw1")
+	f := newGateway(t, "f1").follow(top)
+	top.write("a", "1")
+	everywhere(t, "a", "1", f)
+	f.stop()
+	err := top.local(func(ctx context.Context, c pb.LocalClient) error {
+		_, err := c.RemoveNode(ctx, &pb.RemoveNodeRequest{Node: "f1", Force: true})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.run()
+	eventually(t, func() error {
+		s, err := f.status()
+		if err == nil && s.Node.Role != "removed" {
+			err = fmt.Errorf("%+v", s.Node)
+		}
+		return err
+	})
 }

@@ -67,6 +67,7 @@ type following struct {
 	parent cluster.NodeID
 	path   []string // down to the parent
 	heard  time.Time
+	cast   bool // a parent that was asked says that this node is no member, and none has fed it since
 }
 
 // run works until ctx ends. A node that takes part in Raft only waits for the
@@ -114,7 +115,7 @@ func (f *following) round(ctx context.Context) {
 		return
 	}
 	err := f.attach(ctx, id)
-	was := f.lost()
+	was := f.lost(errors.Is(err, cluster.ErrNotMember))
 	how, instead := endUnreachable, []cluster.NodeID(nil)
 	var end *endedError
 	if errors.As(err, &end) {
@@ -157,10 +158,19 @@ func (f *following) upstream() (parent cluster.NodeID, path []string, ok bool) {
 	return f.parent, slices.Clone(f.path), f.parent != "" && time.Since(f.heard) <= upstreamQuiet
 }
 
-func (f *following) lost() (was bool) {
+// disowned tells whether a parent says that this node is no member, and none
+// feeds it.
+func (f *following) disowned() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cast
+}
+
+func (f *following) lost(cast bool) (was bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	was = f.parent != ""
+	f.cast = f.cast || cast
 	f.parent = "" // the path stays: nobody below may feed this node
 	return was
 }
@@ -346,7 +356,7 @@ func (in *intake) pulse(ctx context.Context, p *pb.FollowPulse) error {
 	}
 	f.mu.Lock()
 	began := f.parent == ""
-	f.parent, f.path, f.heard = in.id, p.GetPath(), time.Now()
+	f.parent, f.path, f.heard, f.cast = in.id, p.GetPath(), time.Now(), false
 	f.mu.Unlock()
 	if began {
 		f.slog.Info("this follower is fed", "parent", string(in.id), "depth", len(p.GetPath()))

@@ -261,7 +261,7 @@ func (p *peers) alive(id cluster.NodeID) bool {
 // them speaks to it. Whoever is removed while it cannot be reached, or as a
 // voter, is not always told by the log.
 func (p *peers) disowned() bool {
-	refused := false
+	refused := p.place.disowned != nil && p.place.disowned() // who is fed by nobody says hello to nobody
 	for _, m := range p.members() {
 		h, alive := p.last(m.ID)
 		switch {

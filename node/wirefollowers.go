@@ -117,6 +117,7 @@ func (n *Node) place() place {
 		ofSelf:     n.follows,
 		ofMember:   n.log.Follows,
 		fedBy:      n.parent,
+		disowned:   func() bool { return n.follows() && n.following.disowned() },
 		membership: func(id cluster.NodeID) bool { return n.strangers() || n.isMember(id) },
 	}
 }

@@ -224,10 +224,16 @@ type Told struct {
 	Applied  uint64 // index that the parent has applied
 }
 
-// Tell says what this node knows, for those that it feeds.
+// Tell says what this node knows, for those that it feeds. A follower without
+// room takes nothing more: to its children it is as deaf as one that hears of no
+// leader, and they look for another parent.
 func (s *Store) Tell() Told {
 	leader, _ := s.Leader()
-	t := Told{Leader: leader, Quorum: s.Quorum(), CaughtUp: s.CaughtUp(), Applied: s.fsm.applied.Load()}
+	t := Told{Leader: leader, Quorum: s.Quorum(), CaughtUp: s.CaughtUp()}
+	t.Applied = s.fsm.applied.Load() // last: the others are of no later moment
+	if s.fed.Load() != nil && s.room() != nil {
+		t.Quorum = false
+	}
 	t.CaughtUp = t.CaughtUp && t.Quorum
 	return t
 }

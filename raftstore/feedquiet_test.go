@@ -1,10 +1,16 @@
 package raftstore
 
 import (
-	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
+	gproto "google.golang.org/protobuf/proto"
+
+	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/proto"
 )
 
 // A parent all of whose log is in a snapshot feeds its children at once, although
@@ -38,46 +44,41 @@ func TestPromise_Available_AParentWhoseLogIsASnapshot(t *testing.T) {
 	c.must(feed(c.ctx(), parent, fresh, last, never))
 }
 
-// A leader that was cut off has entries in its log that lost. It comes back as a
-// follower, by a snapshot, and feeds another one: nobody gets what has lost.
+// A follower that was a voter has entries in its log that lost. By a snapshot it
+// comes beyond them, and feeds another one: nobody gets what has lost.
 func TestPromise_Order_AParentWhoseLogHoldsWhatHasLost(t *testing.T) {
 	c := newTestCluster(t)
-	stores := c.found(3)
-	child := c.openFollower("f-1")
-	leader, others := c.leader(stores)
-	c.mkdir(leader, "before")
-	for _, s := range stores {
-		c.must(s.Barrier(c.ctx()))
-	}
-	c.net.cut(leader.cfg.ID, true)
-	c.must(feed(c.ctx(), leader, child, leader.AppliedIndex(), never))
-	for i := range 3 {
-		ctx, cancel := context.WithTimeout(c.ctx(), 100*time.Millisecond)
-		if _, err := leader.Propose(ctx, makeDir(fmt.Sprint("lost", i))); err == nil {
-			t.Fatal("committed without a majority")
-		}
-		cancel()
-	}
-	if place, err := leader.Place(); err != nil || place.Last <= place.Applied {
+	stores := c.found(1)
+	parent, child := c.openFollower("f-1"), c.openFollower("f-2")
+	c.mkdir(stores[0], "before")
+	last := stores[0].AppliedIndex()
+	c.must(feed(c.ctx(), stores[0], parent, last, never))
+	c.must(feed(c.ctx(), parent, child, last, never))
+	term := parent.raft.CurrentTerm()
+	lost, err := gproto.Marshal(proposal(proto.FromChangeset(makeDir("lost")), 1))
+	c.must(err)
+	_, err = parent.call(c.ctx(), &raft.AppendEntriesRequest{ // of a leader that was cut off
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: term + 1, PrevLogEntry: last, PrevLogTerm: term,
+		Entries: []*raft.Log{{Index: last + 1, Term: term + 1, Type: raft.LogCommand, Data: lost}}, LeaderCommitIndex: last,
+	}, nil)
+	c.must(err)
+	if place, err := parent.Place(); err != nil || place.Last != place.Applied+1 {
 		t.Fatalf("%+v, %v: it has nothing that could be lost", place, err)
 	}
-	c.await(others[0], "another leader", func() bool { id, ok := others[0].Leader(); return ok && id != leader.cfg.ID })
 	for i := range 9 {
-		c.mkdir(others[0], fmt.Sprint("kept", i))
+		c.mkdir(stores[0], fmt.Sprint("kept", i))
 	}
-	c.must(others[0].Barrier(c.ctx()))
-	// What a member of a large cluster has of the log by now.
-	c.must(others[0].raft.Snapshot().Error())
-	all, err := others[0].kept.List()
+	c.must(stores[0].raft.Snapshot().Error())
+	all, err := stores[0].kept.List()
 	c.must(err)
-	_, content, err := others[0].kept.Open(all[0].ID)
+	_, content, err := stores[0].kept.Open(all[0].ID)
 	c.must(err)
-	c.must(feedSnapshot(c.ctx(), others[0], leader, Portion{Snapshot: all[0], Content: content}, never))
+	c.must(feedSnapshot(c.ctx(), stores[0], parent, Portion{Snapshot: all[0], Content: content}, never))
 	c.must(content.Close())
-	c.same(others[0], leader)
+	c.same(stores[0], parent)
 	place, err := child.Place()
 	c.must(err)
-	f, err := leader.Feed(place)
+	f, err := parent.Feed(place)
 	c.must(err)
 	p, err := f.Next(c.ctx())
 	c.must(err)
@@ -85,6 +86,55 @@ func TestPromise_Order_AParentWhoseLogHoldsWhatHasLost(t *testing.T) {
 		t.Fatalf("the child would get %d entries that nobody has committed", len(p.Entries))
 	}
 	c.must(p.Content.Close())
-	c.must(feed(c.ctx(), leader, child, leader.AppliedIndex(), never))
-	c.same(others[0], child)
+	c.must(feed(c.ctx(), parent, child, parent.AppliedIndex(), never))
+	c.same(stores[0], child)
+}
+
+// A follower whose disk is full takes nothing, and hears of the leader all the
+// same: it tells its children of no quorum, so that they look for another parent.
+func TestAParentThatTakesNothingTellsOfNoQuorum(t *testing.T) {
+	c := newTestCluster(t)
+	c.tune.Stall = 400 * time.Millisecond // the disk is looked at four times as often
+	var full atomic.Bool
+	c.free = func(id cluster.NodeID) (int64, error) {
+		if id == "f-1" && full.Load() {
+			return 0, nil
+		}
+		return 1 << 30, nil
+	}
+	stores := c.found(1)
+	parent := c.openFollower("f-1")
+	told := func(want bool) {
+		t.Helper()
+		c.await(parent, fmt.Sprintf("tells of a quorum: %t", want), func() bool {
+			c.must(parent.Take(c.ctx(), stores[0].Tell(), 0, 0, nil))
+			return parent.Tell().Quorum == want && parent.Quorum() // it hears of the leader itself
+		})
+	}
+	told(true)
+	full.Store(true)
+	told(false)
+	full.Store(false)
+	told(true)
+}
+
+// Who waits for what its parent has, and is fed no more, waits for Raft instead.
+func TestWaitingAsAFollowerEndsWithTheFeeding(t *testing.T) {
+	c := newTestCluster(t)
+	child := c.openFollower("f-1")
+	c.must(child.Take(c.ctx(), Told{Quorum: true}, 0, 0, nil)) // of no leader: the Store itself waits for nothing
+	waited := make(chan bool, 1)
+	go func() {
+		fed, _ := child.fedUp(c.ctx())
+		waited <- fed
+	}()
+	c.await(child, "waits", func() bool {
+		child.applied.mu.Lock()
+		defer child.applied.mu.Unlock()
+		return child.applied.next != nil
+	})
+	child.Unfed()
+	if <-waited {
+		t.Error("it waits for a parent that it has not")
+	}
 }

@@ -200,7 +200,10 @@ func DecodeSnapshotConfiguration(b []byte) (raft.Configuration, error) {
 
 // Unfed ends the feeding: from now on this node takes part in Raft, or nobody
 // feeds it.
-func (s *Store) Unfed() { s.fed.Store(nil) }
+func (s *Store) Unfed() {
+	s.fed.Store(nil)
+	s.applied.signal() // fedUp waits for what nobody will say any more
+}
 
 // fedUp waits until a fed node has applied what its parent had when that was
 // caught up under the present leader. It tells false where this node is not fed.
