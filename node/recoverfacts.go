@@ -131,8 +131,10 @@ func (f *RecoveryFacts) Newer() (names []string) {
 	return names
 }
 
-// askWithin bounds the question to a member that is probably dead.
-const askWithin = 3 * time.Second
+// askWithin bounds the question to a member that is probably dead. One that lives on a
+// busy machine must not be taken for dead, for the log of the others would be given up;
+// and the dead mostly refuse at once.
+const askWithin = 10 * time.Second
 
 // members lists the others and asks each of them whether it is alive.
 func (r *Recovery) members(ctx context.Context, cfg config.Config, seen seenFile) error {

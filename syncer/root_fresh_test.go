@@ -179,13 +179,14 @@ func TestLateWordOfALostRootIsVoid(t *testing.T) {
 }
 
 // copyRoot puts a copy of the tree, marker and all, in the tree's place, as
-// `cp -a` makes one; then the copy is changed.
-func (b *box) copyRoot(change func()) {
+// `cp -a` makes one, and changed before a daemon that runs can see it.
+func (b *box) copyRoot(change func(root string)) {
 	b.t.Helper()
-	real := b.root + ".real"
-	must(b.t, os.Rename(b.root, real))
-	must(b.t, os.CopyFS(b.root, os.DirFS(real)))
-	change()
+	made := b.root + ".made"
+	must(b.t, os.CopyFS(made, os.DirFS(b.root)))
+	change(made)
+	must(b.t, os.Rename(b.root, b.root+".real"))
+	must(b.t, os.Rename(made, b.root))
 }
 
 // What is old or missing in a copy of the root was edited and deleted by
@@ -200,9 +201,9 @@ func TestPromise_NoSurpriseDelete_CopiedRoot(t *testing.T) {
 			if off {
 				b.halt()
 			}
-			b.copyRoot(func() {
-				must(t, os.WriteFile(b.path("f"), []byte("old"), 0o644))
-				must(t, os.Remove(b.path("g")))
+			b.copyRoot(func(root string) {
+				must(t, os.WriteFile(filepath.Join(root, "f"), []byte("old"), 0o644))
+				must(t, os.Remove(filepath.Join(root, "g")))
 			})
 			if off {
 				b.start()
