@@ -21,6 +21,7 @@ func TestPromise_Available_AParentWhoseLogIsASnapshot(t *testing.T) {
 	c := newTestCluster(t)
 	c.tune.TrailingLogs = 1
 	stores := c.found(1)
+	c.await(stores[0], "has caught up", stores[0].CaughtUp) // its barrier is an entry too
 	parent, fresh, behind := c.openFollower("f-1"), c.openFollower("f-2"), c.openFollower("f-3")
 	for i := range 5 {
 		c.mkdir(stores[0], fmt.Sprint("d", i))
@@ -50,16 +51,18 @@ func TestPromise_Available_AParentWhoseLogIsASnapshot(t *testing.T) {
 func TestPromise_Order_AParentWhoseLogHoldsWhatHasLost(t *testing.T) {
 	c := newTestCluster(t)
 	stores := c.found(1)
+	c.await(stores[0], "has caught up", stores[0].CaughtUp) // its barrier is an entry too
 	parent, child := c.openFollower("f-1"), c.openFollower("f-2")
 	c.mkdir(stores[0], "before")
-	last := stores[0].AppliedIndex()
-	c.must(feed(c.ctx(), stores[0], parent, last, never))
+	c.must(feed(c.ctx(), stores[0], parent, stores[0].AppliedIndex(), never))
+	at, err := parent.Place()
+	c.must(err)
+	last, term := at.Applied, at.AppliedTerm
 	c.must(feed(c.ctx(), parent, child, last, never))
-	term := parent.raft.CurrentTerm()
 	lost, err := gproto.Marshal(proposal(proto.FromChangeset(makeDir("lost")), 1))
 	c.must(err)
 	_, err = parent.call(c.ctx(), &raft.AppendEntriesRequest{ // of a leader that was cut off
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: term + 1, PrevLogEntry: last, PrevLogTerm: term,
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}, Term: parent.raft.CurrentTerm() + 1, PrevLogEntry: last, PrevLogTerm: term,
 		Entries: []*raft.Log{{Index: last + 1, Term: term + 1, Type: raft.LogCommand, Data: lost}}, LeaderCommitIndex: last,
 	}, nil)
 	c.must(err)
