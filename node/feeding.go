@@ -28,8 +28,9 @@ const (
 	pulseEvery = 250 * time.Millisecond
 	// feedAhead is how many portions may be under way unacknowledged.
 	feedAhead = 8
-	// feedChunk is a message's part of a snapshot.
-	feedChunk = 128 << 10
+	// feedChunk is a message's part of a snapshot: on a slow link, too, one follows
+	// the other well within upstreamQuiet.
+	feedChunk = 32 << 10
 )
 
 // fedLog is what feeding needs of the log.

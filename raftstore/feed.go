@@ -92,9 +92,10 @@ type Portion struct {
 }
 
 const (
-	// feedEntries and feedBytes bound a portion.
+	// feedEntries and feedBytes bound a portion. It is one message, and a follower
+	// gives up a parent whose next message takes seconds: a slow link has to do.
 	feedEntries = 256
-	feedBytes   = 256 << 10
+	feedBytes   = 32 << 10
 	// feedLook is how often a feed looks for what nobody tells of: entries that
 	// are Raft's own.
 	feedLook = 100 * time.Millisecond

@@ -2,6 +2,7 @@ package raftstore
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	gproto "google.golang.org/protobuf/proto"
 
 	"github.com/gatesync/gatesync/cluster"
+	"github.com/gatesync/gatesync/manifest"
 	"github.com/gatesync/gatesync/proto"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 )
@@ -160,5 +162,40 @@ func TestPromise_Available_AFollowerKeepsNoVote(t *testing.T) {
 	}
 	if step, ok := NextStep(all, Policy{}); !ok || step.ID != "n-3" || step.Role != cluster.NonVoter {
 		t.Errorf("%+v, %t: it votes for ever", step, ok)
+	}
+}
+
+// A portion is one message, and a follower gives up a parent that says nothing for
+// three seconds: 80 kB take two and a half at 256 kbit/s. A batch of changes, one
+// entry, has at most 48 kB.
+func TestPromise_Converge_APortionFitsASlowLink(t *testing.T) {
+	const most = 80 << 10
+	c := newTestCluster(t)
+	stores := c.found(1)
+	for i := range 8 {
+		var changes []manifest.Change
+		for j := range 200 {
+			changes = append(changes, write(fmt.Sprintf("%d-%d-%s", i, j, strings.Repeat("n", 120)), 0, dir))
+		}
+		_, err := stores[0].Propose(c.ctx(), manifest.Changeset{Tree: "server", Changes: changes})
+		c.must(err)
+	}
+	f, err := stores[0].Feed(Place{})
+	c.must(err)
+	portions := 0
+	for last := uint64(0); last < stores[0].AppliedIndex(); portions++ {
+		p, err := f.Next(c.ctx())
+		c.must(err)
+		size := 0
+		for _, e := range p.Entries {
+			size += len(e.Data)
+			last = e.Index
+		}
+		if size > most {
+			t.Errorf("%d entries have %d bytes", len(p.Entries), size)
+		}
+	}
+	if portions < 3 {
+		t.Errorf("%d portions: nothing was tested", portions)
 	}
 }
