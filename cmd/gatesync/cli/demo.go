@@ -199,6 +199,9 @@ func (d *demo) compare(ctx context.Context) error {
 		return err
 	}
 	d.step(fmt.Sprintf("all three trees are equal: %s, digest %s", plural(files, "file"), digest.Short()), 0)
+	if err := d.heard(ctx); err != nil {
+		return err
+	}
 	out, err := d.gatesync(ctx, "status", "--data-dir", d.nodes[0].data)
 	if err != nil {
 		return err

@@ -190,6 +190,20 @@ func (d *demo) voters(ctx context.Context, want int) error {
 	return nil
 }
 
+// heard waits until the first node has heard that the others have everything, of
+// what is past, too. They say each second how far they are.
+func (d *demo) heard(ctx context.Context) error {
+	return d.until(ctx, 100*time.Millisecond, func() error {
+		s, err := d.status(ctx, d.nodes[0])
+		for _, m := range s.Members {
+			if err == nil && (m.Applied < s.Revision || m.Missing > 0) {
+				err = fmt.Errorf("%s has applied revision %d and lacks %s of content, as %s has heard", m.Name, m.Applied, plural(int(m.Missing), "piece"), d.nodes[0].name)
+			}
+		}
+		return err
+	})
+}
+
 // equal waits until the trees of these nodes hold the same.
 func (d *demo) equal(ctx context.Context, nodes ...*demoNode) error {
 	return d.until(ctx, 25*time.Millisecond, func() error {
