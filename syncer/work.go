@@ -38,6 +38,7 @@ type work struct {
 	at       time.Time // toLook, settled: not before
 
 	goneAt time.Time // first of the sightings as absent, zero if it was not
+	stood  bool      // a look saw it standing: that it was gone before says nothing
 	tries  int       // in a row without success: busy, failed
 	why    string    // of the last failure, for status
 	// fails counts the steps in a row that failed, whatever was seen between
