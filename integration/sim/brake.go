@@ -84,6 +84,14 @@ func (b *brake) take(w *world, c manifest.Commit) {
 	}
 }
 
+// counted tells whether what a node offered counts by what the log says. Where another
+// node's commit put the same content in the same place first, as when both made one
+// move, it stands for the node's own.
+func (b *brake) counted(w *world, n *node, o coming) bool {
+	c, _ := w.oracle.view().Manifest.Get(o.path)
+	return c.Entry.IsLeaf() && (c.Author == n.id || contentOf(c.Entry) != o.what)
+}
+
 // braked tells whether the brake's promise can be asked of a node: a person's word
 // ends it; a clock that was set, or history that was trimmed, ends the minute with a restart.
 func (n *node) braked() bool {
@@ -112,7 +120,7 @@ func (b *brake) check(w *world, n *node, deleted []content, after int) {
 	}
 	offered := map[manifest.Path]bool{}
 	for _, o := range b.offers[n.id] {
-		if w.now.Sub(o.at) < brakeWindow && !w.oracle.view().Manifest.Entry(o.path).IsLeaf() {
+		if w.now.Sub(o.at) < brakeWindow && !b.counted(w, n, o) {
 			if !offered[o.path] {
 				net[o.what]-- // a move, of which this is the place
 				unmoved[o.what]--
