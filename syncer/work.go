@@ -38,7 +38,6 @@ type work struct {
 	at       time.Time // toLook, settled: not before
 
 	goneAt time.Time // first of the sightings as absent, zero if it was not
-	stood  bool      // a look saw it standing: that it was gone before says nothing
 	tries  int       // in a row without success: busy, failed
 	why    string    // of the last failure, for status
 	// fails counts the steps in a row that failed, whatever was seen between
@@ -46,6 +45,7 @@ type work struct {
 	fails   int
 	failing string
 	noRoom  bool
+	stood   bool   // a look saw it standing: that it was held as gone says nothing
 	spent   bool   // what was witnessed is what it offered last: nothing was witnessed since
 	sighted bool   // a look has seen what was witnessed last
 	begun   uint32 // the loop's last mark when it came about, or when the last look began that was worked off, see Loop.Mark
