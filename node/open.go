@@ -75,35 +75,29 @@ type Node struct {
 	share     *fallback.Share // nil: none was named
 	peers     *peers
 	forward   *forwarder
-	// wasFollower: node.json says that this node is a follower.
-	wasFollower atomic.Bool
-	feeding     *feeding
-	following   *following
-	trees       *treeSet
-	gates       []*vfs.Gate // of the trees' paths; since start
-	apart       *apart
-	counted     *countedLog
-	carrier     *carrier
-	keeper      *keeper
-	steering    *steering
-	mender      *mender
-	scrubber    *scrubber
-	upkeep      *target.Upkeep // of the targets that this node pushes to
-	local       net.Listener   // nil on a visit
-	localSrv    *grpc.Server
-	web         *web.Server                     // nil where switched off
-	began       raftstore.Peeked                // what the log said at the start
-	opened      atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
-	outdated    chan error                      // the cluster has gone beyond what this version understands
-	members     atomic.Pointer[memberSet]
-	read        atomic.Bool // the log was read once, see caughtUp
-	life        lifeProof
-	claim       atomic.Pointer[claim] // the latest of a newer life that was not believed
-
-	// followerAt is the log's entry of which wasFollower is known; toldFollower:
-	// another member says that this node is a follower.
-	followerAt   atomic.Uint64
-	toldFollower atomic.Bool
+	ownRole   ownRole
+	feeding   *feeding
+	following *following
+	trees     *treeSet
+	gates     []*vfs.Gate // of the trees' paths; since start
+	apart     *apart
+	counted   *countedLog
+	carrier   *carrier
+	keeper    *keeper
+	steering  *steering
+	mender    *mender
+	scrubber  *scrubber
+	upkeep    *target.Upkeep // of the targets that this node pushes to
+	local     net.Listener   // nil on a visit
+	localSrv  *grpc.Server
+	web       *web.Server                     // nil where switched off
+	began     raftstore.Peeked                // what the log said at the start
+	opened    atomic.Pointer[raftstore.Store] // log, for whom it is asked before it is open
+	outdated  chan error                      // the cluster has gone beyond what this version understands
+	members   atomic.Pointer[memberSet]
+	read      atomic.Bool // the log was read once, see caughtUp
+	life      lifeProof
+	claim     atomic.Pointer[claim] // the latest of a newer life that was not believed
 }
 
 // Open takes the lock of a data directory and builds its node. Nothing runs
@@ -152,6 +146,7 @@ func (n *Node) open() (err error) {
 	if err := n.openLog(); err != nil {
 		return err
 	}
+	n.ownRole.open(n.file, n.log, n.keepRole)
 	n.push = fallback.NewPush(n.file.Node, fallback.StoreOf(n.blobs), connections{n.server}, n.slog)
 	n.push.Scratch(n.blobs.Scratch())
 	n.push.Limit(int64(n.cfg.Limit))
@@ -280,7 +275,7 @@ func (n *Node) wire() {
 				t.syncr.PeerBack()
 			}
 		},
-		strangers: n.strangers, told: n.told,
+		strangers: n.strangers, told: n.ownRole.hear,
 	}
 	n.trees = newTreeSet(len(n.cfg.Trees), n.slog)
 	n.counted = newCountedLog(n.log)
@@ -385,7 +380,7 @@ func (n *Node) state(ctx context.Context) *pb.NodeState {
 		LogTerm: term, LogApplied: through, LogLast: last, Trusts: n.identity.Trusted(), Issuer: issuer,
 		Id: string(n.file.Node), ClusterId: n.file.Cluster, Version: n.opts.Version, Format: raftstore.Newest,
 		Store: n.blobs.ID(), Revision: uint64(n.log.Revision()), Applied: uint64(applied), ClockNs: time.Now().UnixNano(),
-		Leader: string(leader), Raft: !n.wasFollower.Load(), Visit: n.opts.Visit,
+		Leader: string(leader), Raft: !n.ownRole.kept.Load(), Visit: n.opts.Visit,
 		Trees:   n.trees.states(),
 		Content: uint64(n.keeper.content()), Missing: n.keeper.missing.Load(), Looked: n.keeper.looked.Load(),
 		ShareNonce: n.shareNonce(),

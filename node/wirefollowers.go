@@ -6,10 +6,8 @@ import (
 
 // wireFollowers makes the two ends of a follower's stream; every node has both.
 func (n *Node) wireFollowers() {
-	n.wasFollower.Store(n.file.Follower)
-	n.followerAt.Store(n.file.FollowerAt)
 	n.following = &following{
-		self: n.file.Node, log: n.log, follows: n.follows, candidates: n.others, learn: n.book.learn, remember: n.rememberRole, refused: n.notTold, dial: n.server, slog: n.slog,
+		self: n.file.Node, log: n.log, follows: n.follows, candidates: n.others, learn: n.book.learn, remember: n.ownRole.remember, refused: n.ownRole.deny, dial: n.server, slog: n.slog,
 	}
 	up := n.parent
 	n.forward.upstream.Store(&up)
@@ -18,65 +16,16 @@ func (n *Node) wireFollowers() {
 	}
 }
 
-// follows tells whether this node is a follower: so says the log, or, while that
-// is not read as far as it was before, what was kept of it, or, while it is not
-// read at all, who let it in. Who became one while it was away is told by another
-// member: its log does not reach so far, and Raft does not know it any more.
-func (n *Node) follows() bool {
-	if n.toldFollower.Load() {
-		return true
-	}
-	is, known, _ := n.roleInLog()
-	return is || !known && n.wasFollower.Load()
-}
+// follows tells whether this node is a follower.
+func (n *Node) follows() bool { return n.ownRole.follows() }
 
-// roleInLog is what the log says of this node, and up to which entry it is read.
-// A log that was opened anew begins at its snapshot: what that says of the role
-// may be long past, and nobody would feed a node that believed it.
-func (n *Node) roleInLog() (follower, known bool, at uint64) {
-	_, at, _ = n.log.Extent()
-	if at < n.followerAt.Load() {
-		return false, false, at
-	}
-	follower = n.log.Follows(n.file.Node)
-	return follower, follower || contains(n.log.Members(), n.file.Node), at
-}
-
-// rememberRole keeps on disk what the log says of this node: after a start it
-// must know by which way the log comes, before it has read any of it.
-func (n *Node) rememberRole() error {
-	is, known, at := n.roleInLog()
-	if is && known {
-		n.toldFollower.Store(false)
-	}
-	if !known || is == n.wasFollower.Load() {
-		return nil
-	}
-	if _, now, _ := n.log.Extent(); now != at {
-		return nil // which of them said it? The next call sees to it
-	}
+// keepRole writes to node.json what the log says of this node.
+func (n *Node) keepRole(follower bool, at uint64) error {
 	n.fileMu.Lock()
 	defer n.fileMu.Unlock()
-	n.file.Follower, n.file.FollowerAt = is, at+1 // which may be what the machine is at already
-	if err := n.dir.writeNode(n.file); err != nil {
-		return err
-	}
-	n.wasFollower.Store(is)
-	n.followerAt.Store(at + 1)
-	return nil
+	n.file.Follower, n.file.FollowerAt = follower, at
+	return n.dir.writeNode(n.file)
 }
-
-// told takes another member's word that this node is a follower. Where Raft
-// reaches this node, its own log will say it; and a parent that is asked for
-// nothing says so (notTold).
-func (n *Node) told() {
-	if _, led := n.log.Leader(); !led && !n.follows() {
-		n.toldFollower.Store(true)
-	}
-}
-
-// notTold: a parent's log says that this node is no follower.
-func (n *Node) notTold() { n.toldFollower.Store(false) }
 
 // strangers tells that the log is not read: who is a member is not known.
 func (n *Node) strangers() bool {
