@@ -15,36 +15,19 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
 	"github.com/gatesync/gatesync/blob"
 	"github.com/gatesync/gatesync/cluster"
 	"github.com/gatesync/gatesync/config"
+	"github.com/gatesync/gatesync/integration/leaks"
 	"github.com/gatesync/gatesync/manifest"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
 	"github.com/gatesync/gatesync/raftstore"
 )
 
-// TestMain waits for what was left behind in bounded time: on a busy machine the kernel
-// may take seconds to close what was watched.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if code == 0 {
-		var left error
-		for range 100 { // each look takes about half a second, while something is left
-			if left = goleak.Find(); left == nil {
-				break
-			}
-		}
-		if left != nil {
-			fmt.Fprintln(os.Stderr, left)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(leaks.Run(m)) }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 

@@ -13,6 +13,7 @@ var level = map[string]int{
 	"cluster":              0,
 	"integration/gen":      0,
 	"integration/powercut": 0,
+	"integration/leaks":    0,
 	"integration/standing": 0,
 	"integration/tunnel":   0,
 	"proto":                1,
