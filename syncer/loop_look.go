@@ -143,7 +143,7 @@ func (l *Loop) looked(ev Looked) {
 // was looked at, so the observation is not older than the ancestor.
 func (l *Loop) sight(w *work, obs Observation) {
 	if obs.Sight != Gone {
-		w.goneAt, w.stood = time.Time{}, true // also where the look was overtaken: it was there
+		w.goneAt, w.wasThere = time.Time{}, true // also where the look was overtaken: it was there
 	}
 	if w.again {
 		w.tries++
@@ -200,7 +200,7 @@ func (l *Loop) absenceHolds(w *work, obs Observation) bool {
 	if _, had := l.anc.Get(w.path); !had {
 		return true
 	}
-	if n, held := l.notes[w.path]; held && n.Entry.Absent() && !w.stood || l.rulings[w.path] != 0 {
+	if n, held := l.notes[w.path]; held && n.Entry.Absent() && !w.wasThere || l.rulings[w.path] != 0 {
 		return true // it has been gone for long, or a person has spoken
 	}
 	if l.shared() && l.view.Tree != "" && l.view.Manifest.Entry(w.path).Absent() {

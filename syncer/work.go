@@ -42,13 +42,13 @@ type work struct {
 	why    string    // of the last failure, for status
 	// fails counts the steps in a row that failed, whatever was seen between
 	// them; failing says why, and noRoom that it is not for the path's sake.
-	fails   int
-	failing string
-	noRoom  bool
-	stood   bool   // a look saw it standing: that it was held as gone says nothing
-	spent   bool   // what was witnessed is what it offered last: nothing was witnessed since
-	sighted bool   // a look has seen what was witnessed last
-	begun   uint32 // the loop's last mark when it came about, or when the last look began that was worked off, see Loop.Mark
+	fails    int
+	failing  string
+	noRoom   bool
+	wasThere bool   // a look saw it standing: that it was held as gone says nothing
+	spent    bool   // what was witnessed is what it offered last: nothing was witnessed since
+	sighted  bool   // a look has seen what was witnessed last
+	begun    uint32 // the loop's last mark when it came about, or when the last look began that was worked off, see Loop.Mark
 
 	setbacks int // offers that were refused and steps that met a surprise, in a row
 
