@@ -266,25 +266,36 @@ func (b *bed) cluster(trees []string, flags ...string) *cluster {
 		}
 		n.start()
 	}
-	eventually(b.t, 5*time.Minute, "all vote", func() error {
-		for _, n := range c.nodes {
-			s, err := n.status()
-			if err != nil {
-				return err
+	c.allSay(5*time.Minute, "all vote", func(s status) error {
+		voters := 0
+		for _, m := range s.Members {
+			if m.Alive && m.Votes {
+				voters++
 			}
-			voters := 0
-			for _, m := range s.Members {
-				if m.Alive && m.Votes {
-					voters++
-				}
-			}
-			if want := min(len(c.nodes)-(len(c.nodes)+1)%2, 5); voters < want || s.Leader == "" {
-				return fmt.Errorf("%s sees %+v, leader %q", n.name, s.Members, s.Leader)
-			}
+		}
+		if want := min(len(c.nodes)-(len(c.nodes)+1)%2, 5); voters < want || s.Leader == "" {
+			return fmt.Errorf("sees %+v, leader %q", s.Members, s.Leader)
 		}
 		return nil
 	})
 	return c
+}
+
+// allSay waits until each node's status is as wanted.
+func (c *cluster) allSay(limit time.Duration, what string, ok func(status) error) {
+	c.b.t.Helper()
+	eventually(c.b.t, limit, what, func() error {
+		for _, n := range c.nodes {
+			s, err := n.status()
+			if err == nil {
+				err = ok(s)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", n.name, err)
+			}
+		}
+		return nil
+	})
 }
 
 var tokenForm = regexp.MustCompile(`\bgs1-\S+`)

@@ -159,16 +159,10 @@ func (c *cluster) mountsGo(outer *testing.T, only string, two, three *node, moun
 // allSeen waits until each node hears from all others.
 func (c *cluster) allSeen(limit time.Duration) {
 	c.b.t.Helper()
-	eventually(c.b.t, limit, "all hear from each other", func() error {
-		for _, n := range c.nodes {
-			s, err := n.status()
-			if err != nil {
-				return err
-			}
-			for _, m := range s.Members {
-				if !m.Alive {
-					return fmt.Errorf("%s does not hear from %s", n.name, m.Name)
-				}
+	c.allSay(limit, "all hear from each other", func(s status) error {
+		for _, m := range s.Members {
+			if !m.Alive {
+				return fmt.Errorf("does not hear from %s", m.Name)
 			}
 		}
 		return nil
@@ -179,16 +173,10 @@ func (c *cluster) allSeen(limit time.Duration) {
 // each path has one writer there is none), and all have their trees.
 func (c *cluster) content(limit time.Duration) {
 	c.b.t.Helper()
-	eventually(c.b.t, limit, "all nodes are content", func() error {
-		for _, n := range c.nodes {
-			s, err := n.status()
-			if err != nil {
-				return err
-			}
-			for _, tree := range s.Trees {
-				if tree.Held+tree.Conflicts+tree.Failing+tree.Busy+tree.Unsent > 0 || tree.Root != "" {
-					return fmt.Errorf("%s: %+v", n.name, tree)
-				}
+	c.allSay(limit, "all nodes are content", func(s status) error {
+		for _, tree := range s.Trees {
+			if tree.Held+tree.Conflicts+tree.Failing+tree.Busy+tree.Unsent > 0 || tree.Root != "" {
+				return fmt.Errorf("%+v", tree)
 			}
 		}
 		return nil
