@@ -19,6 +19,7 @@ import (
 	"github.com/gatesync/gatesync/config"
 	"github.com/gatesync/gatesync/node/local"
 	pb "github.com/gatesync/gatesync/proto/gatesync/v1"
+	"github.com/gatesync/gatesync/raftstore"
 )
 
 // gateway is one node of a test: its settings, its tree, and, while it runs,
@@ -68,7 +69,12 @@ func newGateway(t *testing.T, name string) *gateway {
 // test's directories are removed.
 func (g *gateway) run() *gateway {
 	g.t.Helper()
-	n, err := Open(g.cfg, Options{Version: "test", Patience: patience, Log: slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	return g.runTuned(raftstore.Tuning{})
+}
+
+func (g *gateway) runTuned(tuning raftstore.Tuning) *gateway {
+	g.t.Helper()
+	n, err := Open(g.cfg, Options{Version: "test", Patience: patience, Log: slog.New(slog.NewTextHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Tuning: tuning})
 	if err != nil {
 		g.t.Fatalf("%s: %v", g.cfg.Name, err)
 	}

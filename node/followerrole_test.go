@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -18,20 +17,8 @@ import (
 // before; then it is stopped.
 func (g *gateway) snapshots(change func()) {
 	g.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	o := Options{
-		Version: "test", Patience: patience, Log: slog.New(slog.NewTextHandler(g.log, nil)),
-		Tuning: raftstore.Tuning{SnapshotInterval: 20 * time.Millisecond, SnapshotThreshold: 1},
-	}
-	go func() { ended <- Serve(ctx, g.cfg, o) }()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			g.t.Errorf("%s ended with %v", g.cfg.Name, err)
-		}
-	}()
-	eventually(g.t, func() error { _, err := g.status(); return err })
+	g.runTuned(raftstore.Tuning{SnapshotInterval: 20 * time.Millisecond, SnapshotThreshold: 1})
+	defer g.stop()
 	change()
 	eventually(g.t, func() error {
 		all, err := os.ReadDir(dataDir(g.cfg.DataDir).raft() + "/snapshots")
